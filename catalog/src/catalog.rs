@@ -1,0 +1,402 @@
+//! The objects of the database together, as an immutable version, and the draft that a statement or transaction edits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::DEFAULT_USER;
+use crate::error::{CatalogError, Result};
+use crate::object::{Object, ObjectId, ObjectKind};
+
+/// The schemas that exist without a record; users cannot change what is in them, except `public`.
+const SYSTEM_SCHEMAS: [(ObjectId, &str); 4] = [
+    (ObjectId::PG_CATALOG, "pg_catalog"),
+    (ObjectId::PUBLIC, "public"),
+    (ObjectId::INFORMATION_SCHEMA, "information_schema"),
+    (ObjectId::MILLSTREAM, "millstream"),
+];
+
+/// One version of the catalog. Cheap to share; every change makes a new version through a [`Draft`].
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    version: u64,
+    next_id: u32,
+    objects: BTreeMap<ObjectId, Arc<Object>>,
+    by_name: BTreeMap<(ObjectId, String), ObjectId>,
+    schemas: BTreeMap<String, ObjectId>,
+}
+
+/// One step from a catalog version to the next, as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A new object, or a new definition of an existing one.
+    Put(Arc<Object>),
+    /// The object is gone, and its state with it.
+    Drop(ObjectId),
+}
+
+impl Catalog {
+    /// A catalog of the built-in schemas only.
+    pub fn new() -> Self {
+        let mut catalog = Self { next_id: ObjectId::FIRST_USER.0, ..Self::default() };
+        for (id, name) in SYSTEM_SCHEMAS {
+            catalog.insert(Arc::new(Object {
+                id,
+                schema: id,
+                name: name.to_string(),
+                owner: DEFAULT_USER.to_string(),
+                comment: None,
+                column_comments: BTreeMap::new(),
+                definition: format!("CREATE SCHEMA {name}"),
+                references: BTreeMap::new(),
+                kind: ObjectKind::Schema,
+            }));
+        }
+        catalog
+    }
+
+    /// The catalog of stored records. `next_id` is the stored id counter, so that ids of dropped objects stay unused.
+    pub fn load(objects: impl IntoIterator<Item = Object>, next_id: u32, version: u64) -> Self {
+        let mut catalog = Self::new();
+        for object in objects {
+            catalog.insert(Arc::new(object));
+        }
+        let above = catalog.objects.keys().next_back().map_or(0, |id| id.0 + 1);
+        catalog.next_id = next_id.max(above).max(ObjectId::FIRST_USER.0);
+        catalog.version = version;
+        catalog
+    }
+
+    /// Counts the changes since the database was made.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The id that the next new object gets.
+    pub fn next_id(&self) -> u32 {
+        self.next_id
+    }
+
+    /// The object of that id.
+    pub fn get(&self, id: ObjectId) -> Option<&Arc<Object>> {
+        self.objects.get(&id)
+    }
+
+    /// All objects in the order they were made.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// All objects of one schema, by name, the schema itself not among them.
+    pub fn in_schema(&self, schema: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
+        self.by_name
+            .range((schema, String::new())..)
+            .take_while(move |((s, _), _)| *s == schema)
+            .filter_map(|(_, id)| self.objects.get(id))
+    }
+
+    /// Id of a schema by name.
+    ///
+    /// # Errors
+    /// 3F000 if there is none.
+    pub fn schema(&self, name: &str) -> Result<ObjectId> {
+        self.schemas.get(name).copied().ok_or_else(|| CatalogError::NotFound { kind: "schema", name: name.to_string() })
+    }
+
+    /// Name of the schema that an object is in.
+    pub fn schema_name(&self, object: &Object) -> &str {
+        self.objects.get(&object.schema).map_or("", |s| s.name.as_str())
+    }
+
+    /// The relation `schema.name`.
+    pub fn find(&self, schema: &str, name: &str) -> Option<&Arc<Object>> {
+        let schema = self.schemas.get(schema)?;
+        self.objects.get(self.by_name.get(&(*schema, name.to_string()))?)
+    }
+
+    /// The relation of that name, in its schema if one is given, else in the first schema of the search path that has it.
+    ///
+    /// # Errors
+    /// 42P01 if there is none, 3F000 if the given schema does not exist.
+    pub fn resolve(&self, schema: Option<&str>, name: &str, search_path: &[String]) -> Result<&Arc<Object>> {
+        let found = match schema {
+            Some(schema) => {
+                self.schema(schema)?;
+                self.find(schema, name)
+            }
+            None => search_path.iter().find_map(|schema| self.find(schema, name)),
+        };
+        found.ok_or_else(|| CatalogError::NotFound {
+            kind: "relation",
+            name: match schema {
+                Some(schema) => format!("{schema}.{name}"),
+                None => name.to_string(),
+            },
+        })
+    }
+
+    /// The objects built directly on `id`, in the order they were made.
+    pub fn dependents(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values().filter(move |o| {
+            o.id != id && (o.references.values().any(|r| *r == id) || (o.schema == id && o.kind != ObjectKind::Schema))
+        })
+    }
+
+    /// `id` and all objects built on it at any distance, dependents before what they depend on: the order to drop in.
+    pub fn drop_order(&self, id: ObjectId) -> Vec<ObjectId> {
+        fn visit(catalog: &Catalog, id: ObjectId, seen: &mut BTreeSet<ObjectId>, out: &mut Vec<ObjectId>) {
+            if seen.insert(id) {
+                for dependent in catalog.dependents(id) {
+                    visit(catalog, dependent.id, seen, out);
+                }
+                out.push(id);
+            }
+        }
+        let mut out = Vec::new();
+        visit(self, id, &mut BTreeSet::new(), &mut out);
+        out
+    }
+
+    fn insert(&mut self, object: Arc<Object>) {
+        if let Some(old) = self.objects.get(&object.id).cloned() {
+            self.remove_names(&old);
+        }
+        match object.kind {
+            ObjectKind::Schema => {
+                self.schemas.insert(object.name.clone(), object.id);
+            }
+            _ => {
+                self.by_name.insert((object.schema, object.name.clone()), object.id);
+            }
+        }
+        self.objects.insert(object.id, object);
+    }
+
+    fn remove_names(&mut self, object: &Object) {
+        match object.kind {
+            ObjectKind::Schema => {
+                self.schemas.remove(&object.name);
+            }
+            _ => {
+                self.by_name.remove(&(object.schema, object.name.clone()));
+            }
+        }
+    }
+}
+
+/// A catalog being edited: reads see the edits, [`Draft::finish`] gives the new version and its stored changes.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    base_version: u64,
+    catalog: Catalog,
+    changes: Vec<Change>,
+}
+
+impl Draft {
+    /// Starts from a version.
+    pub fn new(base: &Catalog) -> Self {
+        Self { base_version: base.version, catalog: base.clone(), changes: Vec::new() }
+    }
+
+    /// The catalog with the edits so far.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Version that the draft was started from; applying it to another is a conflict.
+    pub fn base_version(&self) -> u64 {
+        self.base_version
+    }
+
+    /// Whether nothing was edited.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Takes an id for a new object.
+    pub fn new_id(&mut self) -> ObjectId {
+        let id = ObjectId(self.catalog.next_id);
+        self.catalog.next_id += 1;
+        id
+    }
+
+    /// Adds a new object.
+    ///
+    /// # Errors
+    /// 42P07 / 42P06 if the name is taken, 42501 in a system schema.
+    pub fn create(&mut self, object: Object) -> Result<()> {
+        self.check_name(&object)?;
+        self.put(object);
+        Ok(())
+    }
+
+    /// Puts a new definition of an existing object in place; its name and schema are unchanged.
+    pub fn replace(&mut self, object: Object) {
+        self.put(object);
+    }
+
+    /// Renames an object. Objects built on it keep working: they refer to it by id.
+    ///
+    /// # Errors
+    /// 42P07 / 42P06 if the new name is taken, 42P01 if `id` is unknown, 42501 for a system schema.
+    pub fn rename(&mut self, id: ObjectId, name: &str) -> Result<()> {
+        let old =
+            self.catalog.get(id).ok_or_else(|| CatalogError::NotFound { kind: "relation", name: id.to_string() })?;
+        let mut object = Object::clone(old);
+        self.check_not_system(&object)?;
+        object.name = name.to_string();
+        self.check_name(&object)?;
+        self.put(object);
+        Ok(())
+    }
+
+    /// Drops an object, with all that is built on it if `cascade`. Returns what was dropped, dependents first.
+    ///
+    /// # Errors
+    /// 2BP01 naming the dependents, 42501 for a system schema.
+    pub fn drop(&mut self, id: ObjectId, cascade: bool) -> Result<Vec<Arc<Object>>> {
+        let Some(object) = self.catalog.get(id).cloned() else { return Ok(Vec::new()) };
+        self.check_not_system(&object)?;
+        let order = self.catalog.drop_order(id);
+        if order.len() > 1 && !cascade {
+            let dependents = self.catalog.dependents(id).map(|o| o.describe()).collect();
+            return Err(CatalogError::InUse { object: object.describe(), dependents });
+        }
+        let mut dropped = Vec::new();
+        for id in order {
+            if let Some(object) = self.catalog.objects.remove(&id) {
+                self.catalog.remove_names(&object);
+                self.changes.push(Change::Drop(id));
+                dropped.push(object);
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// The new version and the changes that lead to it, net: an object made and dropped in one draft leaves none but its
+    /// used id.
+    pub fn finish(mut self) -> (Catalog, Vec<Change>) {
+        self.catalog.version = self.base_version + 1;
+        let mut net: BTreeMap<ObjectId, Change> = BTreeMap::new();
+        for change in self.changes {
+            let id = match &change {
+                Change::Put(object) => object.id,
+                Change::Drop(id) => *id,
+            };
+            net.insert(id, change);
+        }
+        (self.catalog, net.into_values().collect())
+    }
+
+    fn put(&mut self, object: Object) {
+        let object = Arc::new(object);
+        self.catalog.insert(object.clone());
+        self.changes.push(Change::Put(object));
+    }
+
+    fn check_name(&self, object: &Object) -> Result<()> {
+        if object.kind == ObjectKind::Schema {
+            if self.catalog.schemas.contains_key(&object.name) {
+                return Err(CatalogError::Duplicate { kind: "schema", name: object.name.clone() });
+            }
+            if object.name.starts_with("pg_") {
+                return Err(CatalogError::Reserved { kind: "schema", name: object.name.clone() });
+            }
+            return Ok(());
+        }
+        if object.schema != ObjectId::PUBLIC && object.schema < ObjectId::FIRST_USER {
+            let name = self.catalog.schema_name(object).to_string();
+            return Err(CatalogError::Reserved { kind: "schema", name });
+        }
+        if self.catalog.by_name.contains_key(&(object.schema, object.name.clone())) {
+            return Err(CatalogError::Duplicate { kind: "relation", name: object.name.clone() });
+        }
+        Ok(())
+    }
+
+    fn check_not_system(&self, object: &Object) -> Result<()> {
+        if object.id < ObjectId::FIRST_USER {
+            return Err(CatalogError::Reserved { kind: object.kind_name(), name: object.name.clone() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Column, Table, View};
+    use crate::types::SqlType;
+
+    fn object(draft: &mut Draft, name: &str, kind: ObjectKind, on: &[(&str, ObjectId)]) -> Object {
+        Object {
+            id: draft.new_id(),
+            schema: ObjectId::PUBLIC,
+            name: name.into(),
+            owner: DEFAULT_USER.into(),
+            comment: None,
+            column_comments: BTreeMap::new(),
+            definition: String::new(),
+            references: on.iter().map(|(n, id)| (n.to_string(), *id)).collect(),
+            kind,
+        }
+    }
+
+    fn table() -> ObjectKind {
+        ObjectKind::Table(Table {
+            columns: vec![Column::new("a", SqlType::Int4, true)],
+            primary_key: vec![],
+            append_only: false,
+            watermark: None,
+            checks: vec![],
+        })
+    }
+
+    fn view() -> ObjectKind {
+        ObjectKind::View(View { columns: vec![], query: "SELECT * FROM t".into() })
+    }
+
+    #[test]
+    fn drop_is_refused_with_the_dependents_named() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "t", table(), &[]);
+        let id = t.id;
+        draft.create(t).unwrap();
+        let v = object(&mut draft, "v", view(), &[("t", id)]);
+        let v_id = v.id;
+        draft.create(v).unwrap();
+        let w = object(&mut draft, "w", view(), &[("v", v_id)]);
+        draft.create(w).unwrap();
+        let error = draft.drop(id, false).unwrap_err();
+        assert_eq!(error.sqlstate(), "2BP01");
+        assert_eq!(error.detail().unwrap(), "view \"v\" depends on table \"t\"");
+        let names: Vec<_> = draft.drop(id, true).unwrap().iter().map(|o| o.name.clone()).collect();
+        assert_eq!(names, ["w", "v", "t"]);
+    }
+
+    #[test]
+    fn a_rename_keeps_dependents_and_frees_the_old_name() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "t", table(), &[]);
+        let id = t.id;
+        draft.create(t).unwrap();
+        draft.rename(id, "u").unwrap();
+        assert!(draft.catalog().find("public", "t").is_none());
+        assert_eq!(draft.catalog().find("public", "u").unwrap().id, id);
+        let duplicate = object(&mut draft, "u", table(), &[]);
+        assert_eq!(draft.create(duplicate).unwrap_err().sqlstate(), "42P07");
+    }
+
+    #[test]
+    fn records_survive_and_ids_are_never_used_again() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "t", table(), &[]);
+        let copy = Object::from_record(t.id.0, &t.to_record()).unwrap();
+        assert_eq!(copy, t);
+        let id = t.id;
+        draft.create(t).unwrap();
+        draft.drop(id, false).unwrap();
+        let (catalog, _) = draft.finish();
+        let reloaded = Catalog::load([], catalog.next_id(), catalog.version());
+        assert!(Draft::new(&reloaded).new_id() > id);
+    }
+}

@@ -1,0 +1,25 @@
+//! Names, types and objects of one Millstream database, as one versioned catalog.
+//!
+//! * [`types`]: the SQL types and the one Arrow layout each of them has, in memory and on disk.
+//! * [`object`]: schemas, tables, sources, views, sinks: what a definition holds once it is validated.
+//! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
+//!
+//! This crate does no I/O. The server stores each [`Object`] as one record (see [`Object::to_record`]) in the write of the
+//! epoch that made it, and builds the [`Catalog`] from those records at start.
+
+pub mod catalog;
+pub mod error;
+pub mod object;
+pub mod types;
+
+pub use catalog::{Catalog, Change, Draft};
+pub use error::{CatalogError, Result};
+pub use object::{Column, Object, ObjectId, ObjectKind};
+pub use types::SqlType;
+
+/// The database that every server has, and the default user's name.
+pub const DEFAULT_DATABASE: &str = "millstream";
+/// The role that exists from the first start and owns everything until others are made.
+pub const DEFAULT_USER: &str = "millstream";
+/// The schema that unqualified names are made in.
+pub const DEFAULT_SCHEMA: &str = "public";

@@ -1,0 +1,301 @@
+//! What a catalog holds of each object, after its statement was validated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CatalogError, Result};
+use crate::types::SqlType;
+
+/// Identity of an object for ever: its OID to clients, its key prefix in the store; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ObjectId(pub u32);
+
+impl ObjectId {
+    /// First id of objects that users make; PostgreSQL too keeps those below for itself.
+    pub const FIRST_USER: Self = Self(16384);
+    /// OID of schema `pg_catalog`, as in PostgreSQL.
+    pub const PG_CATALOG: Self = Self(11);
+    /// OID of schema `public`, as in PostgreSQL.
+    pub const PUBLIC: Self = Self(2200);
+    /// OID of schema `information_schema`.
+    pub const INFORMATION_SCHEMA: Self = Self(13000);
+    /// OID of schema `millstream`, which shows the server's inside.
+    pub const MILLSTREAM: Self = Self(13001);
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One named object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    pub id: ObjectId,
+    /// The schema it is in; a schema is in itself.
+    pub schema: ObjectId,
+    pub name: String,
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Comments on columns, by position from 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub column_comments: BTreeMap<usize, String>,
+    /// The statement that made it, as canonical text: what SHOW CREATE prints.
+    pub definition: String,
+    /// The objects that its definition names, by the name as written. Re-planning after a restart resolves through
+    /// this map, so that renaming an object does not break the views on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub references: BTreeMap<String, ObjectId>,
+    pub kind: ObjectKind,
+}
+
+/// What an object is, with what only that kind has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ObjectKind {
+    Schema,
+    Table(Table),
+    Source(Source),
+    View(View),
+    MaterializedView(MaterializedView),
+    Sink(Sink),
+    ExternalTable(ExternalTable),
+}
+
+/// A column of a relation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub sql_type: SqlType,
+    pub nullable: bool,
+    /// The DEFAULT expression as SQL text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The GENERATED ALWAYS AS expression as SQL text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<String>,
+    /// What the column takes from the message instead of its payload (`INCLUDE partition AS p`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include: Option<Include>,
+}
+
+impl Column {
+    /// A plain column.
+    pub fn new(name: impl Into<String>, sql_type: SqlType, nullable: bool) -> Self {
+        Self { name: name.into(), sql_type, nullable, default: None, generated: None, include: None }
+    }
+}
+
+/// The parts of a Kafka message beside its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Include {
+    Key,
+    Partition,
+    Offset,
+    Timestamp,
+    Headers,
+}
+
+/// `WATERMARK FOR column AS expression`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// Position of the column from 0.
+    pub column: usize,
+    /// The expression as SQL text over the relation's columns.
+    pub expression: String,
+}
+
+/// A row table, kept in the store and readable as a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    pub columns: Vec<Column>,
+    /// Positions of the primary key's columns; empty: rows have a hidden row id.
+    pub primary_key: Vec<usize>,
+    pub append_only: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Watermark>,
+    /// CHECK constraints as (name, SQL text).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<(String, String)>,
+}
+
+/// A stream from outside that is read, not stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    pub columns: Vec<Column>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Watermark>,
+    /// The WITH options as written, `connector` included; validated by the `connectors` crate.
+    pub options: BTreeMap<String, String>,
+    pub format: Format,
+}
+
+/// `FORMAT … ENCODE …` of a source or sink.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Format {
+    /// `plain`, `upsert` or `debezium`, in lower case.
+    pub format: String,
+    /// `json`, `csv`, `bytes`, `avro` or `protobuf`, in lower case.
+    pub encode: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+/// A stored query, expanded where it is used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    pub columns: Vec<Column>,
+    /// The query as SQL text; its names resolve through [`Object::references`].
+    pub query: String,
+}
+
+/// A continuous view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaterializedView {
+    pub columns: Vec<Column>,
+    /// The query as SQL text, without its EMIT clause.
+    pub query: String,
+    pub emit_on_window_close: bool,
+    /// The WITH options as written.
+    pub options: BTreeMap<String, String>,
+    /// Positions of the stream key's columns; empty with `append_only`: rows have a hidden row id; empty without it: the
+    /// whole row with a count is the key.
+    pub stream_key: Vec<usize>,
+    pub append_only: bool,
+    /// The operators and their state layouts as planned at CREATE. A server that plans them differently refuses the
+    /// view by name rather than misread its state.
+    pub fingerprint: String,
+}
+
+/// Output of a relation or query to the outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sink {
+    pub columns: Vec<Column>,
+    /// The query as SQL text (`SELECT * FROM v` for `FROM v`).
+    pub query: String,
+    pub options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// Positions of the key columns of an upsert sink.
+    pub key: Vec<usize>,
+    pub fingerprint: String,
+}
+
+/// Files elsewhere that are read as a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExternalTable {
+    pub columns: Vec<Column>,
+    /// `PARQUET`, `CSV` or `JSON`, in upper case.
+    pub stored_as: String,
+    /// Path or URL; a folder ends with a slash.
+    pub location: String,
+    /// Names of the hive partition columns; they are last among `columns`.
+    pub partition_columns: Vec<String>,
+    pub options: BTreeMap<String, String>,
+}
+
+impl Object {
+    /// The word for this kind of object in errors and command tags, in lower case.
+    pub fn kind_name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// Name with its kind, as errors print it: `materialized view "v"`.
+    pub fn describe(&self) -> String {
+        format!("{} \"{}\"", self.kind_name(), self.name)
+    }
+
+    /// Columns of a relation; none for a schema.
+    pub fn columns(&self) -> &[Column] {
+        match &self.kind {
+            ObjectKind::Schema => &[],
+            ObjectKind::Table(t) => &t.columns,
+            ObjectKind::Source(s) => &s.columns,
+            ObjectKind::View(v) => &v.columns,
+            ObjectKind::MaterializedView(v) => &v.columns,
+            ObjectKind::Sink(s) => &s.columns,
+            ObjectKind::ExternalTable(t) => &t.columns,
+        }
+    }
+
+    /// Arrow schema of the columns.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        columns_schema(self.columns())
+    }
+
+    /// Ids of the objects that this one is built on.
+    pub fn depends_on(&self) -> BTreeSet<ObjectId> {
+        self.references.values().copied().collect()
+    }
+
+    /// The stored form: JSON with a version.
+    pub fn to_record(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Record<'a> {
+            version: u32,
+            object: &'a Object,
+        }
+        serde_json::to_vec(&Record { version: RECORD_VERSION, object: self }).unwrap_or_default()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`CatalogError::Corrupt`] if the record is of another version or no valid record.
+    pub fn from_record(id: u32, bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Record {
+            version: u32,
+            object: serde_json::Value,
+        }
+        let corrupt = |reason: String| CatalogError::Corrupt { id, reason };
+        let record: Record = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
+        if record.version != RECORD_VERSION {
+            return Err(corrupt(format!("record version {}, this server reads {RECORD_VERSION}", record.version)));
+        }
+        serde_json::from_value(record.object).map_err(|e| corrupt(e.to_string()))
+    }
+}
+
+/// Version of [`Object::to_record`]'s form.
+const RECORD_VERSION: u32 = 1;
+
+impl ObjectKind {
+    /// The word for this kind in errors, in lower case.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Table(_) => "table",
+            Self::Source(_) => "source",
+            Self::View(_) => "view",
+            Self::MaterializedView(_) => "materialized view",
+            Self::Sink(_) => "sink",
+            Self::ExternalTable(_) => "external table",
+        }
+    }
+
+    /// PostgreSQL's `pg_class.relkind`; `None` for a schema. Sources and sinks, which PostgreSQL does not have, show as
+    /// foreign tables.
+    pub fn relkind(&self) -> Option<char> {
+        Some(match self {
+            Self::Schema => return None,
+            Self::Table(_) => 'r',
+            Self::View(_) => 'v',
+            Self::MaterializedView(_) => 'm',
+            Self::Source(_) | Self::Sink(_) | Self::ExternalTable(_) => 'f',
+        })
+    }
+}
+
+/// Arrow schema of a list of columns.
+pub fn columns_schema(columns: &[Column]) -> SchemaRef {
+    Schema::new(columns.iter().map(|c| c.sql_type.field(&c.name, c.nullable)).collect::<Vec<_>>()).into()
+}

@@ -1,0 +1,243 @@
+//! One error type for the whole server: a message that names the object, its SQLSTATE, and a hint where there is one.
+
+use std::fmt;
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::DataFusionError;
+use millstream_catalog::CatalogError;
+
+/// A result whose error is an [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a client sees of a failure. Boxed so that a `Result` stays small.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(Box<Fields>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fields {
+    sqlstate: String,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    position: Option<usize>,
+}
+
+/// The SQLSTATEs that this crate gives itself; names are PostgreSQL's.
+pub mod sqlstate {
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const CARDINALITY_VIOLATION: &str = "21000";
+    pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+    pub const DIVISION_BY_ZERO: &str = "22012";
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+    pub const NOT_NULL_VIOLATION: &str = "23502";
+    pub const UNIQUE_VIOLATION: &str = "23505";
+    pub const CHECK_VIOLATION: &str = "23514";
+    pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
+    pub const SYNTAX_ERROR: &str = "42601";
+    pub const UNDEFINED_COLUMN: &str = "42703";
+    pub const UNDEFINED_TABLE: &str = "42P01";
+    pub const WRONG_OBJECT_TYPE: &str = "42809";
+    pub const DISK_FULL: &str = "53100";
+    pub const OUT_OF_MEMORY: &str = "53200";
+    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const QUERY_CANCELED: &str = "57014";
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub const IO_ERROR: &str = "58030";
+    pub const UNDEFINED_FILE: &str = "58P01";
+    pub const SNAPSHOT_TOO_OLD: &str = "72000";
+    pub const FDW_ERROR: &str = "HV000";
+    pub const INTERNAL_ERROR: &str = "XX000";
+    pub const DATA_CORRUPTED: &str = "XX001";
+}
+
+impl Error {
+    /// An error with a SQLSTATE and a message in lower case that names the object.
+    pub fn new(sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
+        Self(Box::new(Fields {
+            sqlstate: sqlstate.into(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }))
+    }
+
+    /// 0A000: a construct that is not supported, by name.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+    }
+
+    /// XX000: something that should not happen.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(sqlstate::INTERNAL_ERROR, message)
+    }
+
+    /// Adds what the user can do.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a DETAIL line.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds where in the statement it is, in characters from 1.
+    pub fn with_position(mut self, position: usize) -> Self {
+        self.0.position = Some(position);
+        self
+    }
+
+    /// The five-character code.
+    pub fn sqlstate(&self) -> &str {
+        &self.0.sqlstate
+    }
+
+    /// The message without detail and hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The DETAIL line.
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// The HINT line.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Character position in the statement, from 1.
+    pub fn position(&self) -> Option<usize> {
+        self.0.position
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<CatalogError> for Error {
+    fn from(e: CatalogError) -> Self {
+        let mut error = Self::new(e.sqlstate(), e.to_string());
+        if let Some(detail) = e.detail() {
+            error = error.with_detail(detail);
+        }
+        match e.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Self {
+        let code = match e.kind() {
+            std::io::ErrorKind::NotFound => sqlstate::UNDEFINED_FILE,
+            std::io::ErrorKind::StorageFull => sqlstate::DISK_FULL,
+            _ => sqlstate::IO_ERROR,
+        };
+        Self::new(code, e.to_string())
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(e: ArrowError) -> Self {
+        match e {
+            ArrowError::DivideByZero => Self::new(sqlstate::DIVISION_BY_ZERO, "division by zero"),
+            ArrowError::ArithmeticOverflow(m) => Self::new(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, out_of_range(&m)),
+            ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new(sqlstate::INVALID_TEXT_REPRESENTATION, m),
+            ArrowError::ExternalError(e) => Self::from_boxed(e),
+            other => Self::internal(other.to_string()),
+        }
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(e: DataFusionError) -> Self {
+        match e {
+            DataFusionError::ArrowError(e, _) => (*e).into(),
+            DataFusionError::Context(_, inner) => (*inner).into(),
+            DataFusionError::Diagnostic(_, inner) => (*inner).into(),
+            DataFusionError::External(e) => Self::from_boxed(e),
+            DataFusionError::Shared(e) => match std::sync::Arc::try_unwrap(e) {
+                Ok(e) => e.into(),
+                Err(shared) => Self::from_shared(&shared),
+            },
+            DataFusionError::Collection(mut errors) if !errors.is_empty() => errors.swap_remove(0).into(),
+            DataFusionError::ResourcesExhausted(m) => Self::new(sqlstate::OUT_OF_MEMORY, m)
+                .with_hint("raise batch.memory_limit_bytes or make the query need less memory"),
+            DataFusionError::NotImplemented(m) => Self::unsupported(m),
+            DataFusionError::ObjectStore(e) => {
+                let code = match *e {
+                    object_store::Error::NotFound { .. } => sqlstate::UNDEFINED_FILE,
+                    _ => sqlstate::IO_ERROR,
+                };
+                Self::new(code, e.to_string())
+            }
+            DataFusionError::IoError(e) => e.into(),
+            DataFusionError::SQL(e, _) => Self::new(sqlstate::SYNTAX_ERROR, e.to_string()),
+            DataFusionError::SchemaError(e, _) => Self::new(sqlstate::UNDEFINED_COLUMN, e.to_string()),
+            DataFusionError::Plan(m) => Self::new(sqlstate::SYNTAX_ERROR, m),
+            DataFusionError::Execution(m) => Self::new(sqlstate::INTERNAL_ERROR, m),
+            other => Self::internal(other.strip_backtrace()),
+        }
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(e: Error) -> Self {
+        Self::External(Box::new(e))
+    }
+}
+
+impl Error {
+    /// Unwraps errors of ours that travelled through DataFusion or Arrow.
+    fn from_boxed(e: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let e = match e.downcast::<Self>() {
+            Ok(e) => return *e,
+            Err(e) => e,
+        };
+        let e = match e.downcast::<DataFusionError>() {
+            Ok(e) => return (*e).into(),
+            Err(e) => e,
+        };
+        match e.downcast::<ArrowError>() {
+            Ok(e) => (*e).into(),
+            Err(e) => Self::internal(e.to_string()),
+        }
+    }
+
+    fn from_shared(e: &DataFusionError) -> Self {
+        match e {
+            DataFusionError::External(inner) => match inner.downcast_ref::<Self>() {
+                Some(ours) => ours.clone(),
+                None => Self::internal(inner.to_string()),
+            },
+            DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+                ArrowError::DivideByZero => ArrowError::DivideByZero.into(),
+                ArrowError::ArithmeticOverflow(m) => ArrowError::ArithmeticOverflow(m.clone()).into(),
+                other => Self::internal(other.to_string()),
+            },
+            DataFusionError::Context(_, inner) => Self::from_shared(inner),
+            other => Self::internal(other.strip_backtrace()),
+        }
+    }
+}
+
+/// PostgreSQL's wording for an overflow that Arrow reports as `Overflow happened on: 1 + 2`.
+fn out_of_range(message: &str) -> String {
+    if message.starts_with("Overflow happened") { "value out of range".into() } else { message.into() }
+}

@@ -1,0 +1,3 @@
+//! Millstream: continuous SQL over Kafka and batch SQL over Parquet, in one catalog, behind the PostgreSQL wire protocol.
+
+pub mod error;
