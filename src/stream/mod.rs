@@ -1,0 +1,4 @@
+//! The incremental engine: continuous views kept exact, epoch by epoch.
+
+pub mod changelog;
+pub mod operator;
