@@ -1,0 +1,52 @@
+# What there is to do with this tree; CONTRIBUTING.md says more.
+# Every target installs what it needs through dev/setup.sh and builds into one cache folder outside the tree (dev/env.sh).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BUILD := dev/setup.sh build && . dev/env.sh
+TEST := dev/setup.sh test && . dev/env.sh
+
+.PHONY: help demo build check test bench kafka kafka-stop kill oracle pg slt
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
+
+demo: build ## build the server and run `millstream demo` (ARGS="--help" for its options)
+	@bin/millstream demo $(ARGS)
+
+build: ## the release binary, at bin/millstream
+	@$(BUILD) && cargo build --release --locked --bin millstream && mkdir -p bin && \
+	  cp "$$CARGO_TARGET_DIR/release/millstream" bin/.millstream.new && mv bin/.millstream.new bin/millstream
+
+check: ## rustfmt, clippy and cargo doc, warnings denied
+	@export MILLSTREAM_CHECK=1 && $(BUILD) && cargo fmt --all --check && \
+	  cargo clippy --locked --workspace --all-targets -- -D warnings && \
+	  RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+test: ## everything that CI runs: make check, then every test
+	@$(TEST) && dev/kafka/kafka.sh resolve
+	@$(MAKE) --no-print-directory check
+	@. dev/env.sh && cargo test --locked --workspace
+
+kill: ## the kill test at length: 300 seeded SIGKILLs (KILLS=n SEED=n)
+	@$(TEST) && dev/kafka/kafka.sh resolve && \
+	  MILLSTREAM_KILLS=$${KILLS:-300} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it kill:: -- --nocapture
+
+oracle: ## the oracle at length: generated queries and changelogs (CASES=n SEED=n)
+	@$(TEST) && MILLSTREAM_ORACLE_CASES=$${CASES:-500} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it oracle:: -- --nocapture
+
+pg: ## the comparison with PostgreSQL at length (CASES=n SEED=n)
+	@$(TEST) && MILLSTREAM_PG_CASES=$${CASES:-5000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it pg:: -- --nocapture
+
+slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the answers into the files)
+	@$(TEST) && MILLSTREAM_SLT=$${FILE:-} MILLSTREAM_SLT_COMPLETE=$${COMPLETE:-} cargo test --locked --test it slt:: -- --nocapture
+
+bench: ## the benchmarks, against a real Kafka broker
+	@$(TEST) && dev/kafka/kafka.sh start && cargo bench --locked $(ARGS)
+
+kafka: ## a single-node Apache Kafka 4 on 127.0.0.1:9092 (KAFKA_BOOTSTRAP=HOST:PORT for another)
+	@$(TEST) && dev/kafka/kafka.sh start
+
+kafka-stop: ## stop it
+	@dev/kafka/kafka.sh stop
