@@ -1,3 +1,4 @@
 //! Millstream: continuous SQL over Kafka and batch SQL over Parquet, in one catalog, behind the PostgreSQL wire protocol.
 
 pub mod error;
+pub mod session;

@@ -1,0 +1,275 @@
+//! What the wire server asks of a session: parse, describe, execute, and what comes back.
+//!
+//! The server owns sockets, messages, portals and cancellation; the session owns catalogs, transactions and settings.
+//! One [`SqlSession`] serves one connection and is called by one task at a time. [`Sessions`] opens them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::BoxStream;
+use millstream_catalog::SqlType;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+
+/// Opens a session for each connection; the part of the server behind the wire.
+pub trait Sessions: Send + Sync + 'static {
+    /// The session of one connection.
+    type Session: SqlSession;
+
+    /// A session for an authenticated client, or why there is none (unknown database, role, setting).
+    fn open(&self, client: ClientInfo) -> impl Future<Output = Result<Self::Session>> + Send;
+
+    /// Stops the engine after the last connection has ended: final commit, files closed.
+    fn close(&self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// What a client said about itself when it connected.
+#[derive(Debug, Clone)]
+pub struct ClientInfo {
+    /// Names the connection in `pg_backend_pid()`, `millstream.sessions` and cancel requests.
+    pub process_id: i32,
+    pub address: SocketAddr,
+    pub user: String,
+    pub database: String,
+    /// The start-up packet's other parameters (`application_name`, `TimeZone`, `options` taken apart): initial values of
+    /// settings, by lower-case name.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// One connection's SQL session.
+///
+/// Errors carry positions in characters from 1 in the text that was given to [`SqlSession::parse`], so that a client can
+/// point into what it sent.
+pub trait SqlSession: Send + 'static {
+    /// A parsed statement. Cheap to clone; it outlives the message that brought it (prepared statements).
+    type Statement: Clone + Send + Sync + 'static;
+
+    /// Takes a message apart into its statements; an empty message has none.
+    fn parse(&mut self, sql: &str) -> Result<Vec<Self::Statement>>;
+
+    /// Types of a statement's parameters and columns without running it. `parameter_oids` are the client's declarations
+    /// (`pg_type.oid`); 0 or a missing one leaves the type to inference.
+    fn describe(
+        &mut self,
+        statement: &Self::Statement,
+        parameter_oids: &[u32],
+    ) -> impl Future<Output = Result<Description>> + Send;
+
+    /// Runs a statement. Parameter values have the types that [`SqlSession::describe`] gave.
+    ///
+    /// When `cancel` fires, the call returns (with 57014 if the statement had no effect yet) as soon as it safely can; it
+    /// is never dropped half-way. The server itself stops pulling from a returned stream and drops it.
+    fn execute(
+        &mut self,
+        statement: &Self::Statement,
+        parameters: &[ScalarValue],
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<Response>> + Send;
+
+    /// Told before the first of several statements that came in one message: they are one transaction unless they
+    /// contain transaction commands.
+    fn begin_implicit_block(&mut self) {}
+
+    /// Told at the end of every message cycle, before the client learns that the server is ready: an implicit
+    /// transaction, if one is open, ends here (committed, or rolled back when `failed`).
+    fn sync(&mut self, failed: bool) -> impl Future<Output = Result<()>> + Send {
+        let _ = failed;
+        async { Ok(()) }
+    }
+
+    /// Told of every error that the client was sent, also those that the server found (a bad parameter, a failing row
+    /// stream): an open transaction block is failed by it.
+    fn fail(&mut self, error: &Error);
+
+    /// The status that ReadyForQuery carries.
+    fn transaction_status(&self) -> TransactionStatus;
+
+    /// Notices since the last call, in order.
+    fn take_notices(&mut self) -> Vec<Notice>;
+
+    /// Settings that the client must be told of (ParameterStatus) and that changed since the last call: names as
+    /// PostgreSQL spells them (`TimeZone`, `application_name`).
+    fn take_parameter_changes(&mut self) -> Vec<(String, String)>;
+
+    /// How values print.
+    fn format(&self) -> OutputFormat;
+
+    /// `statement_timeout`.
+    fn statement_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The queue of what reaches the client while it is idle; taken once, when the connection starts.
+    fn take_outbox(&mut self) -> Option<mpsc::Receiver<OutOfBand>> {
+        None
+    }
+}
+
+/// What a statement takes and gives.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    pub parameters: Vec<SqlType>,
+    /// `None` if the statement returns no rows.
+    pub columns: Option<SchemaRef>,
+}
+
+/// What running a statement gave.
+pub enum Response {
+    /// Rows, streamed; the schema's fields carry their [`SqlType`]. The server completes the tag,
+    /// see [`RowsTag`].
+    Rows { schema: SchemaRef, stream: SendableRecordBatchStream, tag: RowsTag },
+    /// No rows; the whole tag (`CREATE TABLE`, `INSERT 0 3`).
+    Complete { tag: String },
+    /// `COPY … TO STDOUT`.
+    CopyOut(CopyOut),
+    /// `COPY … FROM STDIN`.
+    CopyIn(CopyIn),
+    /// An empty statement.
+    Empty,
+}
+
+/// How the command tag of a row-returning statement ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowsTag {
+    /// The tag with the number of rows sent: `SELECT 3`, `INSERT 0 3`.
+    Counted(String),
+    /// The tag alone: `SHOW`, `EXPLAIN`.
+    Plain(String),
+}
+
+impl RowsTag {
+    /// The tag of a query.
+    pub fn select() -> Self {
+        Self::Counted("SELECT".into())
+    }
+}
+
+/// Data of a COPY to the client, already formatted.
+pub struct CopyOut {
+    /// Columns announced to the client.
+    pub columns: usize,
+    /// Whether the format is binary.
+    pub binary: bool,
+    /// Pieces of the output with the number of rows that end in each; one piece should be at most some 64 KiB.
+    pub stream: BoxStream<'static, Result<(Bytes, u64)>>,
+}
+
+/// Takes the data of a COPY from the client.
+pub struct CopyIn {
+    /// Columns announced to the client.
+    pub columns: usize,
+    /// Whether the format is binary.
+    pub binary: bool,
+    /// Where the client's pieces go, split anywhere. Bounded: a full queue stops reading from the socket. Dropping the
+    /// sender after [`CopyChunk::Done`] or [`CopyChunk::Failed`] ends the copy.
+    pub sink: mpsc::Sender<CopyChunk>,
+    /// Resolves to the command tag (`COPY 3`) after `Done`, or to the error, also early.
+    pub done: Pin<Box<dyn Future<Output = Result<String>> + Send>>,
+}
+
+/// One message of a COPY from the client.
+#[derive(Debug)]
+pub enum CopyChunk {
+    Data(Bytes),
+    /// All data was sent.
+    Done,
+    /// The client gave up, with its reason; nothing may be kept.
+    Failed(String),
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionStatus {
+    Idle,
+    InTransaction,
+    /// In a transaction block that an error has ended; only ROLLBACK is taken.
+    Failed,
+}
+
+/// How much a notice matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Warning,
+    Notice,
+    Info,
+    Log,
+    Debug,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warning => "WARNING",
+            Self::Notice => "NOTICE",
+            Self::Info => "INFO",
+            Self::Log => "LOG",
+            Self::Debug => "DEBUG",
+        })
+    }
+}
+
+/// A message to the client that is not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    pub severity: Severity,
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Notice {
+    /// NOTICE 00000.
+    pub fn notice(message: impl Into<String>) -> Self {
+        Self::new(Severity::Notice, "00000", message)
+    }
+
+    /// WARNING 01000.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, "01000", message)
+    }
+
+    /// A notice without detail and hint.
+    pub fn new(severity: Severity, sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity, sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None }
+    }
+
+    /// Adds what the user can do.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What reaches a client that is waiting for nothing.
+#[derive(Debug, Clone)]
+pub enum OutOfBand {
+    /// NOTIFY; sent outside transaction blocks only.
+    Notification { process_id: i32, channel: String, payload: String },
+    Notice(Notice),
+    /// The connection ends with this error (57P01 and kin).
+    Terminate(Error),
+}
+
+/// The settings that decide how values print.
+#[derive(Debug, Clone)]
+pub struct OutputFormat {
+    /// `TimeZone`: timestamptz prints in it.
+    pub time_zone: jiff::tz::TimeZone,
+}
+
+impl Default for OutputFormat {
+    fn default() -> Self {
+        Self { time_zone: jiff::tz::TimeZone::UTC }
+    }
+}
