@@ -255,7 +255,11 @@ impl Notice {
 #[derive(Debug, Clone)]
 pub enum OutOfBand {
     /// NOTIFY; sent outside transaction blocks only.
-    Notification { process_id: i32, channel: String, payload: String },
+    Notification {
+        process_id: i32,
+        channel: String,
+        payload: String,
+    },
     Notice(Notice),
     /// The connection ends with this error (57P01 and kin).
     Terminate(Error),
