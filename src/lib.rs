@@ -1,4 +1,5 @@
 //! Millstream: continuous SQL over Kafka and batch SQL over Parquet, in one catalog, behind the PostgreSQL wire protocol.
 
+pub mod batch;
 pub mod error;
 pub mod session;

@@ -1,0 +1,462 @@
+//! What all batch statements share (threads, memory, spill files, functions) and how one logical plan is run on it.
+//!
+//! Batch work has threads of its own, so that a heavy query delays neither the sockets nor the epoch loop. Results leave
+//! through a bounded channel: a client that reads slowly stops its query, and dropping the stream cancels it.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::common::config::Dialect;
+use datafusion::common::tree_node::Transformed;
+use datafusion::datasource::{TableProvider, provider_as_source};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF, TableScan, TableSource, WindowUDF};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
+use datafusion::prelude::SessionConfig;
+use futures::{StreamExt, stream};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result, sqlstate};
+
+/// Batches that may wait between a query and the client that reads it.
+const RESULT_QUEUE_BATCHES: usize = 2;
+/// Memory consumers that an out-of-memory error names.
+const CONSUMERS_NAMED: usize = 3;
+/// How DataFusion names the folders of its spill files.
+const SPILL_PREFIX: &str = "datafusion-";
+
+/// Bounds of batch work; the `[batch]` section of the settings.
+#[derive(Debug, Clone)]
+pub struct BatchOptions {
+    /// Memory of all batch statements together, in bytes; past it they spill to `spill_dir` or fail with 53200.
+    pub memory_limit_bytes: usize,
+    /// Folder for spill files; it is ours alone and emptied at start.
+    pub spill_dir: PathBuf,
+    /// Most bytes that spill files may take.
+    pub spill_limit_bytes: u64,
+    /// Threads for batch work, and parts that a plan is split into.
+    pub threads: usize,
+    /// Rows per record batch.
+    pub batch_size: usize,
+}
+
+impl BatchOptions {
+    /// The defaults, with spill files in `spill_dir`.
+    pub fn new(spill_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            memory_limit_bytes: 1 << 30,
+            spill_dir: spill_dir.into(),
+            spill_limit_bytes: 100 << 30,
+            threads: std::thread::available_parallelism().map_or(2, NonZeroUsize::get),
+            batch_size: 8192,
+        }
+    }
+}
+
+/// Functions that statements may call beside DataFusion's own; a name that both have is taken from here.
+#[derive(Debug, Clone, Default)]
+pub struct Functions {
+    pub scalar: Vec<Arc<ScalarUDF>>,
+    pub aggregate: Vec<Arc<AggregateUDF>>,
+    pub window: Vec<Arc<WindowUDF>>,
+}
+
+/// What one statement runs under.
+#[derive(Debug, Clone)]
+pub struct StatementOptions {
+    /// The session's time zone, as an IANA name or offset.
+    pub time_zone: String,
+    /// What `now()` is throughout the statement.
+    pub now: DateTime<Utc>,
+}
+
+impl Default for StatementOptions {
+    fn default() -> Self {
+        Self { time_zone: "UTC".into(), now: Utc::now() }
+    }
+}
+
+/// Finds the rows behind a table that a plan names.
+pub trait Resolver: Sync {
+    /// The provider for a source of the plan; its schema is that of the source.
+    ///
+    /// # Errors
+    /// Whatever makes the table unreadable now (a file gone, a view that failed).
+    fn provider(&self, source: &Arc<dyn TableSource>) -> Result<Arc<dyn TableProvider>>;
+}
+
+/// Rows of a running statement with their schema.
+pub type RowStream = (SchemaRef, SendableRecordBatchStream);
+
+/// The batch engine of one server.
+pub struct Batch {
+    env: Arc<RuntimeEnv>,
+    base: SessionState,
+    /// Functions that read settings, rebuilt where a statement's settings differ from the base.
+    configurable: Vec<Arc<ScalarUDF>>,
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Batch {
+    /// Starts the threads and prepares the spill folder. `rules` run after DataFusion's type coercion, in this order.
+    ///
+    /// # Errors
+    /// If the spill folder cannot be made or emptied, or threads cannot be started.
+    pub fn new(
+        options: &BatchOptions,
+        functions: &Functions,
+        rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
+    ) -> Result<Self> {
+        prepare_spill_dir(&options.spill_dir)?;
+        let env = runtime_env(options)?;
+        let base = base_state(options, env.clone(), functions, rules);
+        let configurable = base
+            .scalar_functions()
+            .values()
+            .filter(|f| f.inner().with_updated_config(base.config().options()).is_some())
+            .cloned()
+            .collect();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(options.threads).thread_name("batch").enable_all().build()?;
+        let handle = runtime.handle().clone();
+        Ok(Self { env, base, configurable, runtime: Some(runtime), handle })
+    }
+
+    /// The memory pool, spill files and caches that statements share.
+    pub fn runtime_env(&self) -> &Arc<RuntimeEnv> {
+        &self.env
+    }
+
+    /// The threads that batch work runs on.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// A session state for one statement.
+    pub fn state(&self, options: &StatementOptions) -> SessionState {
+        let mut state = self.base.clone();
+        if self.base.config().options().execution.time_zone.as_deref() != Some(options.time_zone.as_str()) {
+            state.config_mut().options_mut().execution.time_zone = Some(options.time_zone.clone());
+            for function in &self.configurable {
+                let updated = function.inner().with_updated_config(state.config().options());
+                if let Some(updated) = updated {
+                    register(&mut state, Arc::new(updated));
+                }
+            }
+        }
+        state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = Some(options.now);
+        state
+    }
+
+    /// Plans and starts a query. Planning too runs on the batch threads: it may read file footers.
+    ///
+    /// # Errors
+    /// Of the resolver, of planning, of opening what is read. Errors while rows flow come through the stream.
+    pub async fn execute(
+        &self,
+        plan: LogicalPlan,
+        resolver: &dyn Resolver,
+        options: &StatementOptions,
+    ) -> Result<RowStream> {
+        let state = self.state(options);
+        let plan = resolve(plan, resolver)?;
+        let task = self.handle.spawn(async move {
+            let physical = state.create_physical_plan(&plan).await?;
+            execute_stream(physical, state.task_ctx())
+        });
+        let rows = AbortOnDrop(task).await?;
+        let schema = rows.schema();
+        Ok((schema.clone(), self.forward(schema, rows)))
+    }
+
+    /// Runs a query to its end and keeps all of its rows: for small results only.
+    ///
+    /// # Errors
+    /// As [`Batch::execute`], and those of the rows.
+    pub async fn collect(
+        &self,
+        plan: LogicalPlan,
+        resolver: &dyn Resolver,
+        options: &StatementOptions,
+    ) -> Result<Vec<RecordBatch>> {
+        let (_, mut rows) = self.execute(plan, resolver, options).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+
+    /// The optimized logical plan and the physical plan as text, one node a line; for `EXPLAIN`.
+    ///
+    /// # Errors
+    /// As [`Batch::execute`].
+    pub async fn explain(
+        &self,
+        plan: LogicalPlan,
+        resolver: &dyn Resolver,
+        options: &StatementOptions,
+    ) -> Result<Explained> {
+        let state = self.state(options);
+        let plan = resolve(plan, resolver)?;
+        let task = self.handle.spawn(async move {
+            let logical = state.optimize(&plan)?;
+            let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
+            Ok(Explained {
+                logical: logical.display_indent().to_string(),
+                physical: displayable(physical.as_ref()).indent(false).to_string(),
+            })
+        });
+        Ok(AbortOnDrop(task).await?)
+    }
+
+    /// Runs a query to its end, discards the rows, and gives the physical plan with its counters; for
+    /// `EXPLAIN ANALYZE`.
+    ///
+    /// # Errors
+    /// As [`Batch::collect`].
+    pub async fn analyze(
+        &self,
+        plan: LogicalPlan,
+        resolver: &dyn Resolver,
+        options: &StatementOptions,
+    ) -> Result<(String, u64)> {
+        let state = self.state(options);
+        let plan = resolve(plan, resolver)?;
+        let task = self.handle.spawn(async move {
+            let physical = state.create_physical_plan(&plan).await?;
+            let mut rows = execute_stream(physical.clone(), state.task_ctx())?;
+            let mut count = 0;
+            while let Some(batch) = rows.next().await {
+                count += batch?.num_rows() as u64;
+            }
+            Ok((annotated(physical.as_ref()), count))
+        });
+        Ok(AbortOnDrop(task).await?)
+    }
+
+    /// Drives `rows` on the batch threads and hands the batches over, a few at a time.
+    fn forward(&self, schema: SchemaRef, mut rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        let (sender, receiver) = mpsc::channel(RESULT_QUEUE_BATCHES);
+        let task = self.handle.spawn(async move {
+            while let Some(batch) = rows.next().await {
+                let failed = batch.is_err();
+                let gone = sender.send(batch.map_err(with_state)).await.is_err();
+                if failed || gone {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let start = (receiver, Some(AbortOnDrop(task)));
+        let stream = stream::unfold(start, |(mut receiver, mut task)| async move {
+            if let Some(batch) = receiver.recv().await {
+                return Some((batch, (receiver, task)));
+            }
+            // The channel closes at the end of the rows, but also when the task panicked: only the task knows.
+            match task.take()?.await {
+                Ok(()) => None,
+                Err(e) => Some((Err(e), (receiver, None))),
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting for the threads would block, which an async caller must not.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A plan as `EXPLAIN` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    pub logical: String,
+    pub physical: String,
+}
+
+/// Puts the resolver's providers under all scans of a plan, those of subqueries included.
+///
+/// # Errors
+/// Of the resolver; XX000 if a provider's columns are not those of its source.
+pub fn resolve(plan: LogicalPlan, resolver: &dyn Resolver) -> Result<LogicalPlan> {
+    let resolved = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+        let provider = resolver.provider(&scan.source)?;
+        check_schema(&scan, provider.as_ref())?;
+        let source = provider_as_source(provider);
+        Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+    })?;
+    Ok(resolved.data)
+}
+
+fn check_schema(scan: &TableScan, provider: &dyn TableProvider) -> Result<()> {
+    let (planned, actual) = (scan.source.schema(), provider.schema());
+    let same = planned.fields().len() == actual.fields().len()
+        && planned
+            .fields()
+            .iter()
+            .zip(actual.fields())
+            .all(|(p, a)| p.name() == a.name() && p.data_type() == a.data_type());
+    if same {
+        return Ok(());
+    }
+    Err(Error::internal(format!("relation \"{}\" has other columns than it was planned with", scan.table_name))
+        .with_detail(format!("planned: {planned}; found: {actual}")))
+}
+
+/// The physical plan with its counters.
+fn annotated(plan: &dyn ExecutionPlan) -> String {
+    datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(plan).indent(false).to_string()
+}
+
+/// A task that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(JoinHandle<Result<T, DataFusionError>>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, DataFusionError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(cx).map(|joined| match joined {
+            Ok(result) => result.map_err(with_state),
+            Err(e) => Err(task_error(e).into()),
+        })
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn task_error(e: tokio::task::JoinError) -> Error {
+    if !e.is_panic() {
+        return Error::new(sqlstate::ADMIN_SHUTDOWN, "the server is shutting down");
+    }
+    let payload = e.into_panic();
+    let message = payload
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    Error::internal(format!("the query failed unexpectedly: {message}"))
+}
+
+/// Gives errors of damaged files their SQLSTATE; all others keep what they have.
+fn with_state(e: DataFusionError) -> DataFusionError {
+    match e.find_root() {
+        DataFusionError::ParquetError(cause) => {
+            Error::new(sqlstate::DATA_CORRUPTED, format!("a parquet file cannot be read: {cause}")).into()
+        }
+        _ => e,
+    }
+}
+
+fn runtime_env(options: &BatchOptions) -> Result<Arc<RuntimeEnv>> {
+    let names = NonZeroUsize::new(CONSUMERS_NAMED).unwrap_or(NonZeroUsize::MIN);
+    let pool: Arc<dyn MemoryPool> =
+        Arc::new(TrackConsumersPool::new(FairSpillPool::new(options.memory_limit_bytes), names));
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![options.spill_dir.clone()]))
+        .with_max_temp_directory_size(options.spill_limit_bytes);
+    let env = RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(disk)
+        // Folders are listed anew by every statement: a cached list would hide files written since.
+        .with_object_list_cache_limit(0)
+        .build_arc()?;
+    Ok(env)
+}
+
+fn base_state(
+    options: &BatchOptions,
+    env: Arc<RuntimeEnv>,
+    functions: &Functions,
+    rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
+) -> SessionState {
+    let mut builder =
+        SessionStateBuilder::new().with_config(session_config(options)).with_runtime_env(env).with_default_features();
+    for rule in rules {
+        builder = builder.with_analyzer_rule(rule);
+    }
+    let mut state = builder.build();
+    for function in &functions.scalar {
+        register(&mut state, function.clone());
+    }
+    register_others(&mut state, functions);
+    state
+}
+
+fn register(state: &mut SessionState, function: Arc<ScalarUDF>) {
+    use datafusion::execution::FunctionRegistry;
+    if let Err(e) = state.register_udf(function) {
+        tracing::warn!("a function was not registered: {e}");
+    }
+}
+
+fn register_others(state: &mut SessionState, functions: &Functions) {
+    use datafusion::execution::FunctionRegistry;
+    for function in &functions.aggregate {
+        if let Err(e) = state.register_udaf(function.clone()) {
+            tracing::warn!("an aggregate was not registered: {e}");
+        }
+    }
+    for function in &functions.window {
+        if let Err(e) = state.register_udwf(function.clone()) {
+            tracing::warn!("a window function was not registered: {e}");
+        }
+    }
+}
+
+fn session_config(options: &BatchOptions) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(millstream_catalog::DEFAULT_DATABASE, millstream_catalog::DEFAULT_SCHEMA)
+        .with_information_schema(false)
+        .with_target_partitions(options.threads)
+        .with_batch_size(options.batch_size);
+    let settings = config.options_mut();
+    settings.sql_parser.dialect = Dialect::PostgreSQL;
+    settings.execution.time_zone = Some("UTC".into());
+    // A sort reserves this much up front for merging its spill files: a small limit must leave room to work.
+    settings.execution.sort_spill_reservation_bytes = (options.memory_limit_bytes / 16).min(10 << 20);
+    settings.execution.parquet.pushdown_filters = true;
+    settings.execution.parquet.reorder_filters = true;
+    settings.execution.parquet.enable_page_index = true;
+    settings.execution.parquet.bloom_filter_on_read = true;
+    settings.execution.parquet.schema_force_view_types = true;
+    config
+}
+
+/// Makes the folder and removes what a killed server left in it.
+fn prepare_spill_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SPILL_PREFIX) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
