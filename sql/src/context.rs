@@ -1,0 +1,141 @@
+//! What planning may look at: the catalog version, the session's settings, and schemas that were asked for beforehand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion_expr::{LogicalPlan, TableSource, TableType};
+use millstream_catalog::{Catalog, ObjectId, SqlType};
+
+/// Name of the column that identifies a row of a table without primary key; only DML plans see it.
+pub const ROW_ID: &str = "__row_id";
+
+/// Everything that [`crate::plan`] depends on beside the statement.
+#[derive(Clone, Copy)]
+pub struct PlanContext<'a> {
+    pub catalog: &'a Catalog,
+    pub search_path: &'a [String],
+    /// Names as written -> ids, when a stored query is planned again; wins over the search path.
+    pub bindings: Option<&'a BTreeMap<String, ObjectId>>,
+    pub system: &'a dyn SystemTables,
+    /// Schemas of the files that [`crate::external_calls`] listed.
+    pub external: &'a HashMap<ExternalCall, SchemaRef>,
+    pub session: &'a SessionVars,
+    /// Types that the client declared for `$n`.
+    pub parameters: &'a [Option<SqlType>],
+}
+
+/// The tables that exist without a catalog object: schemas `millstream`, `pg_catalog`, `information_schema`.
+pub trait SystemTables: Send + Sync {
+    /// Schema of a system table, if there is one of that name.
+    fn table(&self, schema: &str, name: &str) -> Option<SchemaRef>;
+}
+
+/// No system tables: for tests and tools.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSystemTables;
+
+impl SystemTables for NoSystemTables {
+    fn table(&self, _schema: &str, _name: &str) -> Option<SchemaRef> {
+        None
+    }
+}
+
+/// The part of a session that expressions can see; constants while a statement runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionVars {
+    pub user: String,
+    pub database: String,
+    /// First schema of the search path that exists.
+    pub schema: String,
+    /// IANA name or fixed offset.
+    pub time_zone: String,
+    /// What `version()` prints.
+    pub version: String,
+}
+
+impl Default for SessionVars {
+    fn default() -> Self {
+        Self {
+            user: millstream_catalog::DEFAULT_USER.into(),
+            database: millstream_catalog::DEFAULT_DATABASE.into(),
+            schema: millstream_catalog::DEFAULT_SCHEMA.into(),
+            time_zone: "UTC".into(),
+            version: format!("PostgreSQL 17.0 (Millstream {})", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+/// Files whose schema must be read before a statement can be planned: `read_parquet('glob')`, or CREATE EXTERNAL TABLE
+/// without a column list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExternalCall {
+    /// `parquet`, `csv` or `json`.
+    pub format: String,
+    pub location: String,
+    pub options: BTreeMap<String, String>,
+}
+
+/// What a scan reads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    Object(ObjectId),
+    System {
+        schema: String,
+        name: String,
+    },
+    /// `read_parquet('glob')` and kin.
+    External(ExternalCall),
+}
+
+/// The leaf of every plan: a schema and what it stands for. `batch` puts a real provider in its place, `stream` reads the
+/// id. Downcast from `dyn TableSource` with [`CatalogSource::of`].
+#[derive(Debug)]
+pub struct CatalogSource {
+    pub target: Target,
+    /// The object's columns, in order; then [`ROW_ID`] if a DML plan asked for it.
+    pub schema: SchemaRef,
+    /// Positions of the primary key, if there is one.
+    pub primary_key: Vec<usize>,
+    /// A plain view's own plan.
+    pub(crate) view: Option<LogicalPlan>,
+}
+
+impl CatalogSource {
+    /// A leaf without a view's plan.
+    pub fn new(target: Target, schema: SchemaRef) -> Self {
+        Self { target, schema, primary_key: Vec::new(), view: None }
+    }
+
+    /// The source under a scan, if it is one of ours.
+    pub fn of(source: &Arc<dyn TableSource>) -> Option<&Self> {
+        source.downcast_ref::<Self>()
+    }
+
+    /// Id of the catalog object, if it stands for one.
+    pub fn object(&self) -> Option<ObjectId> {
+        match self.target {
+            Target::Object(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether the schema ends with [`ROW_ID`].
+    pub fn has_row_id(&self) -> bool {
+        self.schema.fields().last().is_some_and(|f| f.name() == ROW_ID)
+    }
+}
+
+impl TableSource for CatalogSource {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        if self.view.is_some() { TableType::View } else { TableType::Base }
+    }
+
+    fn get_logical_plan(&self) -> Option<std::borrow::Cow<'_, LogicalPlan>> {
+        self.view.as_ref().map(std::borrow::Cow::Borrowed)
+    }
+}

@@ -1,0 +1,200 @@
+//! What is wrong with a statement: SQLSTATE, message, and where in the text it is.
+
+use std::fmt;
+
+use arrow::error::ArrowError;
+use datafusion_common::{DataFusionError, SchemaError};
+use millstream_catalog::CatalogError;
+
+/// A result whose error is a [`SqlError`].
+pub type Result<T, E = SqlError> = std::result::Result<T, E>;
+
+/// An error of parsing, planning or evaluating SQL. Functions raise it through
+/// [`DataFusionError::External`], so that it keeps its SQLSTATE on the way through the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlError {
+    /// The five-character code, PostgreSQL's.
+    pub sqlstate: &'static str,
+    /// Lower case, names the object.
+    pub message: String,
+    /// The DETAIL line.
+    pub detail: Option<String>,
+    /// The HINT line: what the user can do.
+    pub hint: Option<String>,
+    /// Character position in the text given to [`crate::parse`], from 1.
+    pub position: Option<usize>,
+}
+
+impl SqlError {
+    /// An error without detail, hint and position.
+    pub fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        Self { sqlstate, message: message.into(), detail: None, hint: None, position: None }
+    }
+
+    /// 0A000: a construct that is not supported, by name.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new("0A000", message)
+    }
+
+    /// 42601.
+    pub fn syntax(message: impl Into<String>) -> Self {
+        Self::new("42601", message)
+    }
+
+    /// XX000: something that should not happen.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new("XX000", message)
+    }
+
+    /// Adds a DETAIL line.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds what the user can do.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds where in the text it is, in characters from 1, unless that is known already.
+    pub fn with_position(mut self, position: impl Into<Option<usize>>) -> Self {
+        self.position = self.position.or(position.into());
+        self
+    }
+
+    /// What DataFusion reports, with errors of ours that travelled through it taken out again.
+    pub fn from_datafusion(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::External(e) => match e.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(e) => match e.downcast::<DataFusionError>() {
+                    Ok(e) => Self::from_datafusion(*e),
+                    Err(e) => match e.downcast::<ArrowError>() {
+                        Ok(e) => Self::from_arrow(*e),
+                        Err(e) => Self::internal(e.to_string()),
+                    },
+                },
+            },
+            DataFusionError::Context(_, e) | DataFusionError::Diagnostic(_, e) => Self::from_datafusion(*e),
+            DataFusionError::Collection(mut errors) if !errors.is_empty() => {
+                Self::from_datafusion(errors.swap_remove(0))
+            }
+            DataFusionError::ArrowError(e, _) => Self::from_arrow(*e),
+            DataFusionError::SchemaError(e, _) => Self::from_schema(&e),
+            DataFusionError::SQL(e, _) => Self::syntax(e.to_string()),
+            DataFusionError::NotImplemented(m) => Self::unsupported(lower_first(&m)),
+            DataFusionError::Plan(m) => Self::from_plan_message(&m),
+            DataFusionError::Shared(e) => match std::sync::Arc::try_unwrap(e) {
+                Ok(e) => Self::from_datafusion(e),
+                Err(e) => Self::internal(e.to_string()),
+            },
+            other => Self::internal(other.strip_backtrace()),
+        }
+    }
+
+    /// What an Arrow kernel reports.
+    pub fn from_arrow(error: ArrowError) -> Self {
+        match error {
+            ArrowError::ExternalError(e) => match e.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(e) => Self::internal(e.to_string()),
+            },
+            ArrowError::DivideByZero => Self::new("22012", "division by zero"),
+            ArrowError::ArithmeticOverflow(_) => Self::new("22003", "value out of range"),
+            ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new("22P02", lower_first(&m)),
+            other => Self::internal(other.to_string()),
+        }
+    }
+
+    fn from_schema(error: &SchemaError) -> Self {
+        match error {
+            SchemaError::FieldNotFound { field, .. } => {
+                Self::new("42703", format!("column {} does not exist", quoted_column(field)))
+            }
+            SchemaError::AmbiguousReference { field } => {
+                Self::new("42702", format!("column reference \"{}\" is ambiguous", field.name))
+            }
+            SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
+                Self::new("42701", format!("column \"{name}\" specified more than once"))
+            }
+        }
+    }
+
+    fn from_plan_message(message: &str) -> Self {
+        let m = message;
+        if m.contains("must appear in the GROUP BY clause") || m.contains("must be in the GROUP BY") {
+            return Self::new("42803", lower_first(m));
+        }
+        if m.starts_with("Invalid function") {
+            let name = m.split('\'').nth(1).unwrap_or_default();
+            return Self::new("42883", format!("function {name} does not exist"))
+                .with_hint("no function of that name; \\df lists the functions");
+        }
+        if m.contains("function") && (m.contains("coercion") || m.contains("signature") || m.contains("No function")) {
+            return Self::new("42883", lower_first(m.lines().next().unwrap_or(m)))
+                .with_hint("no function matches the given name and argument types; an explicit cast may help");
+        }
+        if m.contains("Cannot coerce") || m.contains("coerce") || m.contains("Cannot infer common") {
+            return Self::new("42804", lower_first(m));
+        }
+        Self::new("42601", lower_first(m))
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+impl From<SqlError> for DataFusionError {
+    fn from(e: SqlError) -> Self {
+        Self::External(Box::new(e))
+    }
+}
+
+impl From<SqlError> for ArrowError {
+    fn from(e: SqlError) -> Self {
+        Self::ExternalError(Box::new(e))
+    }
+}
+
+impl From<DataFusionError> for SqlError {
+    fn from(e: DataFusionError) -> Self {
+        Self::from_datafusion(e)
+    }
+}
+
+impl From<ArrowError> for SqlError {
+    fn from(e: ArrowError) -> Self {
+        Self::from_arrow(e)
+    }
+}
+
+impl From<CatalogError> for SqlError {
+    fn from(e: CatalogError) -> Self {
+        Self { sqlstate: e.sqlstate(), message: e.to_string(), detail: e.detail(), hint: e.hint(), position: None }
+    }
+}
+
+fn quoted_column(column: &datafusion_common::Column) -> String {
+    match &column.relation {
+        Some(relation) => format!("{}.{}", relation.table(), column.name),
+        None => format!("\"{}\"", column.name),
+    }
+}
+
+/// DataFusion's messages start with a capital, ours do not; names in capitals (`CAST`) stay.
+fn lower_first(message: &str) -> String {
+    let mut chars = message.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => message.to_string(),
+    }
+}

@@ -1,0 +1,297 @@
+//! The typed plan of each statement: what the session carries out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion_expr::{Expr, LogicalPlan};
+use millstream_catalog::object::{ExternalTable, Sink, Source, Table, View};
+use millstream_catalog::types::field_ref;
+use millstream_catalog::{Column, ObjectId, SqlType};
+
+use crate::statement::DropKind;
+
+/// A statement with every name resolved and every expression typed.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    Query(PlannedQuery),
+    Explain(ExplainPlan),
+    CreateTable(CreateTablePlan),
+    CreateTableAs(CreateTableAsPlan),
+    CreateSource(CreateSourcePlan),
+    CreateView(CreateViewPlan),
+    CreateMaterializedView(CreateMaterializedViewPlan),
+    CreateSink(CreateSinkPlan),
+    CreateExternalTable(CreateExternalTablePlan),
+    CreateSchema {
+        name: String,
+    },
+    Drop(DropPlan),
+    Rename {
+        id: ObjectId,
+        kind: DropKind,
+        to: String,
+    },
+    Comment {
+        id: ObjectId,
+        kind: &'static str,
+        column: Option<usize>,
+        text: Option<String>,
+    },
+    Insert(InsertPlan),
+    Update(UpdatePlan),
+    Delete(DeletePlan),
+    Truncate {
+        tables: Vec<ObjectId>,
+    },
+    CopyTo(CopyToPlan),
+    /// `COPY table FROM STDIN | 'file'`.
+    CopyFrom(CopyFromPlan),
+    Show(ShowPlan),
+    Set {
+        local: bool,
+        name: String,
+        value: Option<String>,
+    },
+    Reset(Option<String>),
+    Begin {
+        read_only: bool,
+    },
+    Commit,
+    Rollback,
+    Flush,
+    DiscardAll,
+    Deallocate(Option<String>),
+    /// Nothing is to be done: IF [NOT] EXISTS met the state it asks for.
+    Nothing {
+        tag: &'static str,
+        notice: String,
+        sqlstate: &'static str,
+    },
+}
+
+/// A query, planned over [`crate::CatalogSource`]s.
+#[derive(Debug, Clone)]
+pub struct PlannedQuery {
+    /// Type-coerced, arithmetic checked. Its column names can differ from [`Self::columns`] where two output columns have one
+    /// name; the order is the same.
+    pub plan: LogicalPlan,
+    /// What the client sees: PostgreSQL's name and type of each output column.
+    pub columns: Vec<Column>,
+    /// The objects it names, by the name as written.
+    pub references: BTreeMap<String, ObjectId>,
+    /// Type of each `$n`.
+    pub parameters: Vec<SqlType>,
+}
+
+impl PlannedQuery {
+    /// Arrow schema to give the plan's batches before they leave the server: positions as in the plan, names as in
+    /// [`Self::columns`].
+    pub fn output_schema(&self) -> SchemaRef {
+        output_schema(&self.columns)
+    }
+}
+
+/// Arrow schema of output columns, in which names may repeat.
+pub fn output_schema(columns: &[Column]) -> SchemaRef {
+    let fields: Vec<Arc<Field>> = columns.iter().map(|c| field_ref(&c.sql_type, &c.name, c.nullable)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// `EXPLAIN`.
+#[derive(Debug, Clone)]
+pub struct ExplainPlan {
+    pub analyze: bool,
+    pub verbose: bool,
+    /// A [`Plan::Query`], [`Plan::CreateMaterializedView`] or a DML plan.
+    pub plan: Box<Plan>,
+}
+
+/// Where a new object goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewName {
+    pub schema: ObjectId,
+    pub schema_name: String,
+    pub name: String,
+}
+
+/// `CREATE TABLE`.
+#[derive(Debug, Clone)]
+pub struct CreateTablePlan {
+    pub name: NewName,
+    pub table: Table,
+}
+
+/// `CREATE TABLE … AS`: make the table, then insert the query's rows (the query gives the columns in order).
+#[derive(Debug, Clone)]
+pub struct CreateTableAsPlan {
+    pub name: NewName,
+    pub table: Table,
+    pub query: PlannedQuery,
+    pub with_data: bool,
+}
+
+/// `CREATE SOURCE`.
+#[derive(Debug, Clone)]
+pub struct CreateSourcePlan {
+    pub name: NewName,
+    pub source: Source,
+}
+
+/// `CREATE VIEW`.
+#[derive(Debug, Clone)]
+pub struct CreateViewPlan {
+    pub name: NewName,
+    pub view: View,
+    pub references: BTreeMap<String, ObjectId>,
+}
+
+/// `CREATE MATERIALIZED VIEW`; the stream planner adds stream key and fingerprint.
+#[derive(Debug, Clone)]
+pub struct CreateMaterializedViewPlan {
+    pub name: NewName,
+    /// Its [`PlannedQuery::columns`] carry the view's column names.
+    pub query: PlannedQuery,
+    /// The query as SQL text.
+    pub query_text: String,
+    pub emit_on_window_close: bool,
+    pub options: BTreeMap<String, String>,
+}
+
+/// `CREATE SINK`; `sink.key` holds the positions of option `primary_key`, the stream planner fills the fingerprint.
+#[derive(Debug, Clone)]
+pub struct CreateSinkPlan {
+    pub name: NewName,
+    pub query: PlannedQuery,
+    pub sink: Sink,
+    pub emit_on_window_close: bool,
+}
+
+/// `CREATE EXTERNAL TABLE`.
+#[derive(Debug, Clone)]
+pub struct CreateExternalTablePlan {
+    pub name: NewName,
+    pub table: ExternalTable,
+}
+
+/// `DROP`.
+#[derive(Debug, Clone)]
+pub struct DropPlan {
+    pub kind: DropKind,
+    pub ids: Vec<ObjectId>,
+    pub cascade: bool,
+    /// NOTICE lines for the names that IF EXISTS did not find.
+    pub notices: Vec<String>,
+}
+
+/// What must hold for each new row of a table. Expressions are over the table's columns (unqualified, in table order,
+/// without `__row_id`).
+#[derive(Debug, Clone)]
+pub struct RowChecks {
+    /// Name of the table, for messages.
+    pub table: String,
+    /// Positions of the columns that must not be NULL, primary key included: 23502.
+    pub not_null: Vec<usize>,
+    /// Constraint name and condition; a row fails if it is false, not if it is NULL: 23514.
+    pub checks: Vec<(String, Expr)>,
+}
+
+/// RETURNING: expressions over the table's columns (unqualified), and what the client sees of them.
+#[derive(Debug, Clone)]
+pub struct Returning {
+    pub exprs: Vec<Expr>,
+    pub columns: Vec<Column>,
+}
+
+/// What INSERT does with a row whose primary key exists.
+#[derive(Debug, Clone)]
+pub enum OnConflictPlan {
+    Nothing,
+    /// Expressions over the columns of the old row, then those of the proposed row under qualifier `excluded`; the old
+    /// row's are qualified by the table's name. `values` gives the whole new row.
+    Update {
+        values: Vec<Expr>,
+        condition: Option<Expr>,
+        schema: datafusion_common::DFSchemaRef,
+    },
+}
+
+/// `INSERT`.
+#[derive(Debug, Clone)]
+pub struct InsertPlan {
+    pub table: ObjectId,
+    /// Whole rows in the table's column order, casts and defaults applied.
+    pub plan: LogicalPlan,
+    pub checks: RowChecks,
+    pub on_conflict: Option<OnConflictPlan>,
+    pub returning: Option<Returning>,
+    pub parameters: Vec<SqlType>,
+}
+
+/// `UPDATE`.
+#[derive(Debug, Clone)]
+pub struct UpdatePlan {
+    pub table: ObjectId,
+    /// `__row_id` if the table has no primary key, then all old columns, then all new ones under names `__new_…`.
+    pub plan: LogicalPlan,
+    pub checks: RowChecks,
+    /// Over the new row.
+    pub returning: Option<Returning>,
+    pub parameters: Vec<SqlType>,
+}
+
+/// `DELETE`.
+#[derive(Debug, Clone)]
+pub struct DeletePlan {
+    pub table: ObjectId,
+    /// `__row_id` if the table has no primary key, then all old columns.
+    pub plan: LogicalPlan,
+    /// Over the old row.
+    pub returning: Option<Returning>,
+    pub parameters: Vec<SqlType>,
+}
+
+/// Where COPY … TO writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyTarget {
+    Stdout,
+    File(String),
+}
+
+/// `COPY (query) TO`.
+#[derive(Debug, Clone)]
+pub struct CopyToPlan {
+    pub query: PlannedQuery,
+    pub target: CopyTarget,
+    /// `parquet`, `csv`, `json`, or `text` (STDOUT's default), from option FORMAT or the file's extension.
+    pub format: String,
+    /// The other options, keys in lower case.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `COPY table FROM`.
+#[derive(Debug, Clone)]
+pub struct CopyFromPlan {
+    pub table: ObjectId,
+    /// Positions of the given columns, in the order of the data.
+    pub columns: Vec<usize>,
+    /// `None` is STDIN.
+    pub file: Option<String>,
+    pub format: String,
+    pub options: BTreeMap<String, String>,
+}
+
+/// `SHOW`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShowPlan {
+    Tables,
+    Sources,
+    Views,
+    MaterializedViews,
+    Sinks,
+    Schemas,
+    Jobs,
+    AllSettings,
+    Setting(String),
+    Create(ObjectId),
+}

@@ -1,0 +1,362 @@
+//! The statements of the dialect as they are written, before any name is looked up.
+
+use std::collections::BTreeMap;
+
+use datafusion_sql::sqlparser::ast;
+
+/// One statement of a text that may hold several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    pub statement: Statement,
+    /// The statement's own text, without the semicolon.
+    pub text: String,
+    /// Where `text` starts, in characters from 0; positions in errors count from the start of the whole text.
+    pub offset: usize,
+}
+
+/// A statement. Names are as the user wrote them; nothing is resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Statement {
+    Query(Box<ast::Query>),
+    Explain(Explain),
+    CreateTable(CreateTable),
+    CreateTableAs(CreateTableAs),
+    CreateSource(CreateSource),
+    CreateView(CreateView),
+    CreateMaterializedView(CreateMaterializedView),
+    CreateSink(CreateSink),
+    CreateExternalTable(CreateExternalTable),
+    CreateSchema(CreateSchema),
+    Drop(Drop),
+    Rename(Rename),
+    Comment(Comment),
+    Insert(Insert),
+    Update(Update),
+    Delete(Delete),
+    Truncate(Truncate),
+    Copy(Copy),
+    Show(Show),
+    Set(Set),
+    /// `RESET name`, or all with `None`.
+    Reset(Option<String>),
+    Begin(TransactionModes),
+    Commit,
+    Rollback,
+    Flush,
+    DiscardAll,
+    /// `DEALLOCATE name`, or all with `None`.
+    Deallocate(Option<String>),
+}
+
+/// `EXPLAIN`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explain {
+    pub analyze: bool,
+    pub verbose: bool,
+    pub statement: Box<Statement>,
+}
+
+/// A column as CREATE TABLE or CREATE SOURCE declares it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnDefinition {
+    pub name: ast::Ident,
+    pub data_type: ast::DataType,
+    pub not_null: bool,
+    pub primary_key: bool,
+    pub unique: bool,
+    pub default: Option<ast::Expr>,
+    /// CHECK constraints on the column, with their names if given.
+    pub checks: Vec<(Option<ast::Ident>, ast::Expr)>,
+    /// `GENERATED ALWAYS AS (expr) STORED`.
+    pub generated: Option<ast::Expr>,
+}
+
+/// `WATERMARK FOR column AS expression`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatermarkDefinition {
+    pub column: ast::Ident,
+    pub expression: ast::Expr,
+}
+
+/// `CREATE TABLE name (…)`; with connector options it keeps the rows of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTable {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    pub columns: Vec<ColumnDefinition>,
+    /// From a `PRIMARY KEY (…)` clause; a column's own is in its definition.
+    pub primary_key: Option<Vec<ast::Ident>>,
+    pub checks: Vec<(Option<ast::Ident>, ast::Expr)>,
+    pub watermark: Option<WatermarkDefinition>,
+    pub append_only: bool,
+    pub include: Vec<IncludeClause>,
+    pub options: BTreeMap<String, String>,
+    pub format: Option<FormatClause>,
+}
+
+/// `CREATE TABLE name AS query`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTableAs {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    pub columns: Vec<ast::Ident>,
+    pub append_only: bool,
+    pub query: Box<ast::Query>,
+    pub with_data: bool,
+}
+
+/// `INCLUDE part [AS name]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IncludeClause {
+    /// `key`, `partition`, `offset`, `timestamp` or `headers`, in lower case, as written.
+    pub part: ast::Ident,
+    pub alias: Option<ast::Ident>,
+}
+
+/// `FORMAT f ENCODE e [(options)]`, words in lower case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FormatClause {
+    pub format: String,
+    pub encode: String,
+    pub options: BTreeMap<String, String>,
+}
+
+/// `CREATE SOURCE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSource {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    pub columns: Vec<ColumnDefinition>,
+    pub watermark: Option<WatermarkDefinition>,
+    pub include: Vec<IncludeClause>,
+    pub options: BTreeMap<String, String>,
+    pub format: Option<FormatClause>,
+}
+
+/// `CREATE VIEW`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateView {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    pub or_replace: bool,
+    pub columns: Vec<ast::Ident>,
+    pub query: Box<ast::Query>,
+    /// The query as written.
+    pub query_text: String,
+}
+
+/// `CREATE MATERIALIZED VIEW`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateMaterializedView {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    pub columns: Vec<ast::Ident>,
+    pub options: BTreeMap<String, String>,
+    pub query: Box<ast::Query>,
+    /// The query as written, without its EMIT clause.
+    pub query_text: String,
+    pub emit_on_window_close: bool,
+}
+
+/// What a sink is fed from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SinkInput {
+    /// `FROM relation`.
+    Relation(ast::ObjectName),
+    /// `AS query`, with its text.
+    Query(Box<ast::Query>, String),
+}
+
+/// `CREATE SINK`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSink {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    pub input: SinkInput,
+    pub options: BTreeMap<String, String>,
+    pub format: Option<FormatClause>,
+    pub emit_on_window_close: bool,
+}
+
+/// `CREATE EXTERNAL TABLE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateExternalTable {
+    pub name: ast::ObjectName,
+    pub if_not_exists: bool,
+    /// Empty: the schema is read from the files.
+    pub columns: Vec<ColumnDefinition>,
+    /// In upper case.
+    pub stored_as: String,
+    pub location: String,
+    pub partition_by: Vec<ast::Ident>,
+    pub options: BTreeMap<String, String>,
+}
+
+/// `CREATE SCHEMA`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSchema {
+    pub name: ast::Ident,
+    pub if_not_exists: bool,
+}
+
+/// The kinds that DROP, ALTER and COMMENT speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropKind {
+    Schema,
+    Table,
+    Source,
+    View,
+    MaterializedView,
+    Sink,
+    ExternalTable,
+}
+
+impl DropKind {
+    /// The word in errors and command tags, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Table => "table",
+            Self::Source => "source",
+            Self::View => "view",
+            Self::MaterializedView => "materialized view",
+            Self::Sink => "sink",
+            Self::ExternalTable => "external table",
+        }
+    }
+}
+
+/// `DROP kind name, …`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drop {
+    pub kind: DropKind,
+    pub names: Vec<ast::ObjectName>,
+    pub if_exists: bool,
+    pub cascade: bool,
+}
+
+/// `ALTER kind name RENAME TO name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rename {
+    pub kind: DropKind,
+    pub name: ast::ObjectName,
+    pub if_exists: bool,
+    pub to: ast::Ident,
+}
+
+/// `COMMENT ON kind name IS 'text'`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comment {
+    pub target: CommentTarget,
+    /// `None` removes the comment.
+    pub text: Option<String>,
+}
+
+/// What COMMENT ON speaks of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CommentTarget {
+    Object(DropKind, ast::ObjectName),
+    /// Name of the relation and of its column.
+    Column(ast::ObjectName, ast::Ident),
+}
+
+/// `INSERT`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Insert {
+    pub table: ast::ObjectName,
+    pub alias: Option<ast::Ident>,
+    /// Empty: all columns in order.
+    pub columns: Vec<ast::Ident>,
+    /// `None` is DEFAULT VALUES.
+    pub source: Option<Box<ast::Query>>,
+    pub on_conflict: Option<ast::OnConflict>,
+    pub returning: Option<Vec<ast::SelectItem>>,
+}
+
+/// `UPDATE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    pub table: ast::ObjectName,
+    pub alias: Option<ast::TableAlias>,
+    pub assignments: Vec<ast::Assignment>,
+    pub from: Vec<ast::TableWithJoins>,
+    pub selection: Option<ast::Expr>,
+    pub returning: Option<Vec<ast::SelectItem>>,
+}
+
+/// `DELETE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delete {
+    pub table: ast::ObjectName,
+    pub alias: Option<ast::TableAlias>,
+    pub using: Vec<ast::TableWithJoins>,
+    pub selection: Option<ast::Expr>,
+    pub returning: Option<Vec<ast::SelectItem>>,
+}
+
+/// `TRUNCATE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Truncate {
+    pub tables: Vec<ast::ObjectName>,
+    pub cascade: bool,
+}
+
+/// `COPY`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copy {
+    pub source: CopyRelation,
+    pub target: CopyEnd,
+    /// Keys in lower case.
+    pub options: BTreeMap<String, String>,
+}
+
+/// What COPY reads or fills.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyRelation {
+    Query(Box<ast::Query>),
+    Table { name: ast::ObjectName, columns: Vec<ast::Ident> },
+}
+
+/// The other end of COPY.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyEnd {
+    ToFile(String),
+    ToStdout,
+    FromStdin,
+    FromFile(String),
+}
+
+/// `SHOW`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Show {
+    Tables,
+    Sources,
+    Views,
+    MaterializedViews,
+    Sinks,
+    Schemas,
+    Jobs,
+    /// All settings.
+    All,
+    /// One setting, in lower case.
+    Setting(String),
+    /// `SHOW CREATE kind name`.
+    Create(DropKind, ast::ObjectName),
+}
+
+/// `SET`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Set {
+    /// Only for the current transaction.
+    pub local: bool,
+    /// In lower case; `SET TIME ZONE x` is `timezone`, `SET SESSION CHARACTERISTICS` is `default_transaction_*`.
+    pub name: String,
+    /// `None` is DEFAULT.
+    pub value: Option<String>,
+}
+
+/// What BEGIN may say about its transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransactionModes {
+    pub read_only: bool,
+}
