@@ -166,10 +166,13 @@ pub struct MaterializedView {
     pub emit_on_window_close: bool,
     /// The WITH options as written.
     pub options: BTreeMap<String, String>,
-    /// Positions of the stream key's columns; empty with `append_only`: rows have a hidden row id; empty without it: the
-    /// whole row with a count is the key.
-    pub stream_key: Vec<usize>,
+    /// Positions of the stream key's columns: no two rows agree on them (none of them: there is a single row). `None`: rows
+    /// have no key, and are kept with a count, or under a hidden row id if `append_only`.
+    pub stream_key: Option<Vec<usize>>,
     pub append_only: bool,
+    /// Positions of the columns that carry a watermark.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watermark_columns: Vec<usize>,
     /// The operators and their state layouts as planned at CREATE. A server that plans them differently refuses the
     /// view by name rather than misread its state.
     pub fingerprint: String,

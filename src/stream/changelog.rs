@@ -86,6 +86,15 @@ impl Delta {
         Ok(Self { batch: self.batch.project(columns)?, weights: self.weights.clone() })
     }
 
+    /// The same columns under other names; the types are the caller's promise.
+    pub fn with_schema(self, schema: &SchemaRef) -> Self {
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.rows()));
+        match RecordBatch::try_new_with_options(schema.clone(), self.batch.columns().to_vec(), &options) {
+            Ok(batch) => Self { batch, weights: self.weights },
+            Err(_) => self,
+        }
+    }
+
     /// The same rows with their weights turned round.
     pub fn negate(&self) -> Self {
         Self { batch: self.batch.clone(), weights: Some(self.weights_array().unary(|w| -w)) }

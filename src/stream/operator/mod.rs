@@ -4,6 +4,10 @@
 //! changes of its inputs and gives the changes of its result. What it must remember from epoch to epoch is in the store,
 //! under its view's object id; memory holds caches only, which [`Operator::reset`] drops.
 
+pub mod project;
+pub mod union;
+pub mod unnest;
+
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::ObjectId;
 
@@ -121,4 +125,24 @@ pub struct EdgeProperties {
     pub stream_key: Option<Vec<usize>>,
     /// Columns that carry a watermark.
     pub watermark_columns: Vec<usize>,
+}
+
+impl Description {
+    /// An operator that keeps nothing.
+    pub fn stateless(title: String, properties: &EdgeProperties) -> Self {
+        Self {
+            title,
+            state: Vec::new(),
+            append_only: properties.append_only,
+            stream_key: properties.stream_key_names(),
+        }
+    }
+}
+
+impl EdgeProperties {
+    /// Names of the stream key's columns; none if there is no key.
+    pub fn stream_key_names(&self) -> Vec<String> {
+        let key = self.stream_key.iter().flatten();
+        key.map(|c| self.schema.field(*c).name().clone()).collect()
+    }
 }

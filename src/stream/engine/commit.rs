@@ -1,0 +1,178 @@
+//! The committer: a thread that makes frozen epochs durable and then visible, while the loop computes the next.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use millstream_catalog::{Catalog, ObjectId};
+
+use super::handle::{Command, Reply, WriteOutcome};
+use super::published::{Published, Publisher};
+use super::stats::Stats;
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{FrozenSet, Store};
+
+/// How often a commit is tried, with a pause after each failure.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// An epoch ready to be committed.
+pub struct Commit {
+    pub frozen: Arc<FrozenSet>,
+    pub epoch: u64,
+    pub now_us: i64,
+    pub catalog: Arc<Catalog>,
+    /// Whether a promise depends on it being on disk: DDL and DML.
+    pub sync: bool,
+    pub waiters: Waiters,
+    /// When the oldest record of the epoch arrived, and the views that it changed.
+    pub arrived: Option<Instant>,
+    pub changed: Vec<ObjectId>,
+}
+
+/// Those who wait for an epoch.
+#[derive(Default)]
+pub struct Waiters {
+    pub ddl: Vec<Reply<u64>>,
+    pub writes: Vec<(Reply<WriteOutcome>, WriteOutcome)>,
+    pub flushes: Vec<Reply<u64>>,
+}
+
+impl Waiters {
+    /// Tells everybody that the epoch is visible. Those who left are not missed.
+    fn succeed(self, epoch: u64) {
+        for reply in self.ddl.into_iter().chain(self.flushes) {
+            let _ = reply.send(Ok(epoch));
+        }
+        for (reply, mut outcome) in self.writes {
+            outcome.epoch = epoch;
+            let _ = reply.send(Ok(outcome));
+        }
+    }
+
+    /// Tells everybody that nothing of the epoch was kept.
+    pub fn fail(self, error: &Error) {
+        for reply in self.ddl.into_iter().chain(self.flushes) {
+            let _ = reply.send(Err(error.clone()));
+        }
+        for (reply, _) in self.writes {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.ddl.is_empty() && self.writes.is_empty() && self.flushes.is_empty()
+    }
+}
+
+/// The loop's end of the committer. At most one commit is under way.
+pub struct Committer {
+    requests: Option<Sender<Commit>>,
+    results: Receiver<Result<()>>,
+    thread: Option<JoinHandle<()>>,
+    under_way: bool,
+}
+
+impl Committer {
+    /// Starts the thread. After each commit it rings `doorbell`.
+    pub fn start(
+        store: Arc<Store>,
+        publisher: Arc<Publisher>,
+        stats: Arc<Stats>,
+        doorbell: Sender<Command>,
+    ) -> Result<Self> {
+        let (requests, incoming) = bounded::<Commit>(1);
+        let (outgoing, results) = bounded::<Result<()>>(1);
+        let thread = std::thread::Builder::new().name("commit".into()).spawn(move || {
+            for commit in incoming {
+                let result = write(&store, commit, &publisher, &stats);
+                if outgoing.send(result).is_err() {
+                    return;
+                }
+                // The loop may be ending: then nobody needs to be woken.
+                let _ = doorbell.send(Command::Wake);
+            }
+        })?;
+        Ok(Self { requests: Some(requests), results, thread: Some(thread), under_way: false })
+    }
+
+    /// Whether a commit is under way whose result was not taken yet.
+    pub fn is_busy(&self) -> bool {
+        self.under_way
+    }
+
+    /// The result of the commit under way, if it is done.
+    pub fn poll(&mut self) -> Option<Result<()>> {
+        let result = self.results.try_recv().ok()?;
+        self.under_way = false;
+        Some(result)
+    }
+
+    /// Waits for the commit under way, if there is one.
+    pub fn wait(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.under_way) {
+            return Ok(());
+        }
+        self.results.recv().map_err(|_| Error::internal("the committer ended"))?
+    }
+
+    /// Hands over the next epoch. The one before must have been waited for.
+    pub fn submit(&mut self, commit: Commit) -> Result<()> {
+        let requests = self.requests.as_ref().ok_or_else(|| Error::internal("the committer has ended"))?;
+        requests.send(commit).map_err(|_| Error::internal("the committer ended"))?;
+        self.under_way = true;
+        Ok(())
+    }
+
+    /// Ends the thread after the commit under way.
+    pub fn stop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the committer panicked");
+        }
+    }
+}
+
+fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats) -> Result<()> {
+    let started = Instant::now();
+    let mut attempt = 1;
+    let result = loop {
+        match store.commit(&commit.frozen, commit.sync) {
+            Ok(()) => break store.snapshot(),
+            Err(e) if attempt == ATTEMPTS => break Err(e),
+            Err(e) => {
+                tracing::warn!(epoch = commit.epoch, attempt, error = %e, "commit failed, will try again");
+                std::thread::sleep(PAUSE * attempt);
+                attempt += 1;
+            }
+        }
+    };
+    match result {
+        Ok(snapshot) => {
+            publisher.publish(Published {
+                epoch: commit.epoch,
+                now_us: commit.now_us,
+                catalog: commit.catalog,
+                snapshot,
+            });
+            commit.waiters.succeed(commit.epoch);
+            if let Some(arrived) = commit.arrived {
+                stats.visible(&commit.changed, arrived);
+            }
+            metrics::histogram!("millstream_commit_seconds").record(started.elapsed().as_secs_f64());
+            metrics::gauge!("millstream_epoch").set(commit.epoch as f64);
+            Ok(())
+        }
+        Err(e) => {
+            tracing::error!(epoch = commit.epoch, error = %e, "commit failed");
+            let told = Error::new(sqlstate::DISK_FULL, format!("could not commit: {e}"))
+                .with_hint("nothing of the statement was kept; see the server's log and the disk's free space");
+            commit.waiters.fail(&told);
+            Err(e)
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What sessions ask of the engine, and how they wait for it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arrow::array::RecordBatch;
+use crossbeam_channel::Sender;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_catalog::{Catalog, ObjectId};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::published::{Published, Publisher};
+use super::stats::Stats;
+use crate::error::{Error, Result, sqlstate};
+use crate::stream::plan::PlannedView;
+use millstream_connectors::{SinkSpec, SourceSpec};
+
+pub use millstream_catalog::Change;
+
+/// A running engine. Dropping it without [`Engine::shutdown`] ends it after the open epoch.
+pub struct Engine {
+    commands: Sender<Command>,
+    publisher: Arc<Publisher>,
+    stats: Arc<Stats>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What runs for an object beside its catalog record.
+pub enum NewObject {
+    /// With the position and expression of its watermark, over all its columns.
+    Source { id: ObjectId, spec: Box<SourceSpec>, watermark: Option<(usize, Arc<dyn PhysicalExpr>)> },
+    Table { id: ObjectId },
+    View { id: ObjectId, plan: Box<PlannedView> },
+    Sink { id: ObjectId, plan: Box<PlannedView>, spec: Box<SinkSpec> },
+}
+
+impl NewObject {
+    /// The object's id.
+    pub fn id(&self) -> ObjectId {
+        match self {
+            Self::Source { id, .. } | Self::Table { id } | Self::View { id, .. } | Self::Sink { id, .. } => *id,
+        }
+    }
+}
+
+/// One DDL statement: catalog changes that become visible together with what runs for them.
+pub struct DdlRequest {
+    /// The version that the changes were made against; another current version is a conflict.
+    pub base_version: u64,
+    pub catalog: Catalog,
+    pub changes: Vec<Change>,
+    pub new: Vec<NewObject>,
+    /// Rows for tables made in the same statement (CREATE TABLE AS).
+    pub writes: Vec<TableWrite>,
+    /// For `millstream.ddl_history`.
+    pub statement: String,
+    pub user: String,
+}
+
+/// Changes of one table's rows, complete rows in the table's stored column order (see [`super::table`]).
+#[derive(Debug, Clone)]
+pub struct TableWrite {
+    pub table: ObjectId,
+    /// Rows that must be there exactly as they are here, and go.
+    pub deletes: Option<RecordBatch>,
+    /// Rows that come, after the deletes.
+    pub inserts: Option<RecordBatch>,
+    /// What to do with an inserted row whose key is there already.
+    pub on_conflict: OnConflict,
+    /// Take every row away first.
+    pub truncate: bool,
+}
+
+/// What to do with an inserted row whose primary key is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// 23505.
+    #[default]
+    Error,
+    /// The row is left out.
+    DoNothing,
+    /// The statement was evaluated against old data: 40001, and the session runs it again.
+    Retry,
+}
+
+/// A statement's or transaction's writes: all or none.
+pub struct WriteRequest {
+    pub writes: Vec<TableWrite>,
+}
+
+/// What a write did.
+#[derive(Debug, Clone)]
+pub struct WriteOutcome {
+    /// The epoch that made it visible.
+    pub epoch: u64,
+    /// For each write, the rows that were inserted (fewer than asked under [`OnConflict::DoNothing`]).
+    pub inserted: Vec<Option<RecordBatch>>,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// Messages to the epoch loop.
+pub(super) enum Command {
+    Ddl(Box<DdlRequest>, Reply<u64>),
+    Write(WriteRequest, Reply<WriteOutcome>),
+    /// Commit what came in before this and make it visible.
+    Flush(Reply<u64>),
+    /// A sink has delivered its rows up to this sequence.
+    SinkProgress { sink: ObjectId, sequence: u64 },
+    /// Something is in a source's queue, or the committer is done: look.
+    Wake,
+    Shutdown,
+}
+
+impl Engine {
+    pub(super) fn new(
+        commands: Sender<Command>,
+        publisher: Arc<Publisher>,
+        stats: Arc<Stats>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self { commands, publisher, stats, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Catalog and data as of the newest committed epoch.
+    pub fn published(&self) -> Arc<Published> {
+        self.publisher.current()
+    }
+
+    /// Woken with the number of each epoch as it becomes visible.
+    pub fn epochs(&self) -> watch::Receiver<u64> {
+        self.publisher.subscribe()
+    }
+
+    /// Counters of sources, views and sinks.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Applies a DDL statement; returns the epoch that made it visible and durable.
+    ///
+    /// # Errors
+    /// 40001 if another DDL statement came first; what starting the new objects finds wrong.
+    pub async fn ddl(&self, request: DdlRequest) -> Result<u64> {
+        self.call(|reply| Command::Ddl(Box::new(request), reply)).await
+    }
+
+    /// Applies a statement's writes; returns once they are visible and durable.
+    ///
+    /// # Errors
+    /// 23505 for a taken key, 40001 if a row was changed since the statement read it, 53100 if the commit failed.
+    pub async fn write(&self, request: WriteRequest) -> Result<WriteOutcome> {
+        self.call(|reply| Command::Write(request, reply)).await
+    }
+
+    /// Waits until all that was sent before is visible; returns the epoch.
+    pub async fn flush(&self) -> Result<u64> {
+        self.call(Command::Flush).await
+    }
+
+    /// Commits what is open and ends the threads. Blocks.
+    pub fn shutdown(&self) {
+        // The loop may be gone already.
+        let _ = self.commands.send(Command::Shutdown);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the epoch loop panicked");
+        }
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Error::new(sqlstate::ADMIN_SHUTDOWN, "the server is shutting down");
+        self.commands.send(command(reply)).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}

@@ -1,0 +1,23 @@
+//! The epoch loop: one thread that drives all continuous views and is the only writer of the store.
+//!
+//! * [`handle`]: what sessions call: DDL, DML, the published version of everything.
+//! * [`epoch`]: the loop: take what is ready, push it through the views, freeze, hand to the committer.
+//! * [`commit`]: the committer thread: one RocksDB write an epoch, then publication.
+//! * [`pipeline`]: one view or sink: its operators and where its rows go.
+//! * [`source`]: the readers of a source, its positions and watermark.
+//! * [`table`]: row tables: checks and applies the writes of sessions.
+//! * [`outbox`]: sinks: pending rows on disk, and the thread that sends them.
+
+pub mod commit;
+pub mod epoch;
+pub mod handle;
+pub mod outbox;
+pub mod pipeline;
+pub mod published;
+pub mod source;
+pub mod stats;
+pub mod system;
+pub mod table;
+
+pub use handle::{Change, DdlRequest, Engine, NewObject, TableWrite, WriteOutcome, WriteRequest};
+pub use published::Published;

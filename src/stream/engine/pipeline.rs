@@ -1,0 +1,414 @@
+//! One continuous view or sink in the loop: its operators, its inputs, and where its rows go.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::SchemaRef;
+use millstream_catalog::{ObjectId, SqlType};
+use serde::{Deserialize, Serialize};
+
+use super::outbox::Outbox;
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{Level, Relation, ScanPosition, Snapshot, State, TableId};
+use crate::stream::changelog::{Delta, total_rows};
+use crate::stream::operator::{EpochContext, LateRows, PortWatermarks, RowError, Watermarks};
+use crate::stream::plan::{Input, Node, PlannedView, Scan, part};
+
+/// Rows that a view takes from a relation that was there before it, in one epoch.
+const BACKFILL_ROWS: usize = 65_536;
+
+/// The changes of a relation in one epoch, for those who read it.
+#[derive(Clone, Default)]
+pub struct Changes {
+    /// With all columns of the relation (of a source: those that are decoded).
+    pub deltas: Vec<Delta>,
+    pub watermarks: PortWatermarks,
+    /// The positions of the deltas' columns, for a source that decodes only some; `None`: all columns in order.
+    pub decoded: Option<Vec<usize>>,
+}
+
+/// What a pipeline reads from in an epoch.
+pub trait Upstream {
+    /// The changes of a relation in this epoch.
+    fn changes(&self, id: ObjectId) -> Changes;
+    /// The stored rows of a relation; `None` for a source, which stores none.
+    fn relation(&self, id: ObjectId) -> Option<Arc<Relation>>;
+}
+
+/// Where a pipeline's rows go.
+pub enum Target {
+    View(Arc<Relation>),
+    Sink(Outbox),
+}
+
+/// A running view or sink.
+pub struct Pipeline {
+    pub id: ObjectId,
+    pub name: String,
+    scans: Vec<ScanInput>,
+    nodes: Vec<Node>,
+    output: Input,
+    output_schema: SchemaRef,
+    pub target: Target,
+    /// Output watermarks of each scan and node: committed and current.
+    scan_watermarks: Vec<PortWatermarks>,
+    node_watermarks: Vec<PortWatermarks>,
+    errors: Relation,
+    pub counters: Counters,
+    counters_changed: bool,
+}
+
+struct ScanInput {
+    scan: Scan,
+    backfill: Backfill,
+}
+
+/// How far a scan has read the rows that were there before the view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Backfill {
+    Done,
+    /// All rows up to and with this position are in the view, and changes at or below it are forwarded.
+    Reading { position: Option<ScanPosition> },
+}
+
+/// Numbers of a view that survive a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub rows: i64,
+    pub errors: i64,
+    pub late_rows: u64,
+    /// Why the view stopped, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+/// What a pipeline did in an epoch.
+pub struct Ran {
+    /// The changes of the view, for its dependents.
+    pub changes: Changes,
+    /// Whether anything changed on disk.
+    pub changed: bool,
+}
+
+impl Pipeline {
+    /// A pipeline that starts with what its inputs hold now: `stored` says which of them store rows.
+    pub fn new(id: ObjectId, name: String, plan: PlannedView, target: Target, stored: &dyn Fn(ObjectId) -> bool) -> Result<Self> {
+        let scans: Vec<ScanInput> = plan
+            .scans
+            .into_iter()
+            .map(|scan| ScanInput {
+                backfill: if stored(scan.object) { Backfill::Reading { position: None } } else { Backfill::Done },
+                scan,
+            })
+            .collect();
+        let scan_watermarks = vec![PortWatermarks::default(); scans.len()];
+        let node_watermarks = vec![PortWatermarks::default(); plan.nodes.len()];
+        let errors = errors_relation(id)?;
+        Ok(Self {
+            id,
+            name,
+            scans,
+            nodes: plan.nodes,
+            output: plan.output,
+            output_schema: plan.properties.schema,
+            target,
+            scan_watermarks,
+            node_watermarks,
+            errors,
+            counters: Counters::default(),
+            counters_changed: true,
+        })
+    }
+
+    /// Takes up counters and backfill positions of the last committed epoch, and forgets all caches.
+    pub fn recover(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
+        let corrupt = |e: serde_json::Error| {
+            Error::new(sqlstate::DATA_CORRUPTED, format!("status of view \"{}\" cannot be read: {e}", self.name))
+        };
+        if let Some(bytes) = snapshot.get(self.status_table(), b"counters")? {
+            self.counters = serde_json::from_slice(&bytes).map_err(corrupt)?;
+        }
+        self.counters_changed = false;
+        for i in 0..self.scans.len() {
+            if let Some(bytes) = snapshot.get(self.backfill_table(), &(i as u32).to_be_bytes())? {
+                self.scans[i].backfill = serde_json::from_slice(&bytes).map_err(corrupt)?;
+            }
+        }
+        if let Target::Sink(outbox) = &mut self.target {
+            outbox.recover(snapshot)?;
+        }
+        for node in &mut self.nodes {
+            node.operator.reset();
+        }
+        Ok(())
+    }
+
+    /// The relations that it reads, with the columns it needs of each.
+    pub fn reads(&self) -> impl Iterator<Item = &Scan> {
+        self.scans.iter().map(|s| &s.scan)
+    }
+
+    /// Whether it still reads rows that were there before it.
+    pub fn is_backfilling(&self) -> bool {
+        self.scans.iter().any(|s| s.backfill != Backfill::Done)
+    }
+
+    /// The stored rows of a view.
+    pub fn relation(&self) -> Option<&Arc<Relation>> {
+        match &self.target {
+            Target::View(relation) => Some(relation),
+            Target::Sink(_) => None,
+        }
+    }
+
+    /// Runs the epoch. A failure of the view itself marks it failed and leaves the others alone; only failures of the
+    /// store come back as errors.
+    pub fn run(&mut self, epoch: u64, now_us: i64, state: &mut State, upstream: &dyn Upstream) -> Result<Ran> {
+        if self.counters.failed.is_some() {
+            return Ok(Ran { changes: Changes::default(), changed: false });
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.try_run(epoch, now_us, state, upstream)));
+        let failure = match result {
+            Ok(Ok(ran)) => return Ok(ran),
+            Ok(Err(e)) if is_store_failure(&e) => return Err(e),
+            Ok(Err(e)) => format!("{} (SQLSTATE {})", e.message(), e.sqlstate()),
+            Err(panic) => format!("internal error: {}", panic_text(panic.as_ref())),
+        };
+        self.fail(epoch, state, failure)
+    }
+
+    /// Stops the view for good: what it wrote in the open epoch is forgotten, what it held before stays and can no longer
+    /// be trusted to follow its inputs.
+    pub fn fail(&mut self, epoch: u64, state: &mut State, reason: String) -> Result<Ran> {
+        tracing::error!(view = %self.name, epoch, reason, "continuous view failed");
+        state.discard(self.id.0);
+        self.counters.failed = Some(format!("failed in epoch {epoch}: {reason}"));
+        self.counters_changed = true;
+        self.put_counters(state)?;
+        Ok(Ran { changes: Changes::default(), changed: true })
+    }
+
+    fn try_run(&mut self, epoch: u64, now_us: i64, state: &mut State, upstream: &dyn Upstream) -> Result<Ran> {
+        let mut changed = false;
+        let mut scanned: Vec<Vec<Delta>> = Vec::with_capacity(self.scans.len());
+        let mut moved = false;
+        for i in 0..self.scans.len() {
+            let changes = upstream.changes(self.scans[i].scan.object);
+            let watermarks = project_watermarks(&changes.watermarks, &self.scans[i].scan.columns);
+            moved |= watermarks.current != self.scan_watermarks[i].current
+                || watermarks.committed != self.scan_watermarks[i].committed;
+            self.scan_watermarks[i] = watermarks;
+            let relation = upstream.relation(self.scans[i].scan.object);
+            scanned.push(self.scan(i, changes, relation.as_deref(), state, &mut changed)?);
+        }
+        let mut outputs: Vec<Vec<Delta>> = Vec::with_capacity(self.nodes.len());
+        let mut errors: Vec<RowError> = Vec::new();
+        let mut late: Vec<LateRows> = Vec::new();
+        for i in 0..self.nodes.len() {
+            let ports: Vec<PortWatermarks> = self.nodes[i].inputs.iter().map(|p| self.watermarks_of(*p).clone()).collect();
+            if moved {
+                let node = &self.nodes[i];
+                let committed: Vec<Watermarks> = ports.iter().map(|p| p.committed.clone()).collect();
+                let current: Vec<Watermarks> = ports.iter().map(|p| p.current.clone()).collect();
+                self.node_watermarks[i] = PortWatermarks {
+                    committed: node.operator.watermarks(&committed),
+                    current: node.operator.watermarks(&current),
+                };
+            }
+            let inputs: Vec<Vec<Delta>> = self.nodes[i]
+                .inputs
+                .iter()
+                .map(|input| match input {
+                    Input::Scan(s) => scanned[*s].clone(),
+                    Input::Node(n) => std::mem::take(&mut outputs[*n]),
+                })
+                .collect();
+            let operator = &mut self.nodes[i].operator;
+            let has_rows = inputs.iter().any(|d| total_rows(d) > 0);
+            if !has_rows && !operator.wakes(&ports, now_us) {
+                outputs.push(Vec::new());
+                continue;
+            }
+            let mut context = EpochContext {
+                epoch,
+                now_us,
+                object: self.id,
+                state,
+                watermarks: &ports,
+                errors: &mut errors,
+                late: &mut late,
+            };
+            outputs.push(operator.run(inputs, &mut context)?);
+        }
+        let result = match self.output {
+            Input::Scan(s) => scanned.swap_remove(s),
+            Input::Node(n) => std::mem::take(&mut outputs[n]),
+        };
+        let result: Vec<Delta> = result.into_iter().filter(|d| !d.is_empty()).collect();
+        let mut deltas = Vec::new();
+        if !result.is_empty() {
+            let result = Delta::concat(&self.output_schema, &result)?.consolidate()?;
+            if !result.is_empty() {
+                self.counters.rows += match &self.target {
+                    Target::View(relation) => relation.apply(state, epoch, &result.batch, result.weights.as_ref())?,
+                    Target::Sink(outbox) => outbox.append(state, &result)? as i64,
+                };
+                self.counters_changed = true;
+                deltas.push(result);
+            }
+        }
+        if !errors.is_empty() {
+            self.counters.errors += self.put_errors(state, epoch, &errors)?;
+            self.counters_changed = true;
+        }
+        if !late.is_empty() {
+            self.counters.late_rows += late.iter().map(|l| l.rows.rows() as u64).sum::<u64>();
+            self.counters_changed = true;
+        }
+        changed |= self.counters_changed || moved;
+        self.put_counters(state)?;
+        let watermarks = self.watermarks_of(self.output).clone();
+        Ok(Ran { changes: Changes { deltas, watermarks, decoded: None }, changed })
+    }
+
+    /// The epoch's rows of one scan: its relation's changes, and while the scan still reads what was there before, the
+    /// next part of that with only those changes that concern what was read.
+    fn scan(
+        &mut self,
+        i: usize,
+        changes: Changes,
+        relation: Option<&Relation>,
+        state: &mut State,
+        changed: &mut bool,
+    ) -> Result<Vec<Delta>> {
+        let columns = match &changes.decoded {
+            Some(decoded) => self.scans[i]
+                .scan
+                .columns
+                .iter()
+                .map(|w| decoded.iter().position(|c| c == w))
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| Error::internal(format!("view \"{}\" needs columns that are not decoded", self.name)))?,
+            None => self.scans[i].scan.columns.clone(),
+        };
+        let Backfill::Reading { position } = self.scans[i].backfill.clone() else {
+            return changes.deltas.iter().map(|d| d.project(&columns)).collect();
+        };
+        let relation =
+            relation.ok_or_else(|| Error::internal(format!("view \"{}\" reads a relation that is gone", self.name)))?;
+        *changed = true;
+        let mut out = Vec::new();
+        let (batches, reached) = relation.read(state, position.as_ref(), BACKFILL_ROWS, Level::Committing)?;
+        for batch in batches {
+            out.push(Delta::inserts(batch.project(&columns)?));
+        }
+        for delta in &changes.deltas {
+            let forwarded = match &reached {
+                // The scan has seen the end of what was there before this epoch: all its changes are new.
+                None => Some(delta.clone()),
+                Some(reached) => match relation.at_or_below(&delta.batch, reached)? {
+                    Some(mask) => Some(delta.filter(&mask)?),
+                    None => None,
+                },
+            };
+            if let Some(delta) = forwarded {
+                out.push(delta.project(&columns)?);
+            }
+        }
+        self.scans[i].backfill = match reached {
+            Some(position) => Backfill::Reading { position: Some(position) },
+            None => Backfill::Done,
+        };
+        let bytes = serde_json::to_vec(&self.scans[i].backfill).map_err(|e| Error::internal(e.to_string()))?;
+        state.put(self.backfill_table(), &(i as u32).to_be_bytes(), &bytes);
+        Ok(out)
+    }
+
+    fn watermarks_of(&self, input: Input) -> &PortWatermarks {
+        match input {
+            Input::Scan(s) => &self.scan_watermarks[s],
+            Input::Node(n) => &self.node_watermarks[n],
+        }
+    }
+
+    /// Adds failed rows to the view's errors, or takes them away with their cause; returns the net number.
+    fn put_errors(&self, state: &mut State, epoch: u64, errors: &[RowError]) -> Result<i64> {
+        let text = |f: fn(&RowError) -> &str| -> ArrayRef {
+            Arc::new(errors.iter().map(|e| Some(f(e))).collect::<StringViewArray>())
+        };
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(errors.iter().map(|e| Some(e.operator as i32)).collect::<Int32Array>()),
+            text(|e| &e.sqlstate),
+            text(|e| &e.message),
+            text(|e| &e.row),
+        ];
+        let batch = RecordBatch::try_new(errors_schema(), columns)?;
+        let weights: Int64Array = errors.iter().map(|e| Some(e.weight)).collect();
+        let delta = Delta::new(batch, weights).consolidate()?;
+        self.errors.apply(state, epoch, &delta.batch, delta.weights.as_ref())
+    }
+
+    fn put_counters(&mut self, state: &mut State) -> Result<()> {
+        if std::mem::take(&mut self.counters_changed) {
+            let bytes = serde_json::to_vec(&self.counters).map_err(|e| Error::internal(e.to_string()))?;
+            state.put(self.status_table(), b"counters", &bytes);
+        }
+        Ok(())
+    }
+
+    fn status_table(&self) -> TableId {
+        TableId { object: self.id.0, part: part::STATUS }
+    }
+
+    fn backfill_table(&self) -> TableId {
+        TableId { object: self.id.0, part: part::BACKFILL }
+    }
+}
+
+/// Why a view stopped, from the store; `None` while it runs.
+pub fn read_failure(snapshot: &Snapshot, id: ObjectId) -> Result<Option<String>> {
+    let table = TableId { object: id.0, part: part::STATUS };
+    let Some(bytes) = snapshot.get(table, b"counters")? else { return Ok(None) };
+    let counters: Counters = serde_json::from_slice(&bytes).map_err(|e| Error::internal(e.to_string()))?;
+    Ok(counters.failed)
+}
+
+/// Columns of a view's stored errors.
+pub fn errors_schema() -> SchemaRef {
+    let columns = [
+        ("operator", SqlType::Int4),
+        ("sqlstate", SqlType::Text),
+        ("message", SqlType::Text),
+        ("row", SqlType::Text),
+    ];
+    arrow::datatypes::Schema::new(columns.iter().map(|(n, t)| t.field(*n, true)).collect::<Vec<_>>()).into()
+}
+
+/// The stored errors of a view.
+pub fn errors_relation(id: ObjectId) -> Result<Relation> {
+    Relation::new(TableId { object: id.0, part: part::ERRORS }, errors_schema(), crate::state::Layout::Counted)
+}
+
+/// Watermarks of some columns of a relation.
+fn project_watermarks(all: &PortWatermarks, columns: &[usize]) -> PortWatermarks {
+    let pick = |w: &Watermarks| columns.iter().map(|c| w.get(*c).copied().flatten()).collect();
+    PortWatermarks { committed: pick(&all.committed), current: pick(&all.current) }
+}
+
+/// Whether an error is of the store and so concerns everybody, not one view.
+pub fn is_store_failure(e: &Error) -> bool {
+    ["53", "58", "XX001"].iter().any(|class| e.sqlstate().starts_with(class))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_string(),
+        (_, Some(text)) => text.clone(),
+        _ => "panic".to_string(),
+    }
+}
+
+/// Changes by relation, as the loop collects them in an epoch.
+pub type ChangesByRelation = BTreeMap<ObjectId, Changes>;

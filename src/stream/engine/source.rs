@@ -1,0 +1,302 @@
+//! A source that is being read: its reader, the positions up to which the views hold it, and its watermark.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_catalog::ObjectId;
+use millstream_connectors::{Chunk, ChunkQueue, DeadLetter, Doorbell, Positions, Reader, SourceSpec};
+use serde::{Deserialize, Serialize};
+
+use super::stats::{PartitionStats, Stats};
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{Snapshot, State, TableId};
+use crate::stream::changelog::Delta;
+use crate::stream::operator::Watermarks;
+use crate::stream::plan::part;
+
+/// Bytes of undecoded input that may wait in memory for each source.
+const QUEUE_BYTES: usize = 32 << 20;
+
+/// A source with what the engine knows of it.
+pub struct Source {
+    pub id: ObjectId,
+    pub name: String,
+    spec: SourceSpec,
+    /// The watermark column and expression over all columns, if the source has one.
+    watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    queue: ChunkQueue,
+    reader: Option<Reader>,
+    /// Columns that the reader decodes, ascending.
+    columns: BTreeSet<usize>,
+    partitions: BTreeMap<i32, Partition>,
+    /// Watermark of the source as committed with the epoch before.
+    committed_watermark: Option<i64>,
+}
+
+/// One partition: what the committed epochs hold of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Partition {
+    next_offset: i64,
+    watermark_us: Option<i64>,
+    idle: bool,
+    #[serde(skip, default = "Instant::now")]
+    last_record: Instant,
+}
+
+/// What an epoch takes from a source.
+pub struct Taken {
+    pub deltas: Vec<Delta>,
+    pub dead: Vec<DeadLetter>,
+    pub rows: usize,
+    pub bytes: usize,
+    /// When the oldest record arrived.
+    pub arrived: Option<Instant>,
+    /// Whether offsets, watermarks or idleness changed.
+    pub changed: bool,
+}
+
+impl Source {
+    /// A source that is not read yet. `watermark` is its column and expression.
+    pub fn new(
+        id: ObjectId,
+        name: String,
+        spec: SourceSpec,
+        watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            spec,
+            watermark,
+            queue: ChunkQueue::new(QUEUE_BYTES),
+            reader: None,
+            columns: BTreeSet::new(),
+            partitions: BTreeMap::new(),
+            committed_watermark: None,
+        }
+    }
+
+    /// Takes up the positions and watermarks of the last committed epoch.
+    pub fn recover(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
+        self.partitions.clear();
+        for entry in snapshot.scan(self.table(), std::ops::Bound::Unbounded, std::ops::Bound::Unbounded) {
+            let (key, value) = entry?;
+            let corrupt = || Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source \"{}\" cannot be read", self.name));
+            let partition = key.as_slice().try_into().map(i32::from_be_bytes).map_err(|_| corrupt())?;
+            self.partitions.insert(partition, serde_json::from_slice(&value).map_err(|_| corrupt())?);
+        }
+        self.committed_watermark = self.watermark_us();
+        Ok(())
+    }
+
+    /// The topic that dead letters name.
+    pub fn topic(&self) -> &str {
+        self.spec.topic()
+    }
+
+    /// Whether a view reads it.
+    pub fn is_read(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Reads at least these columns from here on: starts the reader, or starts it anew from the taken positions with more
+    /// columns.
+    pub fn read_columns(&mut self, wanted: &BTreeSet<usize>, doorbell: &Doorbell) -> Result<()> {
+        let mut all = wanted.clone();
+        all.extend(self.watermark.iter().map(|(column, _)| *column));
+        if self.reader.is_some() && all.is_subset(&self.columns) {
+            return Ok(());
+        }
+        self.columns = all;
+        self.restart(doorbell)
+    }
+
+    /// Stops reading: no view is left. Positions are forgotten, for the next view starts anew.
+    pub fn stop(&mut self, state: &mut State) -> Result<()> {
+        if let Some(reader) = self.reader.take() {
+            reader.stop();
+        }
+        self.columns.clear();
+        for partition in std::mem::take(&mut self.partitions).keys() {
+            state.delete(self.table(), &partition.to_be_bytes());
+        }
+        self.committed_watermark = None;
+        Ok(())
+    }
+
+    /// Goes back to the committed positions after a failed commit.
+    pub fn rewind(&mut self, snapshot: &Arc<Snapshot>, doorbell: &Doorbell) -> Result<()> {
+        self.recover(snapshot)?;
+        if self.reader.is_some() { self.restart(doorbell) } else { Ok(()) }
+    }
+
+    fn restart(&mut self, doorbell: &Doorbell) -> Result<()> {
+        if let Some(reader) = self.reader.take() {
+            reader.stop();
+        }
+        self.queue.close();
+        self.queue = ChunkQueue::new(QUEUE_BYTES);
+        let positions: Positions = self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect();
+        let columns: Vec<usize> = self.columns.iter().copied().collect();
+        self.reader = Some(self.spec.start(&columns, positions, self.queue.clone(), doorbell.clone())?);
+        Ok(())
+    }
+
+    /// Whether records wait.
+    pub fn has_input(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes what is ready, up to the bounds, and moves positions, watermark and idleness along. Deltas have the source's
+    /// decoded columns, see [`Source::decoded`].
+    pub fn take(&mut self, rows_max: usize, bytes_max: usize, stats: &Stats) -> Result<Taken> {
+        let mut taken = Taken { deltas: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0, arrived: None, changed: false };
+        if self.reader.is_none() {
+            return Ok(taken);
+        }
+        let now = Instant::now();
+        for chunk in self.queue.take(rows_max, bytes_max) {
+            self.advance(&chunk, now)?;
+            taken.changed = true;
+            taken.rows += chunk.batch.num_rows();
+            taken.bytes += chunk.bytes;
+            taken.arrived = Some(taken.arrived.map_or(chunk.arrived, |a| a.min(chunk.arrived)));
+            taken.dead.extend(chunk.dead);
+            if chunk.batch.num_rows() > 0 {
+                taken.deltas.push(Delta::inserts(chunk.batch));
+            }
+        }
+        taken.changed |= self.judge_idle(now);
+        if taken.changed {
+            let (rows, dead) = (taken.rows as u64, taken.dead.len() as u64);
+            let partitions = self.partitions.iter().map(|(p, s)| (*p, s.stats())).collect();
+            stats.update_source(self.id, |s| {
+                s.rows += rows;
+                s.bytes += taken.bytes as u64;
+                s.dead_letters += dead;
+                s.partitions = partitions;
+            });
+        }
+        Ok(taken)
+    }
+
+    fn advance(&mut self, chunk: &Chunk, now: Instant) -> Result<()> {
+        let watermark = self.chunk_watermark(&chunk.batch)?;
+        let source_watermark = self.watermark_us();
+        let partition = self.partitions.entry(chunk.partition).or_insert(Partition {
+            next_offset: chunk.first_offset,
+            watermark_us: None,
+            idle: false,
+            last_record: now,
+        });
+        partition.next_offset = chunk.next_offset;
+        if chunk.batch.num_rows() > 0 {
+            partition.last_record = now;
+            if partition.idle {
+                // A returning partition cannot pull the source's time back: it joins where the source is.
+                partition.idle = false;
+                partition.watermark_us = partition.watermark_us.max(source_watermark);
+            }
+            partition.watermark_us = partition.watermark_us.max(watermark);
+        }
+        Ok(())
+    }
+
+    /// The latest value of the watermark expression in a batch of decoded columns.
+    fn chunk_watermark(&self, batch: &RecordBatch) -> Result<Option<i64>> {
+        let Some((column, expression)) = &self.watermark else { return Ok(None) };
+        if batch.num_rows() == 0 {
+            return Ok(None);
+        }
+        let Some(position) = self.columns.iter().position(|c| c == column) else { return Ok(None) };
+        // The expression is monotone in its one column: its maximum is its value at the column's maximum.
+        let times = batch.column(position);
+        let latest = match times.data_type() {
+            DataType::Timestamp(..) => arrow::compute::max(times.as_primitive::<TimestampMicrosecondType>()),
+            _ => None,
+        };
+        let Some(latest) = latest else { return Ok(None) };
+        Ok(crate::stream::time::evaluate_at(expression, self.spec.schema(), *column, latest))
+    }
+
+    /// Marks partitions that were silent for the idle timeout. Whether one changed.
+    fn judge_idle(&mut self, now: Instant) -> bool {
+        let Some(timeout) = self.spec.idle_timeout() else { return false };
+        let mut changed = false;
+        for partition in self.partitions.values_mut().filter(|p| !p.idle) {
+            if now.duration_since(partition.last_record) >= timeout {
+                partition.idle = true;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// When the next partition becomes idle if nothing comes.
+    pub fn next_timer(&self, now: Instant) -> Option<Duration> {
+        let timeout = self.spec.idle_timeout()?;
+        self.watermark.as_ref()?;
+        let timers = self.partitions.values().filter(|p| !p.idle);
+        timers.map(|p| (p.last_record + timeout).saturating_duration_since(now)).min()
+    }
+
+    /// Puts positions and watermarks into the open epoch.
+    pub fn freeze(&self, state: &mut State) -> Result<()> {
+        for (partition, s) in &self.partitions {
+            let value = serde_json::to_vec(s).map_err(|e| Error::internal(e.to_string()))?;
+            state.put(self.table(), &partition.to_be_bytes(), &value);
+        }
+        Ok(())
+    }
+
+    /// The source's watermark: the least over the partitions that are not idle, or the greatest of all if all are.
+    fn watermark_us(&self) -> Option<i64> {
+        let busy = self.partitions.values().filter(|p| !p.idle);
+        let least = busy.map(|p| p.watermark_us).min();
+        match least {
+            Some(watermark) => watermark.max(self.committed_watermark),
+            None => self.partitions.values().filter_map(|p| p.watermark_us).max().max(self.committed_watermark),
+        }
+    }
+
+    /// Watermarks of the source's columns: as committed with the epoch before, and with what this epoch took.
+    pub fn watermarks(&self) -> (Watermarks, Watermarks) {
+        let width = self.spec.schema().fields().len();
+        let column = self.watermark.as_ref().map(|(c, _)| *c);
+        let at = |value: Option<i64>| (0..width).map(|c| value.filter(|_| Some(c) == column)).collect();
+        (at(self.committed_watermark), at(self.watermark_us()))
+    }
+
+    /// The decoded columns, ascending.
+    pub fn columns(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().copied()
+    }
+
+    /// The open epoch is frozen: its watermark is now the committed one.
+    pub fn epoch_done(&mut self) {
+        self.committed_watermark = self.watermark_us();
+    }
+
+    /// Tells the broker's consumer group how far the committed epochs are, and people what the reader reports.
+    pub fn report(&self, stats: &Stats) {
+        let Some(reader) = &self.reader else { return };
+        let positions: Vec<(i32, i64)> = self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect();
+        reader.commit_offsets(&positions);
+        let status = reader.status();
+        stats.update_source(self.id, |s| s.status = status);
+    }
+
+    fn table(&self) -> TableId {
+        TableId { object: self.id.0, part: part::POSITIONS }
+    }
+}
+
+impl Partition {
+    fn stats(&self) -> PartitionStats {
+        PartitionStats { next_offset: self.next_offset, watermark_us: self.watermark_us, idle: self.idle }
+    }
+}

@@ -1,0 +1,136 @@
+//! Counters that the engine keeps for people and metrics; never read by the engine itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use millstream_catalog::ObjectId;
+use millstream_connectors::ReaderStatus;
+use parking_lot::Mutex;
+
+/// How many latencies are kept for the percentiles of a view.
+const LATENCIES_MAX: usize = 1024;
+
+/// All counters, behind one lock that is held only to copy.
+#[derive(Default)]
+pub struct Stats {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    sources: BTreeMap<ObjectId, SourceStats>,
+    views: BTreeMap<ObjectId, ViewStats>,
+    sinks: BTreeMap<ObjectId, SinkStats>,
+}
+
+/// A source as `millstream.sources` shows it.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStats {
+    pub rows: u64,
+    pub bytes: u64,
+    pub dead_letters: u64,
+    pub late_rows: u64,
+    pub partitions: BTreeMap<i32, PartitionStats>,
+    pub status: ReaderStatus,
+}
+
+/// One partition of a source.
+#[derive(Debug, Clone, Default)]
+pub struct PartitionStats {
+    /// Next offset to commit from: all before it is in the views.
+    pub next_offset: i64,
+    /// Microseconds since 1970.
+    pub watermark_us: Option<i64>,
+    pub idle: bool,
+}
+
+/// A view or table as `millstream.views` shows it.
+#[derive(Debug, Clone, Default)]
+pub struct ViewStats {
+    pub rows: i64,
+    /// Last epoch that changed it.
+    pub epoch: u64,
+    pub errors: i64,
+    pub late_rows: u64,
+    /// Why it stopped, if it did.
+    pub failed: Option<String>,
+    /// Whether it still reads what was there before it.
+    pub backfilling: bool,
+    latencies_us: VecDeque<u64>,
+}
+
+impl ViewStats {
+    /// Arrival to visible, in microseconds, at quantile `q` of the last thousand epochs that changed the view.
+    pub fn latency_us(&self, q: f64) -> Option<u64> {
+        let mut sorted: Vec<u64> = self.latencies_us.iter().copied().collect();
+        sorted.sort_unstable();
+        let last = sorted.len().checked_sub(1)?;
+        sorted.get((q * last as f64).round() as usize).copied()
+    }
+}
+
+/// A sink as `millstream.sinks` shows it.
+#[derive(Debug, Clone, Default)]
+pub struct SinkStats {
+    /// Sequence number after the last row produced.
+    pub produced: u64,
+    /// Sequence number after the last row that the outside has acknowledged.
+    pub delivered: u64,
+    /// What the last attempt failed with, until one succeeds.
+    pub error: Option<String>,
+}
+
+impl Stats {
+    /// All sources.
+    pub fn sources(&self) -> BTreeMap<ObjectId, SourceStats> {
+        self.inner.lock().sources.clone()
+    }
+
+    /// All views and tables.
+    pub fn views(&self) -> BTreeMap<ObjectId, ViewStats> {
+        self.inner.lock().views.clone()
+    }
+
+    /// Counters of one view or table.
+    pub fn view(&self, id: ObjectId) -> Option<ViewStats> {
+        self.inner.lock().views.get(&id).cloned()
+    }
+
+    /// All sinks.
+    pub fn sinks(&self) -> BTreeMap<ObjectId, SinkStats> {
+        self.inner.lock().sinks.clone()
+    }
+
+    pub(super) fn update_source(&self, id: ObjectId, update: impl FnOnce(&mut SourceStats)) {
+        update(self.inner.lock().sources.entry(id).or_default());
+    }
+
+    pub(super) fn update_view(&self, id: ObjectId, update: impl FnOnce(&mut ViewStats)) {
+        update(self.inner.lock().views.entry(id).or_default());
+    }
+
+    pub(super) fn update_sink(&self, id: ObjectId, update: impl FnOnce(&mut SinkStats)) {
+        update(self.inner.lock().sinks.entry(id).or_default());
+    }
+
+    /// Records how long the oldest record of an epoch took from arrival to being visible in each changed view.
+    pub(super) fn visible(&self, views: &[ObjectId], arrived: Instant) {
+        let us = arrived.elapsed().as_micros() as u64;
+        let mut inner = self.inner.lock();
+        for id in views {
+            let latencies = &mut inner.views.entry(*id).or_default().latencies_us;
+            if latencies.len() == LATENCIES_MAX {
+                latencies.pop_front();
+            }
+            latencies.push_back(us);
+        }
+        metrics::histogram!("millstream_visible_latency_seconds").record(us as f64 / 1e6);
+    }
+
+    pub(super) fn forget(&self, id: ObjectId) {
+        let mut inner = self.inner.lock();
+        inner.sources.remove(&id);
+        inner.views.remove(&id);
+        inner.sinks.remove(&id);
+    }
+}

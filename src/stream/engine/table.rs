@@ -1,0 +1,277 @@
+//! Row tables: the epoch loop is their one writer, and decides keys and conflicts there.
+//!
+//! A table with a primary key is keyed by it. One without has a hidden column `__row_id` as its last stored column, and is
+//! keyed by that; an append-only one is kept in segments and has neither.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use millstream_catalog::object::Table as Definition;
+use millstream_catalog::{Object, ObjectId, ObjectKind, SqlType};
+
+use super::handle::{OnConflict, TableWrite};
+use super::pipeline::Counters;
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{Layout, Level, Relation, Snapshot, State, TableId};
+use crate::stream::changelog::Delta;
+use crate::stream::plan::part;
+
+/// Name of the hidden key column of tables without a primary key.
+pub const ROW_ID: &str = "__row_id";
+
+/// A table in the loop.
+pub struct Table {
+    pub id: ObjectId,
+    pub name: String,
+    pub relation: Arc<Relation>,
+    /// Columns that users see.
+    visible: SchemaRef,
+    primary_key: Vec<usize>,
+    has_row_id: bool,
+    next_row_id: i64,
+    pub counters: Counters,
+}
+
+/// What a write changed, and how to take it back.
+pub struct Applied {
+    /// Changes with the visible columns.
+    pub deltas: Vec<Delta>,
+    /// The rows that were inserted.
+    pub inserted: Option<RecordBatch>,
+    undo: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    grew: i64,
+}
+
+/// The stored rows of a table object.
+///
+/// # Errors
+/// 0A000 if a column has a type that cannot be stored, or be a key.
+pub fn table_relation(object: &Object) -> Result<Relation> {
+    let ObjectKind::Table(table) = &object.kind else {
+        return Err(Error::internal(format!("{} is no table", object.describe())));
+    };
+    let (schema, layout) = stored(table, &object.arrow_schema());
+    Relation::new(TableId { object: object.id.0, part: part::ROWS }, schema, layout)
+}
+
+/// Stored columns of a table, with the hidden one, and their layout.
+fn stored(table: &Definition, visible: &SchemaRef) -> (SchemaRef, Layout) {
+    if table.append_only {
+        return (visible.clone(), Layout::Segments);
+    }
+    if !table.primary_key.is_empty() {
+        return (visible.clone(), Layout::Keyed(table.primary_key.clone()));
+    }
+    let mut fields: Vec<_> = visible.fields().iter().cloned().collect();
+    fields.push(Arc::new(SqlType::Int8.field(ROW_ID, false)));
+    let key = fields.len() - 1;
+    (Arc::new(Schema::new(fields)), Layout::Keyed(vec![key]))
+}
+
+impl Table {
+    /// The table of an object, as of its first epoch.
+    pub fn new(object: &Object) -> Result<Self> {
+        let ObjectKind::Table(definition) = &object.kind else {
+            return Err(Error::internal(format!("{} is no table", object.describe())));
+        };
+        Ok(Self {
+            id: object.id,
+            name: object.name.clone(),
+            relation: Arc::new(table_relation(object)?),
+            visible: object.arrow_schema(),
+            primary_key: definition.primary_key.clone(),
+            has_row_id: definition.primary_key.is_empty() && !definition.append_only,
+            next_row_id: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Takes up the counters of the last committed epoch.
+    pub fn recover(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let corrupt = || Error::new(sqlstate::DATA_CORRUPTED, format!("status of table \"{}\" cannot be read", self.name));
+        self.counters = match snapshot.get(self.status(), b"counters")? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| corrupt())?,
+            None => Counters::default(),
+        };
+        self.next_row_id = match snapshot.get(self.status(), b"next_row_id")? {
+            Some(bytes) => bytes.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| corrupt())?,
+            None => 0,
+        };
+        Ok(())
+    }
+
+    /// Applies a write to the open epoch.
+    ///
+    /// # Errors
+    /// 23505 for a taken key, 40001 if a row that should go is not there as it was read. Nothing is applied then.
+    pub fn apply(&mut self, write: &TableWrite, state: &mut State, epoch: u64) -> Result<Applied> {
+        let mut applied = Applied { deltas: Vec::new(), inserted: None, undo: Vec::new(), grew: 0 };
+        let result = self.try_apply(write, state, epoch, &mut applied);
+        match result {
+            Ok(()) => Ok(applied),
+            Err(e) => {
+                self.undo(applied, state)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes a write back that was applied in the open epoch.
+    pub fn undo(&mut self, applied: Applied, state: &mut State) -> Result<()> {
+        for (key, old) in applied.undo.into_iter().rev() {
+            self.relation.put_value(state, &key, old.as_deref());
+        }
+        self.counters.rows -= applied.grew;
+        Ok(())
+    }
+
+    fn try_apply(&mut self, write: &TableWrite, state: &mut State, epoch: u64, applied: &mut Applied) -> Result<()> {
+        if write.truncate {
+            self.truncate(state, applied)?;
+        }
+        if let Some(deletes) = &write.deletes {
+            self.delete(deletes, state, applied)?;
+        }
+        if let Some(inserts) = &write.inserts {
+            self.insert(inserts, write.on_conflict, state, epoch, applied)?;
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, state: &mut State, applied: &mut Applied) -> Result<()> {
+        if *self.relation.layout() == Layout::Segments {
+            return Err(Error::unsupported(format!("cannot truncate append-only table \"{}\"", self.name)));
+        }
+        let (batches, _) = self.relation.read(state, None, usize::MAX, Level::Open)?;
+        batches.iter().try_for_each(|batch| self.delete(batch, state, applied))
+    }
+
+    fn delete(&mut self, rows: &RecordBatch, state: &mut State, applied: &mut Applied) -> Result<()> {
+        let keys = self.relation.keys(rows)?;
+        let values = self.relation.values(rows)?;
+        let current = self.relation.current(state, &keys)?;
+        for i in 0..keys.len() {
+            if current.get(i) != Some(values.get(i)) {
+                return Err(conflict(&self.name));
+            }
+        }
+        for i in 0..keys.len() {
+            applied.undo.push((keys.get(i).to_vec(), Some(values.get(i).to_vec())));
+            self.relation.put_value(state, keys.get(i), None);
+        }
+        self.grow(-(keys.len() as i64), applied);
+        let visible = self.visible_of(rows)?;
+        let n = visible.num_rows();
+        applied.deltas.push(Delta::new(visible, Int64Array::from_value(-1, n)));
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        rows: &RecordBatch,
+        on_conflict: OnConflict,
+        state: &mut State,
+        epoch: u64,
+        applied: &mut Applied,
+    ) -> Result<()> {
+        if *self.relation.layout() == Layout::Segments {
+            self.relation.apply(state, epoch, rows, None)?;
+            self.grow(rows.num_rows() as i64, applied);
+            applied.deltas.push(Delta::inserts(rows.clone()));
+            applied.inserted = Some(rows.clone());
+            return Ok(());
+        }
+        let rows = self.with_row_ids(rows)?;
+        let keys = self.relation.keys(&rows)?;
+        let current = self.relation.current(state, &keys)?;
+        let mut seen: HashSet<&[u8]> = HashSet::with_capacity(keys.len());
+        let mut keep = Vec::with_capacity(keys.len());
+        for i in 0..keys.len() {
+            let taken = current.get(i).is_some() || !seen.insert(keys.get(i));
+            match (taken, on_conflict) {
+                (true, OnConflict::Error) => return Err(self.duplicate(&rows, i)),
+                (true, OnConflict::Retry) => return Err(conflict(&self.name)),
+                _ => keep.push(!taken),
+            }
+        }
+        let rows = match keep.iter().all(|k| *k) {
+            true => rows,
+            false => filter_record_batch(&rows, &BooleanArray::from(keep))?,
+        };
+        let keys = self.relation.keys(&rows)?;
+        let values = self.relation.values(&rows)?;
+        for i in 0..keys.len() {
+            applied.undo.push((keys.get(i).to_vec(), None));
+        }
+        self.relation.put_values(state, &keys, &values);
+        self.grow(rows.num_rows() as i64, applied);
+        let visible = self.visible_of(&rows)?;
+        applied.deltas.push(Delta::inserts(visible.clone()));
+        applied.inserted = Some(visible);
+        Ok(())
+    }
+
+    /// Gives new rows of a table without primary key their hidden ids.
+    fn with_row_ids(&mut self, rows: &RecordBatch) -> Result<RecordBatch> {
+        if !self.has_row_id || rows.num_columns() == self.relation.schema().fields().len() {
+            return Ok(rows.clone());
+        }
+        let first = self.next_row_id;
+        self.next_row_id += rows.num_rows() as i64;
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from_iter_values(first..self.next_row_id)));
+        Ok(RecordBatch::try_new(self.relation.schema().clone(), columns)?)
+    }
+
+    fn visible_of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let columns = rows.columns()[..self.visible.fields().len()].to_vec();
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.visible.clone(), columns, &options)?)
+    }
+
+    fn grow(&mut self, rows: i64, applied: &mut Applied) {
+        self.counters.rows += rows;
+        applied.grew += rows;
+    }
+
+    /// Puts the table's counters into the open epoch, which changed the table.
+    pub fn freeze(&self, state: &mut State) -> Result<()> {
+        let bytes = serde_json::to_vec(&self.counters).map_err(|e| Error::internal(e.to_string()))?;
+        state.put(self.status(), b"counters", &bytes);
+        if self.has_row_id {
+            state.put(self.status(), b"next_row_id", &self.next_row_id.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self, rows: &RecordBatch, row: usize) -> Error {
+        let options = FormatOptions::default().with_null("null");
+        let names: Vec<&str> = self.primary_key.iter().map(|c| self.visible.field(*c).name().as_str()).collect();
+        let values: Vec<String> = self
+            .primary_key
+            .iter()
+            .filter_map(|c| Some(ArrayFormatter::try_new(rows.column(*c), &options).ok()?.value(row).to_string()))
+            .collect();
+        Error::new(
+            sqlstate::UNIQUE_VIOLATION,
+            format!("duplicate key value violates unique constraint \"{}_pkey\"", self.name),
+        )
+        .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+    }
+
+    fn status(&self) -> TableId {
+        TableId { object: self.id.0, part: part::STATUS }
+    }
+}
+
+fn conflict(table: &str) -> Error {
+    Error::new(
+        sqlstate::SERIALIZATION_FAILURE,
+        format!("could not serialize access to table \"{table}\" due to concurrent update"),
+    )
+    .with_hint("run the transaction again")
+}

@@ -1,0 +1,98 @@
+//! Expressions of continuous plans: which may be kept, and which carry a watermark on.
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Volatility};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+
+use crate::error::{Error, Result};
+
+/// Makes an expression ready to evaluate on batches of `schema`.
+pub fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+}
+
+/// Refuses expressions whose value depends on when they are evaluated: a view would not equal its SELECT.
+///
+/// # Errors
+/// 0A000 naming the function.
+pub fn refuse_unstable(plan: &LogicalPlan) -> Result<()> {
+    let mut refused: Option<Error> = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                refused = refusal(e);
+                Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })?;
+    refused.map_or(Ok(()), Err)
+}
+
+fn refusal(expr: &Expr) -> Option<Error> {
+    match expr {
+        Expr::ScalarFunction(f) => match f.func.signature().volatility {
+            Volatility::Immutable => None,
+            Volatility::Stable => Some(
+                Error::unsupported(format!("{}() is not supported in a continuous view", f.func.name()))
+                    .with_hint("its value changes with time or session; compare event-time columns instead"),
+            ),
+            Volatility::Volatile => Some(
+                Error::unsupported(format!("volatile function {}() is not supported in a continuous view", f.func.name()))
+                    .with_hint("a view must give the same rows whenever it is computed"),
+            ),
+        },
+        Expr::ScalarSubquery(_) => Some(subquery("scalar subquery")),
+        Expr::InSubquery(_) => Some(subquery("IN (subquery)")),
+        Expr::Exists(_) => Some(subquery("EXISTS (subquery)")),
+        Expr::SetComparison(_) => Some(subquery("ANY / ALL (subquery)")),
+        Expr::OuterReferenceColumn(..) => Some(subquery("correlated subquery")),
+        Expr::Placeholder(p) => Some(
+            Error::new("42P02", format!("there is no parameter {}", p.id)).with_hint("a stored query has no parameters"),
+        ),
+        Expr::GroupingSet(_) => Some(Error::unsupported("GROUPING SETS are not supported in a continuous view")),
+        Expr::WindowFunction(w) => {
+            Some(Error::unsupported(format!("{}() OVER is not supported in a continuous view", w.fun.name())))
+        }
+        _ => None,
+    }
+}
+
+fn subquery(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not supported in a continuous view")).with_hint("write it as a join")
+}
+
+/// The input column that `expr` is a monotone function of, if it is one of a shape known to be: the column itself, a cast
+/// between timestamps, plus or minus a constant interval, and the window functions.
+pub fn monotone_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    match expr {
+        Expr::Column(c) => schema.index_of_column(c).ok(),
+        Expr::Alias(a) => monotone_column(&a.expr, schema),
+        Expr::Cast(c) if is_timestamp(c.field.data_type()) => {
+            let column = monotone_column(&c.expr, schema)?;
+            // A cast between zones is monotone only if it does not shift by a zone that has summer time.
+            is_timestamp(schema.field(column).data_type()).then_some(column)
+        }
+        Expr::BinaryExpr(b) if matches!(b.op, Operator::Plus | Operator::Minus) => {
+            matches!(*b.right, Expr::Literal(..)).then(|| monotone_column(&b.left, schema)).flatten()
+        }
+        Expr::ScalarFunction(f) => match (f.func.name(), f.args.as_slice()) {
+            ("tumble_start" | "tumble_end" | "hop_starts", [ts, rest @ ..])
+                if rest.iter().all(|e| matches!(e, Expr::Literal(..))) =>
+            {
+                monotone_column(ts, schema)
+            }
+            ("date_trunc", [Expr::Literal(..), ts]) => monotone_column(ts, schema),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn is_timestamp(data_type: &arrow::datatypes::DataType) -> bool {
+    matches!(data_type, arrow::datatypes::DataType::Timestamp(..))
+}

@@ -1,0 +1,180 @@
+//! From a query's logical plan to the operators that keep its result, or a refusal that names what cannot be kept.
+//!
+//! 1. [`rules`] analyses and optimises the plan with those of DataFusion's rules that hold for a changing input.
+//! 2. [`Builder`] turns each node into an [`Operator`] and derives what is known of its output: append-only or not, its
+//!    stream key, its watermarks.
+
+mod build;
+mod expressions;
+mod rules;
+
+use datafusion::logical_expr::LogicalPlan;
+use millstream_catalog::ObjectId;
+
+use crate::error::Result;
+use crate::stream::operator::{Description, EdgeProperties, Operator};
+
+pub use rules::{RULES, RuleUse};
+
+/// State parts of a view's key space; see [`crate::state::TableId`].
+pub mod part {
+    /// The view's or table's rows.
+    pub const ROWS: u16 = 0;
+    /// Rows on which an expression failed, with counts.
+    pub const ERRORS: u16 = 1;
+    /// Pending output of a sink.
+    pub const OUTBOX: u16 = 2;
+    /// Progress of reading inputs that existed before the view.
+    pub const BACKFILL: u16 = 3;
+    /// Late rows: count and, if kept, the rows.
+    pub const LATE: u16 = 4;
+    /// Why the view stopped, if it did; how far a sink has sent.
+    pub const STATUS: u16 = 5;
+    /// Positions and watermarks of a source's partitions.
+    pub const POSITIONS: u16 = 6;
+    /// First of the operators' own tables.
+    pub const OPERATORS: u16 = 16;
+}
+
+/// What the planner asks of the relations that a query reads.
+pub trait Relations {
+    /// Properties of a stored or streamed relation with all its columns.
+    ///
+    /// # Errors
+    /// 0A000 if the relation cannot be read as a stream (an external table, a system table).
+    fn properties(&self, id: ObjectId) -> Result<EdgeProperties>;
+}
+
+/// Where an operator takes an input from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// A relation of the catalog, by position in [`PlannedView::scans`].
+    Scan(usize),
+    /// Another operator, by position in [`PlannedView::nodes`].
+    Node(usize),
+}
+
+/// An operator with its inputs; operators come after their inputs.
+pub struct Node {
+    pub operator: Box<dyn Operator>,
+    pub inputs: Vec<Input>,
+}
+
+/// A relation that a view reads, with the columns that it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    pub object: ObjectId,
+    /// Name as the query wrote it.
+    pub name: String,
+    /// Column positions in the relation, ascending.
+    pub columns: Vec<usize>,
+    pub append_only: bool,
+}
+
+/// How a view's rows are kept; see DESIGN of state in `crate::state`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// Column segments: rows only come.
+    Segments,
+    /// One row for each value of these columns.
+    Keyed(Vec<usize>),
+    /// The whole row is the key, with a count.
+    Counted,
+}
+
+/// A continuous query, ready to run.
+pub struct PlannedView {
+    pub scans: Vec<Scan>,
+    pub nodes: Vec<Node>,
+    pub output: Input,
+    pub properties: EdgeProperties,
+}
+
+impl PlannedView {
+    /// How the result's rows are kept.
+    pub fn layout(&self) -> Layout {
+        match (&self.properties.stream_key, self.properties.append_only) {
+            (_, true) => Layout::Segments,
+            (Some(key), false) => Layout::Keyed(key.clone()),
+            (None, false) => Layout::Counted,
+        }
+    }
+
+    /// The operators, their inputs and their state as text: equal texts read each other's state.
+    pub fn fingerprint(&self) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        for (i, scan) in self.scans.iter().enumerate() {
+            lines.push(format!("scan {i}: {} {:?} append_only={}", scan.object, scan.columns, scan.append_only));
+        }
+        for (i, node) in self.nodes.iter().enumerate() {
+            let d = node.operator.describe();
+            lines.push(format!("node {i}: {} <- {:?} {:?}", d.title, node.inputs, d.state));
+        }
+        lines.push(format!("output: {:?} {:?}", self.output, self.layout()));
+        lines.join("\n")
+    }
+
+    /// The operators' descriptions as a tree, outermost first, each line indented by its depth.
+    pub fn explain(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let layout = match self.layout() {
+            Layout::Segments => "segments (append-only)".to_string(),
+            Layout::Keyed(key) if key.is_empty() => "keyed (a single row)".to_string(),
+            Layout::Keyed(key) => format!("keyed by ({})", self.column_names(&key)),
+            Layout::Counted => "counted (the whole row is the key)".to_string(),
+        };
+        lines.push(format!("Materialize: layout={layout}, {}", edge(&self.properties.append_only)));
+        self.explain_input(self.output, 1, &mut lines);
+        lines
+    }
+
+    fn explain_input(&self, input: Input, depth: usize, lines: &mut Vec<String>) {
+        let indent = "  ".repeat(depth);
+        match input {
+            Input::Scan(i) => {
+                let scan = &self.scans[i];
+                lines.push(format!("{indent}Scan: {} columns={:?}, {}", scan.name, scan.columns, edge(&scan.append_only)));
+            }
+            Input::Node(i) => {
+                let node = &self.nodes[i];
+                let Description { title, state, append_only, stream_key } = node.operator.describe();
+                let key = match stream_key.is_empty() {
+                    true => String::new(),
+                    false => format!(", stream key=({})", stream_key.join(", ")),
+                };
+                lines.push(format!("{indent}{title}, {}{key}", edge(&append_only)));
+                for s in state {
+                    lines.push(format!("{indent}  state {}: {} by {}; {}", s.part, s.layout, s.key, s.cost));
+                }
+                for input in &node.inputs {
+                    self.explain_input(*input, depth + 1, lines);
+                }
+            }
+        }
+    }
+
+    fn column_names(&self, columns: &[usize]) -> String {
+        let names: Vec<_> = columns.iter().map(|c| self.properties.schema.field(*c).name().as_str()).collect();
+        names.join(", ")
+    }
+}
+
+/// Plans a continuous query.
+///
+/// # Errors
+/// 0A000 naming the construct that cannot be kept incrementally.
+pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, options: Options) -> Result<PlannedView> {
+    let optimized = rules::optimize(query)?;
+    build::Builder::new(relations, object, options).build(&optimized)
+}
+
+/// What a CREATE statement says beside the query.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// EMIT ON WINDOW CLOSE: only final rows.
+    pub emit_on_window_close: bool,
+}
+
+fn edge(append_only: &bool) -> &'static str {
+    if *append_only { "append-only" } else { "retracting" }
+}
