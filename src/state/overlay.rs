@@ -1,0 +1,273 @@
+//! How the epoch loop sees the state: its own writes over those being committed over RocksDB.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rocksdb::ReadOptions;
+
+use super::TableId;
+use super::bounds::Bounds;
+use super::bytes::{ByteRows, Found};
+use super::frozen::FrozenSet;
+use super::scan::Scan;
+use super::snapshot::clip;
+use super::store::{Store, batch_get};
+use super::system::{self, EpochRecord};
+use super::write_set::WriteSet;
+use crate::error::{Error, Result};
+
+/// Which writes a scan sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// All, those of the open epoch included.
+    Open,
+    /// Those of the epochs before: what will be committed when the open epoch begins to commit.
+    Committing,
+}
+
+/// The state with the writes of the open epoch, which only their maker sees.
+///
+/// There is one, and its writes are taken in epochs: [`State::freeze`], [`Store::commit`] on another thread,
+/// [`State::committed`]. Meanwhile the next epoch reads and writes on. Reads need only `&State` and may run in parallel.
+#[derive(Debug)]
+pub struct State {
+    store: Arc<Store>,
+    /// Bounds of the last epoch that [`State::committed`] was told of.
+    base_bounds: Arc<Bounds>,
+    frozen: Option<Arc<FrozenSet>>,
+    open: WriteSet,
+    record: EpochRecord,
+}
+
+/// What a layer of writes says of a key.
+enum Layer<'a> {
+    Written(Option<&'a [u8]>),
+    /// Nothing, and no older layer counts.
+    Ends,
+    /// Nothing: ask the next.
+    Through,
+}
+
+impl State {
+    /// The state as of the last committed epoch, with nothing written yet.
+    pub fn new(store: Arc<Store>) -> Self {
+        let base_bounds = store.bounds().current();
+        let record = EpochRecord { epoch: store.epoch() + 1, now_us: 0 };
+        Self { store, base_bounds, frozen: None, open: WriteSet::default(), record }
+    }
+
+    /// The store underneath.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Number of the open epoch.
+    pub fn epoch(&self) -> u64 {
+        self.record.epoch
+    }
+
+    /// Sets the open epoch's `now()`, microseconds since 1970, UTC.
+    pub fn stamp(&mut self, now_us: i64) {
+        self.record.now_us = now_us;
+    }
+
+    /// The open epoch's `now()`.
+    pub fn now_us(&self) -> i64 {
+        self.record.now_us
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// 58030 or XX001 when the disk cannot be read.
+    pub fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        if self.bound(table, Level::Open).is_some_and(|bound| key < bound) {
+            return Ok(None);
+        }
+        match self.written(table, key) {
+            Layer::Written(value) => Ok(value.map(<[u8]>::to_vec)),
+            Layer::Ends => Ok(None),
+            Layer::Through => self.store.get(table, key),
+        }
+    }
+
+    /// The values of many keys, in any order, some more than once if need be.
+    ///
+    /// # Errors
+    /// As [`State::get`].
+    pub fn multi_get(&self, table: TableId, keys: &ByteRows) -> Result<Found> {
+        let mut found = Found::absent(keys.len());
+        let mut order = keys.sort_permutation();
+        if let Some(bound) = self.bound(table, Level::Open) {
+            order.retain(|i| keys.get(*i as usize) >= bound);
+        }
+        order.retain(|i| match self.written(table, keys.get(*i as usize)) {
+            Layer::Written(value) => {
+                if let Some(value) = value {
+                    found.set(*i as usize, value);
+                }
+                false
+            }
+            Layer::Ends => false,
+            Layer::Through => true,
+        });
+        batch_get(&self.store, &ReadOptions::default(), table, keys, &order, &mut found)?;
+        Ok(found)
+    }
+
+    /// The rows of a range of keys in order.
+    pub fn scan(&self, table: TableId, from: Bound<&[u8]>, to: Bound<&[u8]>, level: Level) -> Scan<'_> {
+        let from = clip(from, self.bound(table, level));
+        let mut runs = Vec::new();
+        let mut below = true;
+        if level == Level::Open {
+            if let Some(writes) = self.open.tables.get(&table) {
+                runs.extend(writes.cursors(from, to));
+            }
+            below = !self.open.drops.contains(&table.object);
+        }
+        if below && let Some(frozen) = &self.frozen {
+            if let Some(writes) = frozen.tables.get(&table) {
+                runs.push(writes.cursor(from, to));
+            }
+            below = !frozen.drops.contains(&table.object);
+        }
+        runs.retain(|run| run.key().is_some());
+        Scan::of_layers(runs, below.then_some(&self.store), table, from, to)
+    }
+
+    /// Writes one row.
+    pub fn put(&mut self, table: TableId, key: &[u8], value: &[u8]) {
+        self.open.table(table).write(key, Some(value));
+    }
+
+    /// Deletes one row, which need not exist.
+    pub fn delete(&mut self, table: TableId, key: &[u8]) {
+        self.open.table(table).write(key, None);
+    }
+
+    /// Writes a row for each key; of equal keys the last counts.
+    ///
+    /// # Panics
+    /// If there are fewer values than keys.
+    pub fn put_batch(&mut self, table: TableId, keys: &ByteRows, values: &ByteRows) {
+        self.write_batch(table, keys, |i| Some(values.get(i)));
+    }
+
+    /// Deletes a row for each key.
+    pub fn delete_batch(&mut self, table: TableId, keys: &ByteRows) {
+        self.write_batch(table, keys, |_| None);
+    }
+
+    /// Writes the row `value(i)` for key `i`, or deletes it where that is `None`; of equal keys the last counts.
+    pub fn write_batch<'v>(&mut self, table: TableId, keys: &ByteRows, value: impl Fn(usize) -> Option<&'v [u8]>) {
+        if !keys.is_empty() {
+            self.open.table(table).write_batch(keys, value);
+        }
+    }
+
+    /// Empties a table below a key, for good: rows there are invisible from now on, also ones written later. Only for
+    /// tables that no [`super::Snapshot`] of an older epoch is read through.
+    pub fn truncate_below(&mut self, table: TableId, key: &[u8]) {
+        if self.bound(table, Level::Open).is_none_or(|bound| bound < key) {
+            self.open.bounds.insert(table, key.to_vec());
+        }
+    }
+
+    /// Drops all state of an object, bounds included. What is written to it afterwards stays.
+    pub fn drop_object(&mut self, object: u32) {
+        debug_assert_ne!(object, 0, "the system's state cannot be dropped");
+        self.open.forget(object);
+        self.open.drops.insert(object);
+    }
+
+    /// Forgets what the open epoch wrote to an object.
+    pub fn discard(&mut self, object: u32) {
+        self.open.forget(object);
+    }
+
+    /// Memory that the open epoch's writes take.
+    pub fn bytes(&self) -> usize {
+        self.open.bytes()
+    }
+
+    /// Ends the open epoch and begins the next one. The result is to be given to [`Store::commit`].
+    ///
+    /// # Errors
+    /// XX000 if the last frozen epoch is not committed yet.
+    pub fn freeze(&mut self) -> Result<Arc<FrozenSet>> {
+        if let Some(frozen) = &self.frozen {
+            return Err(Error::internal(format!("epoch {} is still being committed", frozen.epoch())));
+        }
+        let frozen = Arc::new(FrozenSet::new(std::mem::take(&mut self.open), self.record, &self.base_bounds));
+        self.frozen = Some(frozen.clone());
+        self.record.epoch += 1;
+        Ok(frozen)
+    }
+
+    /// The frozen epoch, if there is one.
+    pub fn frozen(&self) -> Option<&Arc<FrozenSet>> {
+        self.frozen.as_ref()
+    }
+
+    /// The frozen epoch is committed: from now on it is read from RocksDB.
+    pub fn committed(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            debug_assert!(self.store.epoch() >= frozen.epoch(), "the frozen epoch is not committed");
+            self.base_bounds = frozen.bounds.clone();
+        }
+    }
+
+    /// Forgets the open and the frozen epoch: the state is again as of the last committed one.
+    pub fn rollback(&mut self) {
+        self.frozen = None;
+        self.open = WriteSet::default();
+        self.base_bounds = self.store.bounds().current();
+        self.record.epoch = self.store.epoch() + 1;
+    }
+
+    /// A named counter; 0 before it was first set.
+    ///
+    /// # Errors
+    /// As [`State::get`].
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        self.get(system::COUNTERS, name.as_bytes())?.map_or(Ok(0), |bytes| system::read_u64(&bytes))
+    }
+
+    /// Sets a named counter.
+    pub fn set_counter(&mut self, name: &str, value: u64) {
+        self.put(system::COUNTERS, name.as_bytes(), &value.to_be_bytes());
+    }
+
+    /// Rows that the open epoch appended to a segment table.
+    pub(super) fn ordinal_mut(&mut self, table: TableId) -> &mut u32 {
+        self.open.ordinals.entry(table).or_default()
+    }
+
+    fn written(&self, table: TableId, key: &[u8]) -> Layer<'_> {
+        if let Some(value) = self.open.tables.get(&table).and_then(|writes| writes.get(key)) {
+            return Layer::Written(value);
+        }
+        if self.open.drops.contains(&table.object) {
+            return Layer::Ends;
+        }
+        let Some(frozen) = &self.frozen else { return Layer::Through };
+        if let Some(value) = frozen.tables.get(&table).and_then(|writes| writes.get(key)) {
+            return Layer::Written(value);
+        }
+        if frozen.drops.contains(&table.object) { Layer::Ends } else { Layer::Through }
+    }
+
+    fn bound(&self, table: TableId, level: Level) -> Option<&[u8]> {
+        if level == Level::Open {
+            if let Some(bound) = self.open.bounds.get(&table) {
+                return Some(bound);
+            }
+            if self.open.drops.contains(&table.object) {
+                return None;
+            }
+        }
+        let bounds = self.frozen.as_ref().map_or(&self.base_bounds, |frozen| &frozen.bounds);
+        bounds.get(&table).map(Vec::as_slice)
+    }
+}
