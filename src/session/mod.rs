@@ -1,3 +1,304 @@
 //! SQL sessions: one match over the plan of a statement, and the transaction, settings and notices around it.
+//!
+//! * [`database`]: what all sessions share: store, engine, batch threads.
+//! * [`definitions`]: from stored definitions to what runs.
+//! * [`query`], [`ddl`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
+//! * [`api`]: the boundary to the wire server.
 
 pub mod api;
+mod copy;
+pub mod database;
+mod ddl;
+mod definitions;
+mod dml;
+mod explain;
+mod inside;
+mod memory;
+mod query;
+mod resolver;
+mod rows;
+mod settings;
+mod show;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use datafusion::datasource::TableProvider;
+use millstream_catalog::{DEFAULT_SCHEMA, SqlType};
+use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, SessionVars, Statement};
+use tokio_util::sync::CancellationToken;
+
+use self::api::{ClientInfo, Description, Notice, OutputFormat, Response, SqlSession, TransactionStatus};
+use self::database::{Database, SessionInfo};
+use self::inside::Inside;
+use self::settings::Settings;
+use crate::batch::StatementOptions;
+use crate::error::{Error, Result, sqlstate};
+use crate::stream::engine::Published;
+
+/// One client's session.
+pub struct Session {
+    database: Database,
+    id: u64,
+    client: ClientInfo,
+    settings: Settings,
+    search_path: Vec<String>,
+    status: TransactionStatus,
+    notices: Vec<Notice>,
+}
+
+/// What a statement is planned and run with.
+struct Scope {
+    published: Arc<Published>,
+    inside: Inside,
+    external: HashMap<ExternalCall, Arc<dyn TableProvider>>,
+    external_schemas: HashMap<ExternalCall, SchemaRef>,
+    vars: SessionVars,
+    options: StatementOptions,
+}
+
+impl Session {
+    fn new(database: Database, client: ClientInfo) -> Result<Self> {
+        let id = database.enter(SessionInfo {
+            process_id: client.process_id,
+            user: client.user.clone(),
+            address: client.address.to_string(),
+            connected_us: chrono::Utc::now().timestamp_micros(),
+            statement: None,
+        });
+        let mut session = Self {
+            settings: Settings::new(),
+            search_path: vec!["pg_catalog".into(), DEFAULT_SCHEMA.into()],
+            status: TransactionStatus::Idle,
+            notices: Vec::new(),
+            database,
+            id,
+            client,
+        };
+        for (name, value) in session.client.settings.clone() {
+            session.set(&name, Some(&value))?;
+        }
+        session.settings.take_changes();
+        Ok(session)
+    }
+
+    /// Newest data and catalog, and what the statement needs of the outside.
+    async fn scope(&self, statement: &Statement) -> Result<Scope> {
+        let published = self.database.engine.published();
+        let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
+        for call in millstream_sql::external_calls(statement) {
+            let table = query::external_table(&self.database.batch, &call).await?;
+            external.insert(call, table);
+        }
+        let external_schemas = external.iter().map(|(call, table)| (call.clone(), table.schema())).collect();
+        Ok(Scope {
+            inside: Inside::new(self.database.clone(), published.clone(), self.settings.clone()),
+            published,
+            external,
+            external_schemas,
+            vars: self.vars(),
+            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now: chrono::Utc::now() },
+        })
+    }
+
+    fn vars(&self) -> SessionVars {
+        SessionVars {
+            user: self.client.user.clone(),
+            database: self.client.database.clone(),
+            schema: self.current_schema(),
+            time_zone: self.settings.time_zone().to_string(),
+            ..SessionVars::default()
+        }
+    }
+
+    /// The schema that new objects are made in: the first of the search path that is no system schema.
+    fn current_schema(&self) -> String {
+        let own = self.search_path.iter().find(|s| s.as_str() != "pg_catalog");
+        own.map_or_else(|| DEFAULT_SCHEMA.to_string(), Clone::clone)
+    }
+
+    fn plan(&self, statement: &Statement, scope: &Scope, parameters: &[Option<SqlType>]) -> Result<Plan> {
+        let context = PlanContext {
+            catalog: &scope.published.catalog,
+            search_path: &self.search_path,
+            bindings: None,
+            system: &scope.inside,
+            external: &scope.external_schemas,
+            session: &scope.vars,
+            parameters,
+        };
+        Ok(millstream_sql::plan(statement, &context)?)
+    }
+
+    async fn run(&mut self, parsed: &Parsed, parameters: &[ScalarValue], cancel: CancellationToken) -> Result<Response> {
+        let statement = &parsed.statement;
+        if self.status == TransactionStatus::Failed && !matches!(statement, Statement::Commit | Statement::Rollback) {
+            return Err(Error::new(
+                sqlstate::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        let scope = self.scope(statement).await?;
+        let types: Vec<Option<SqlType>> = parameters.iter().map(|p| SqlType::from_arrow(&p.data_type())).collect();
+        let plan = self.plan(statement, &scope, &types)?;
+        self.check_transaction(&plan)?;
+        match plan {
+            Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
+            Plan::Explain(explain) => self.explain(explain, parameters, &scope).await,
+            Plan::CreateTable(p) => self.create_table(p, parsed, &scope).await,
+            Plan::CreateTableAs(p) => self.create_table_as(p, parsed, &scope).await,
+            Plan::CreateSource(p) => self.create_source(p, parsed, &scope).await,
+            Plan::CreateView(p) => self.create_view(p, parsed, &scope).await,
+            Plan::CreateMaterializedView(p) => self.create_materialized_view(p, parsed, &scope).await,
+            Plan::CreateSink(p) => self.create_sink(p, parsed, &scope).await,
+            Plan::CreateExternalTable(p) => self.create_external_table(p, parsed, &scope).await,
+            Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
+            Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
+            Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
+            Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
+            Plan::Insert(p) => self.insert(p, parameters, &scope).await,
+            Plan::Update(p) => self.update(p, statement, parameters).await,
+            Plan::Delete(p) => self.delete(p, statement, parameters).await,
+            Plan::Truncate { tables } => self.truncate(&tables).await,
+            Plan::CopyTo(p) => self.copy_to(p, &scope, cancel).await,
+            Plan::CopyFrom(p) => self.copy_from(p, &scope).await,
+            Plan::Show(p) => self.show(p, &scope),
+            Plan::Set { local: _, name, value } => self.set_statement(&name, value.as_deref()),
+            Plan::Reset(name) => self.reset_statement(name.as_deref()),
+            Plan::Begin { .. } => self.begin(),
+            Plan::Commit => self.end_transaction(true),
+            Plan::Rollback => self.end_transaction(false),
+            Plan::Flush => {
+                self.database.engine.flush().await?;
+                Ok(complete("FLUSH"))
+            }
+            Plan::DiscardAll => {
+                self.settings = Settings::new();
+                Ok(complete("DISCARD ALL"))
+            }
+            // Prepared statements of the SQL level are not there; those of the protocol live in the server.
+            Plan::Deallocate(None) => Ok(complete("DEALLOCATE ALL")),
+            Plan::Deallocate(Some(name)) => {
+                Err(Error::new("26000", format!("prepared statement \"{name}\" does not exist")))
+            }
+            Plan::Nothing { tag, notice, sqlstate } => {
+                self.notices.push(Notice::new(api::Severity::Notice, sqlstate, notice));
+                Ok(complete(tag))
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<Response> {
+        if self.status != TransactionStatus::Idle {
+            self.notices.push(Notice::new(
+                api::Severity::Warning,
+                sqlstate::ACTIVE_SQL_TRANSACTION,
+                "there is already a transaction in progress",
+            ));
+        }
+        self.status = TransactionStatus::InTransaction;
+        Ok(complete("BEGIN"))
+    }
+
+    fn end_transaction(&mut self, commit: bool) -> Result<Response> {
+        let before = std::mem::replace(&mut self.status, TransactionStatus::Idle);
+        if before == TransactionStatus::Idle {
+            self.notices.push(Notice::new(api::Severity::Warning, "25P01", "there is no transaction in progress"));
+        }
+        Ok(complete(if commit && before != TransactionStatus::Failed { "COMMIT" } else { "ROLLBACK" }))
+    }
+
+    /// Writes in a transaction block could not be rolled back yet, so they are refused rather than kept by accident.
+    fn check_transaction(&self, plan: &Plan) -> Result<()> {
+        if self.status == TransactionStatus::Idle {
+            return Ok(());
+        }
+        let reads = matches!(
+            plan,
+            Plan::Query(_)
+                | Plan::Explain(_)
+                | Plan::Show(_)
+                | Plan::Set { .. }
+                | Plan::Reset(_)
+                | Plan::Begin { .. }
+                | Plan::Commit
+                | Plan::Rollback
+                | Plan::Nothing { .. }
+                | Plan::Deallocate(_)
+        );
+        if reads {
+            return Ok(());
+        }
+        Err(Error::unsupported("statements that change data or definitions are not supported in a transaction block")
+            .with_hint("run the statement outside BEGIN ... COMMIT (autocommit)"))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.database.leave(self.id);
+    }
+}
+
+impl SqlSession for Session {
+    type Statement = Arc<Parsed>;
+
+    fn parse(&mut self, sql: &str) -> Result<Vec<Arc<Parsed>>> {
+        Ok(millstream_sql::parse(sql)?.into_iter().map(Arc::new).collect())
+    }
+
+    async fn describe(&mut self, statement: &Arc<Parsed>, parameter_oids: &[u32]) -> Result<Description> {
+        let types: Vec<Option<SqlType>> = parameter_oids.iter().map(|oid| settings::type_of_oid(*oid)).collect();
+        let scope = self.scope(&statement.statement).await?;
+        let plan = self.plan(&statement.statement, &scope, &types)?;
+        Ok(query::describe(&plan))
+    }
+
+    async fn execute(
+        &mut self,
+        statement: &Arc<Parsed>,
+        parameters: &[ScalarValue],
+        cancel: CancellationToken,
+    ) -> Result<Response> {
+        self.database.doing(self.id, Some(statement.text.clone()));
+        let statement = statement.clone();
+        let waiting = self.run(&statement, parameters, cancel.clone());
+        let result = waiting.await;
+        self.database.doing(self.id, None);
+        result
+    }
+
+    fn fail(&mut self, _error: &Error) {
+        if self.status == TransactionStatus::InTransaction {
+            self.status = TransactionStatus::Failed;
+        }
+    }
+
+    fn transaction_status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.settings.take_changes()
+    }
+
+    fn format(&self) -> OutputFormat {
+        OutputFormat { time_zone: self.settings.zone() }
+    }
+
+    fn statement_timeout(&self) -> Option<std::time::Duration> {
+        self.settings.statement_timeout()
+    }
+}
+
+/// A statement without rows.
+fn complete(tag: impl Into<String>) -> Response {
+    Response::Complete { tag: tag.into() }
+}

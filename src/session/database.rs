@@ -1,0 +1,178 @@
+//! The database behind all sessions: the store, the engine and the batch threads, opened once.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use millstream_catalog::{DEFAULT_DATABASE, DEFAULT_USER, ObjectId};
+use parking_lot::Mutex;
+
+use super::Session;
+use super::api::{ClientInfo, Sessions};
+use super::definitions;
+use crate::batch::{Batch, BatchOptions, Functions};
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{Store, StoreOptions};
+use crate::stream::engine::Engine;
+use crate::stream::engine::epoch::{self, EpochLimits, Recovered};
+
+/// Everything that a database is opened with.
+#[derive(Debug, Clone)]
+pub struct DatabaseOptions {
+    pub store: StoreOptions,
+    pub batch: BatchOptions,
+    pub limits: EpochLimits,
+    /// A reader that holds on to a snapshot for longer ends with 72000.
+    pub snapshot_max_age: Duration,
+    /// Settings as `millstream.settings` shows them.
+    pub settings: Vec<SettingRow>,
+}
+
+/// A server setting, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingRow {
+    pub name: String,
+    pub value: String,
+    pub default: String,
+    pub description: String,
+}
+
+impl DatabaseOptions {
+    /// The defaults over a data directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        Self {
+            batch: BatchOptions::new(dir.join("spill")),
+            store: StoreOptions::new(dir),
+            limits: EpochLimits::default(),
+            snapshot_max_age: Duration::from_secs(600),
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// An open database. Clones are the same one.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+/// What sessions share.
+pub struct Inner {
+    pub engine: Engine,
+    pub batch: Batch,
+    pub store: Arc<Store>,
+    pub options: DatabaseOptions,
+    /// Statements that change rows that they read take turns on each table, so that they rarely conflict.
+    writers: Mutex<HashMap<ObjectId, Arc<tokio::sync::Mutex<()>>>>,
+    sessions: Mutex<HashMap<u64, SessionInfo>>,
+    next_session: AtomicU64,
+    pub started: Instant,
+}
+
+/// A session as `millstream.sessions` shows it.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    pub process_id: i32,
+    pub user: String,
+    pub address: String,
+    pub connected_us: i64,
+    pub statement: Option<String>,
+}
+
+impl Database {
+    /// Opens a data directory, recovers its last committed epoch, and starts everything that its catalog says.
+    ///
+    /// # Errors
+    /// 55006 if another process has the directory open, 55000 for another format version, and whatever makes an object of
+    /// the catalog unable to run, named.
+    pub fn open(options: DatabaseOptions) -> Result<Self> {
+        let store = Store::open(&options.store)?;
+        let functions = millstream_sql::functions();
+        let functions =
+            Functions { scalar: functions.scalar, aggregate: functions.aggregate, window: functions.window };
+        let batch = Batch::new(&options.batch, &functions, Vec::new())?;
+        let catalog = epoch::recover_catalog(&store)?;
+        let objects = definitions::objects(&catalog)?;
+        let engine = epoch::start(Recovered { store: store.clone(), catalog, objects, limits: options.limits })?;
+        Ok(Self(Arc::new(Inner {
+            engine,
+            batch,
+            store,
+            options,
+            writers: Mutex::default(),
+            sessions: Mutex::default(),
+            next_session: AtomicU64::new(1),
+            started: Instant::now(),
+        })))
+    }
+
+    /// Commits what is open and ends the engine's threads. Blocks.
+    pub fn shutdown(&self) {
+        self.0.engine.shutdown();
+    }
+}
+
+impl std::ops::Deref for Database {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Inner {
+    /// The turn of a statement that changes rows of a table that it reads.
+    pub fn writer(&self, table: ObjectId) -> Arc<tokio::sync::Mutex<()>> {
+        self.writers.lock().entry(table).or_default().clone()
+    }
+
+    /// Registers a session.
+    pub fn enter(&self, info: SessionInfo) -> u64 {
+        let id = self.next_session.fetch_add(1, Ordering::Relaxed);
+        self.sessions.lock().insert(id, info);
+        id
+    }
+
+    /// Notes what a session is doing.
+    pub fn doing(&self, session: u64, statement: Option<String>) {
+        if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.statement = statement;
+        }
+    }
+
+    /// Forgets a session.
+    pub fn leave(&self, session: u64) {
+        self.sessions.lock().remove(&session);
+    }
+
+    /// All sessions.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let mut all: Vec<_> = self.sessions.lock().values().cloned().collect();
+        all.sort_by_key(|s| s.process_id);
+        all
+    }
+}
+
+impl Sessions for Database {
+    type Session = Session;
+
+    async fn open(&self, client: ClientInfo) -> Result<Session> {
+        if client.database != DEFAULT_DATABASE && client.database != client.user {
+            return Err(Error::new("3D000", format!("database \"{}\" does not exist", client.database))
+                .with_hint(format!("the database of this server is \"{DEFAULT_DATABASE}\"")));
+        }
+        if client.user != DEFAULT_USER {
+            return Err(Error::new("28000", format!("role \"{}\" does not exist", client.user))
+                .with_hint(format!("connect as user \"{DEFAULT_USER}\"")));
+        }
+        Session::new(self.clone(), client)
+    }
+
+    async fn close(&self) -> Result<()> {
+        let database = self.clone();
+        tokio::task::spawn_blocking(move || database.shutdown())
+            .await
+            .map_err(|e| Error::new(sqlstate::INTERNAL_ERROR, format!("shutdown failed: {e}")))
+    }
+}

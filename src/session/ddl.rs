@@ -1,0 +1,310 @@
+//! CREATE, DROP, ALTER … RENAME, COMMENT: each edits a draft of the catalog, which the engine applies in one epoch with
+//! whatever starts or stops running.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millstream_catalog::object::MaterializedView;
+use millstream_catalog::{Column, Draft, Object, ObjectId, ObjectKind};
+use millstream_connectors::{SinkSpec, SourceSpec};
+use millstream_sql::Parsed;
+use millstream_sql::plan::{
+    CreateExternalTablePlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan, CreateTableAsPlan,
+    CreateTablePlan, CreateViewPlan, DropPlan, NewName,
+};
+use millstream_sql::statement::DropKind;
+
+use super::api::{Notice, Response};
+use super::definitions;
+use super::{Scope, Session, complete};
+use crate::batch::files;
+use crate::error::{Error, Result, sqlstate};
+use crate::stream::engine::table::table_relation;
+use crate::stream::engine::{DdlRequest, NewObject, OnConflict, TableWrite};
+use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
+
+/// How long the outside may take to answer at CREATE.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
+
+impl Session {
+    pub(super) async fn create_schema(&self, name: String, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        let mut object = self.object(id, &new_name(id, name), parsed, ObjectKind::Schema, BTreeMap::new());
+        object.schema = id;
+        draft.create(object)?;
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete("CREATE SCHEMA"))
+    }
+
+    pub(super) async fn create_table(&self, p: CreateTablePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
+        // A column type that cannot be stored, or be a key, is found here and not in the loop.
+        table_relation(&object)?;
+        draft.create(object)?;
+        self.apply(draft, vec![NewObject::Table { id }], Vec::new(), parsed).await?;
+        Ok(complete("CREATE TABLE"))
+    }
+
+    pub(super) async fn create_table_as(
+        &self,
+        p: CreateTableAsPlan,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
+        let relation = table_relation(&object)?;
+        let schema = object.arrow_schema();
+        draft.create(object)?;
+        let mut writes = Vec::new();
+        let mut rows = 0;
+        if p.with_data {
+            let batches = self.collect(p.query.plan, &[], scope).await?;
+            let inserts = super::dml::stored_rows(&schema, &batches)?;
+            rows = inserts.num_rows();
+            writes.push(TableWrite {
+                table: id,
+                deletes: None,
+                inserts: Some(inserts),
+                on_conflict: OnConflict::Error,
+                truncate: false,
+            });
+        }
+        drop(relation);
+        self.apply(draft, vec![NewObject::Table { id }], writes, parsed).await?;
+        Ok(complete(format!("SELECT {rows}")))
+    }
+
+    pub(super) async fn create_source(&self, p: CreateSourcePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let spec = SourceSpec::new(&p.source)?;
+        blocking(move || Ok(spec.probe(PROBE_TIMEOUT)?)).await?;
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        let source = p.source.clone();
+        let object = self.object(id, &p.name, parsed, ObjectKind::Source(p.source), BTreeMap::new());
+        let new = definitions::source_object(&object, &source)?;
+        draft.create(object)?;
+        self.apply(draft, vec![new], Vec::new(), parsed).await?;
+        Ok(complete("CREATE SOURCE"))
+    }
+
+    pub(super) async fn create_view(&self, p: CreateViewPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        draft.create(self.object(id, &p.name, parsed, ObjectKind::View(p.view), p.references))?;
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete("CREATE VIEW"))
+    }
+
+    pub(super) async fn create_materialized_view(
+        &mut self,
+        p: CreateMaterializedViewPlan,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        let planned = self.plan_materialized_view(&p, id, scope)?;
+        let view = MaterializedView {
+            columns: p.query.columns.iter().map(nullable).collect(),
+            query: p.query_text,
+            emit_on_window_close: p.emit_on_window_close,
+            options: p.options,
+            stream_key: planned.properties.stream_key.clone(),
+            append_only: planned.properties.append_only,
+            watermark_columns: planned.properties.watermark_columns.clone(),
+            fingerprint: planned.fingerprint(),
+        };
+        draft.create(self.object(id, &p.name, parsed, ObjectKind::MaterializedView(view), p.query.references))?;
+        let new = NewObject::View { id, plan: Box::new(planned) };
+        self.apply(draft, vec![new], Vec::new(), parsed).await?;
+        Ok(complete("CREATE MATERIALIZED VIEW"))
+    }
+
+    /// The operators of a continuous view; also for EXPLAIN.
+    pub(super) fn plan_materialized_view(
+        &self,
+        p: &CreateMaterializedViewPlan,
+        id: ObjectId,
+        scope: &Scope,
+    ) -> Result<PlannedView> {
+        if let Some(option) = p.options.keys().next() {
+            return Err(Error::new(
+                sqlstate::INVALID_PARAMETER_VALUE,
+                format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name),
+            )
+            .with_hint("there are no options yet"));
+        }
+        let options = Options { emit_on_window_close: p.emit_on_window_close };
+        plan::plan(p.query.plan.clone(), &CatalogRelations(&scope.published.catalog), id, options)
+    }
+
+    pub(super) async fn create_sink(&self, p: CreateSinkPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        let options = Options { emit_on_window_close: p.emit_on_window_close };
+        let planned =
+            plan::plan(p.query.plan.clone(), &CatalogRelations(&scope.published.catalog), id, options)?;
+        let mut sink = p.sink;
+        sink.fingerprint = planned.fingerprint();
+        sink.emit_on_window_close = p.emit_on_window_close;
+        let spec = SinkSpec::new(&sink)?;
+        if !planned.properties.append_only && !spec.takes_deletes() {
+            return Err(Error::unsupported(format!(
+                "sink \"{}\" of FORMAT PLAIN cannot take a query whose rows change",
+                p.name.name
+            ))
+            .with_hint("use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"));
+        }
+        let probe = spec.clone();
+        blocking(move || Ok(probe.probe(PROBE_TIMEOUT)?)).await?;
+        draft.create(self.object(id, &p.name, parsed, ObjectKind::Sink(sink), p.query.references))?;
+        let new = NewObject::Sink { id, plan: Box::new(planned), spec: Box::new(spec) };
+        self.apply(draft, vec![new], Vec::new(), parsed).await?;
+        Ok(complete("CREATE SINK"))
+    }
+
+    pub(super) async fn create_external_table(
+        &self,
+        mut p: CreateExternalTablePlan,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        if p.table.columns.is_empty() {
+            let spec = files::FileTableSpec::of(&p.table);
+            p.table.columns = files::infer_columns(&self.database.batch, &spec).await?;
+        } else {
+            files::check_declared(&self.database.batch, &p.table).await?;
+        }
+        let mut draft = Draft::new(&scope.published.catalog);
+        let id = draft.new_id();
+        draft.create(self.object(id, &p.name, parsed, ObjectKind::ExternalTable(p.table), BTreeMap::new()))?;
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete("CREATE EXTERNAL TABLE"))
+    }
+
+    pub(super) async fn drop_objects(&mut self, p: DropPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        for notice in &p.notices {
+            self.notices.push(Notice::notice(notice.clone()));
+        }
+        let mut draft = Draft::new(&scope.published.catalog);
+        for id in &p.ids {
+            let dropped = draft.drop(*id, p.cascade)?;
+            for object in dropped.iter().filter(|o| !p.ids.contains(&o.id)) {
+                self.notices.push(Notice::notice(format!("drop cascades to {}", object.describe())));
+            }
+        }
+        if !draft.is_empty() {
+            self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        }
+        Ok(complete(format!("DROP {}", tag(p.kind))))
+    }
+
+    pub(super) async fn rename(
+        &self,
+        id: ObjectId,
+        kind: DropKind,
+        to: &str,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        draft.rename(id, to)?;
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete(format!("ALTER {}", tag(kind))))
+    }
+
+    pub(super) async fn comment(
+        &self,
+        id: ObjectId,
+        column: Option<usize>,
+        text: Option<String>,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        let mut draft = Draft::new(&scope.published.catalog);
+        let object = draft.catalog().get(id).cloned();
+        let mut object = Object::clone(object.as_deref().ok_or_else(|| gone(id))?);
+        let text = text.filter(|t| !t.is_empty());
+        match (column, text) {
+            (None, text) => object.comment = text,
+            (Some(column), Some(text)) => {
+                object.column_comments.insert(column, text);
+            }
+            (Some(column), None) => {
+                object.column_comments.remove(&column);
+            }
+        }
+        draft.replace(object);
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete("COMMENT"))
+    }
+
+    fn object(
+        &self,
+        id: ObjectId,
+        name: &NewName,
+        parsed: &Parsed,
+        kind: ObjectKind,
+        references: BTreeMap<String, ObjectId>,
+    ) -> Object {
+        Object {
+            id,
+            schema: name.schema,
+            name: name.name.clone(),
+            owner: self.client.user.clone(),
+            comment: None,
+            column_comments: BTreeMap::new(),
+            definition: parsed.text.trim().to_string(),
+            references,
+            kind,
+        }
+    }
+
+    async fn apply(
+        &self,
+        draft: Draft,
+        new: Vec<NewObject>,
+        writes: Vec<TableWrite>,
+        parsed: &Parsed,
+    ) -> Result<u64> {
+        let base_version = draft.base_version();
+        let (catalog, changes) = draft.finish();
+        let request = DdlRequest {
+            base_version,
+            catalog,
+            changes,
+            new,
+            writes,
+            statement: parsed.text.clone(),
+            user: self.client.user.clone(),
+        };
+        self.database.engine.ddl(request).await
+    }
+}
+
+/// Runs what blocks on the outside away from the sockets' threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a probe failed: {e}")))?
+}
+
+fn new_name(schema: ObjectId, name: String) -> NewName {
+    NewName { schema, schema_name: name.clone(), name }
+}
+
+/// A view's columns may all be NULL as far as the catalog says: the planner's guesses are no constraints.
+fn nullable(column: &Column) -> Column {
+    Column { nullable: true, ..column.clone() }
+}
+
+fn tag(kind: DropKind) -> String {
+    kind.name().to_uppercase()
+}
+
+fn gone(id: ObjectId) -> Error {
+    Error::new(sqlstate::UNDEFINED_TABLE, format!("object with OID {id} does not exist any more"))
+}

@@ -1,0 +1,394 @@
+//! INSERT, UPDATE, DELETE, TRUNCATE: rows are computed by a batch plan, checked here, and written by the engine.
+//!
+//! A statement that changes rows it reads is evaluated against the newest committed data; the engine refuses it if a row
+//! was changed meanwhile, and it is evaluated again. Such statements take turns on a table, so this is rare.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::Expr;
+use millstream_catalog::{Object, ObjectId};
+use millstream_sql::plan::{
+    DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema,
+};
+use millstream_sql::{Plan, Statement};
+
+use super::api::{Response, RowsTag};
+use super::{Scope, Session, complete, memory};
+use crate::error::{Error, Result, sqlstate};
+use crate::stream::engine::table::table_relation;
+use crate::stream::engine::{OnConflict, TableWrite, WriteRequest};
+use crate::stream::operator::project::row_text;
+use crate::stream::plan::physical;
+
+/// How often a statement is evaluated again before its client must.
+const RETRIES: usize = 100;
+
+impl Session {
+    pub(super) async fn insert(
+        &mut self,
+        p: InsertPlan,
+        parameters: &[ScalarValue],
+        scope: &Scope,
+    ) -> Result<Response> {
+        let object = table_of(scope, p.table)?;
+        let schema = object.arrow_schema();
+        let batches = self.collect(p.plan, parameters, scope).await?;
+        let rows = stored_rows(&schema, &batches)?;
+        check(&rows, &p.checks)?;
+        let outcome = match p.on_conflict {
+            None => self.write(insert_of(p.table, rows, OnConflict::Error)).await?,
+            Some(OnConflictPlan::Nothing) => self.write(insert_of(p.table, rows, OnConflict::DoNothing)).await?,
+            Some(OnConflictPlan::Update { values, condition, schema }) => {
+                let values = Upsert { values, condition, schema, parameters: parameters.to_vec() };
+                self.upsert(&object, rows, &values, &p.checks).await?
+            }
+        };
+        let n = outcome.num_rows();
+        match &p.returning {
+            Some(returning) => returned(returning, &outcome, parameters, "INSERT 0"),
+            None => Ok(complete(format!("INSERT 0 {n}"))),
+        }
+    }
+
+    /// Inserts rows; where a key exists, computes the new row from the old one.
+    async fn upsert(
+        &mut self,
+        object: &Object,
+        rows: RecordBatch,
+        values: &Upsert,
+        checks: &RowChecks,
+    ) -> Result<RecordBatch> {
+        let relation = table_relation(object)?;
+        let turn = self.database.writer(object.id);
+        let _turn = turn.lock().await;
+        let keys = relation.keys(&rows)?;
+        let mut seen = std::collections::HashSet::new();
+        if !keys.iter().all(|key| seen.insert(key)) {
+            return Err(Error::new(
+                sqlstate::CARDINALITY_VIOLATION,
+                "ON CONFLICT DO UPDATE command cannot affect row a second time",
+            )
+            .with_hint("no two rows of the command may have the same key"));
+        }
+        for _ in 0..RETRIES {
+            let published = self.database.engine.published();
+            let found = relation.get(&published.snapshot, &keys)?;
+            let found_keys = relation.keys(&found)?;
+            let position: std::collections::HashMap<&[u8], usize> =
+                found_keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
+            let is_new: BooleanArray = keys.iter().map(|key| Some(!position.contains_key(key))).collect();
+            let new = filter_record_batch(&rows, &is_new)?;
+            let proposed = filter_record_batch(&rows, &arrow::compute::not(&is_new)?)?;
+            let order: arrow::array::UInt32Array =
+                keys.iter().filter_map(|key| position.get(key).map(|i| *i as u32)).collect();
+            let old = arrow::compute::take_record_batch(&found, &order)?;
+            let (old, updated) = values.apply(&old, &proposed, rows.schema())?;
+            check(&updated, checks)?;
+            let affected = concat_batches(&rows.schema(), [&new, &updated])?;
+            let write = TableWrite {
+                table: object.id,
+                deletes: (old.num_rows() > 0).then_some(old),
+                inserts: Some(affected.clone()),
+                on_conflict: OnConflict::Retry,
+                truncate: false,
+            };
+            match self.database.engine.write(WriteRequest { writes: vec![write] }).await {
+                Ok(_) => return Ok(affected),
+                Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => continue,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(too_many_conflicts(&object.name))
+    }
+
+    pub(super) async fn update(
+        &mut self,
+        first: UpdatePlan,
+        statement: &Statement,
+        parameters: &[ScalarValue],
+    ) -> Result<Response> {
+        let table = first.table;
+        let turn = self.database.writer(table);
+        let _turn = turn.lock().await;
+        for _ in 0..RETRIES {
+            let (scope, plan) = self.plan_again(statement, parameters).await?;
+            let Plan::Update(p) = plan else { return Err(Error::internal("an UPDATE became another statement")) };
+            let object = table_of(&scope, table)?;
+            let batches = self.collect(p.plan, parameters, &scope).await?;
+            let (old, new) = old_and_new(&object, &batches)?;
+            check(&visible(&new, &object)?, &p.checks)?;
+            let n = new.num_rows();
+            let result = visible(&new, &object)?;
+            let write = TableWrite {
+                table,
+                deletes: Some(old),
+                inserts: Some(new),
+                on_conflict: OnConflict::Error,
+                truncate: false,
+            };
+            if n > 0 && self.try_write(write).await?.is_none() {
+                continue;
+            }
+            return match &p.returning {
+                Some(returning) => returned(returning, &result, parameters, "UPDATE"),
+                None => Ok(complete(format!("UPDATE {n}"))),
+            };
+        }
+        Err(too_many_conflicts(&table.to_string()))
+    }
+
+    pub(super) async fn delete(
+        &mut self,
+        first: DeletePlan,
+        statement: &Statement,
+        parameters: &[ScalarValue],
+    ) -> Result<Response> {
+        let table = first.table;
+        let turn = self.database.writer(table);
+        let _turn = turn.lock().await;
+        for _ in 0..RETRIES {
+            let (scope, plan) = self.plan_again(statement, parameters).await?;
+            let Plan::Delete(p) = plan else { return Err(Error::internal("a DELETE became another statement")) };
+            let object = table_of(&scope, table)?;
+            let batches = self.collect(p.plan, parameters, &scope).await?;
+            let old = old_rows(&object, &batches)?;
+            let n = old.num_rows();
+            let result = visible(&old, &object)?;
+            let write = TableWrite {
+                table,
+                deletes: Some(old),
+                inserts: None,
+                on_conflict: OnConflict::Error,
+                truncate: false,
+            };
+            if n > 0 && self.try_write(write).await?.is_none() {
+                continue;
+            }
+            return match &p.returning {
+                Some(returning) => returned(returning, &result, parameters, "DELETE"),
+                None => Ok(complete(format!("DELETE {n}"))),
+            };
+        }
+        Err(too_many_conflicts(&table.to_string()))
+    }
+
+    pub(super) async fn truncate(&mut self, tables: &[ObjectId]) -> Result<Response> {
+        let writes = tables
+            .iter()
+            .map(|table| TableWrite {
+                table: *table,
+                deletes: None,
+                inserts: None,
+                on_conflict: OnConflict::Error,
+                truncate: true,
+            })
+            .collect();
+        self.database.engine.write(WriteRequest { writes }).await?;
+        Ok(complete("TRUNCATE TABLE"))
+    }
+
+    /// Plans the statement against the newest data: after a turn was waited for, or a conflict.
+    async fn plan_again(&self, statement: &Statement, parameters: &[ScalarValue]) -> Result<(Scope, Plan)> {
+        let scope = self.scope(statement).await?;
+        let types: Vec<_> =
+            parameters.iter().map(|p| millstream_catalog::SqlType::from_arrow(&p.data_type())).collect();
+        let plan = self.plan(statement, &scope, &types)?;
+        Ok((scope, plan))
+    }
+
+    /// Writes and returns the rows that were inserted.
+    pub(super) async fn write(&self, write: TableWrite) -> Result<RecordBatch> {
+        let schema = write.inserts.as_ref().map(RecordBatch::schema);
+        let outcome = self.database.engine.write(WriteRequest { writes: vec![write] }).await?;
+        let inserted = outcome.inserted.into_iter().next().flatten();
+        Ok(inserted.unwrap_or_else(|| RecordBatch::new_empty(schema.unwrap_or_else(|| Arc::new(Schema::empty())))))
+    }
+
+    /// Writes, or says with `None` that the statement must be evaluated again.
+    async fn try_write(&self, write: TableWrite) -> Result<Option<()>> {
+        match self.database.engine.write(WriteRequest { writes: vec![write] }).await {
+            Ok(_) => Ok(Some(())),
+            Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// What ON CONFLICT DO UPDATE makes of an old and a proposed row.
+struct Upsert {
+    values: Vec<Expr>,
+    condition: Option<Expr>,
+    schema: Arc<DFSchema>,
+    parameters: Vec<ScalarValue>,
+}
+
+impl Upsert {
+    /// The old rows that are replaced, and what replaces them.
+    fn apply(&self, old: &RecordBatch, proposed: &RecordBatch, schema: SchemaRef) -> Result<(RecordBatch, RecordBatch)> {
+        let columns: Vec<ArrayRef> = old.columns().iter().chain(proposed.columns()).cloned().collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(old.num_rows()));
+        let both = RecordBatch::try_new_with_options(nullable(self.schema.as_arrow()), columns, &options)?;
+        let (both, old) = match &self.condition {
+            Some(condition) => {
+                let mask = evaluate(condition, &self.schema, &both, &self.parameters)?;
+                (filter_record_batch(&both, mask.as_boolean())?, filter_record_batch(old, mask.as_boolean())?)
+            }
+            None => (both, old.clone()),
+        };
+        let columns = self
+            .values
+            .iter()
+            .map(|value| evaluate(value, &self.schema, &both, &self.parameters))
+            .collect::<Result<Vec<_>>>()?;
+        Ok((old, typed(&schema, columns, both.num_rows())?))
+    }
+}
+
+/// Computed rows with a table's columns; NOT NULL is checked apart, so that the error is PostgreSQL's.
+pub fn stored_rows(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    let nullable = nullable(schema);
+    let typed_batches =
+        batches.iter().map(|b| typed(schema, b.columns().to_vec(), b.num_rows())).collect::<Result<Vec<_>>>()?;
+    Ok(concat_batches(&nullable, &typed_batches)?)
+}
+
+fn typed(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let nullable = nullable(schema);
+    let columns = columns
+        .into_iter()
+        .zip(nullable.fields())
+        .map(|(column, field)| match column.data_type() == field.data_type() {
+            true => Ok(column),
+            false => Ok(arrow::compute::cast(&column, field.data_type())?),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(nullable, columns, &options)?)
+}
+
+/// The stored old and new rows of an UPDATE's plan: `[__row_id,] old columns, new columns`.
+fn old_and_new(object: &Object, batches: &[RecordBatch]) -> Result<(RecordBatch, RecordBatch)> {
+    let width = object.columns().len();
+    let stored = table_relation(object)?.schema().clone();
+    let shift = stored.fields().len() - width;
+    let mut old = Vec::new();
+    let mut new = Vec::new();
+    for batch in batches {
+        let row_id = batch.columns()[..shift].to_vec();
+        let part = |from: usize| [&batch.columns()[from..from + width], &row_id[..]].concat();
+        old.push(typed(&stored, part(shift), batch.num_rows())?);
+        new.push(typed(&stored, part(shift + width), batch.num_rows())?);
+    }
+    let schema = nullable(&stored);
+    Ok((concat_batches(&schema, &old)?, concat_batches(&schema, &new)?))
+}
+
+/// The stored old rows of a DELETE's plan: `[__row_id,] old columns`.
+fn old_rows(object: &Object, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    let width = object.columns().len();
+    let stored = table_relation(object)?.schema().clone();
+    let shift = stored.fields().len() - width;
+    let rows = batches
+        .iter()
+        .map(|b| typed(&stored, [&b.columns()[shift..shift + width], &b.columns()[..shift]].concat(), b.num_rows()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(concat_batches(&nullable(&stored), &rows)?)
+}
+
+/// Rows without the hidden column.
+fn visible(rows: &RecordBatch, object: &Object) -> Result<RecordBatch> {
+    Ok(rows.project(&(0..object.columns().len()).collect::<Vec<_>>())?)
+}
+
+/// NOT NULL and CHECK constraints of new rows.
+fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
+    for column in &checks.not_null {
+        let values = rows.column(*column);
+        if let Some(row) = (0..values.len()).find(|row| values.is_null(*row)) {
+            return Err(Error::new(
+                sqlstate::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    rows.schema().field(*column).name(),
+                    checks.table
+                ),
+            )
+            .with_detail(format!("Failing row contains {}.", row_text(rows, row))));
+        }
+    }
+    if checks.checks.is_empty() || rows.num_rows() == 0 {
+        return Ok(());
+    }
+    let schema = DFSchema::try_from(rows.schema().as_ref().clone())?;
+    for (name, condition) in &checks.checks {
+        let holds = evaluate(condition, &schema, rows, &[])?;
+        let holds = holds.as_boolean();
+        if let Some(row) = (0..holds.len()).find(|row| holds.is_valid(*row) && !holds.value(*row)) {
+            return Err(Error::new(
+                sqlstate::CHECK_VIOLATION,
+                format!("new row for relation \"{}\" violates check constraint \"{name}\"", checks.table),
+            )
+            .with_detail(format!("Failing row contains {}.", row_text(rows, row))));
+        }
+    }
+    Ok(())
+}
+
+/// The rows that RETURNING gives.
+fn returned(returning: &Returning, rows: &RecordBatch, parameters: &[ScalarValue], tag: &str) -> Result<Response> {
+    let schema = DFSchema::try_from(rows.schema().as_ref().clone())?;
+    let columns = returning
+        .exprs
+        .iter()
+        .map(|e| evaluate(e, &schema, rows, parameters))
+        .collect::<Result<Vec<_>>>()?;
+    let output = output_schema(&returning.columns);
+    let batch = typed(&output, columns, rows.num_rows())?;
+    Ok(memory::rows(output, vec![batch], RowsTag::Counted(tag.to_string())))
+}
+
+fn evaluate(expr: &Expr, schema: &DFSchema, rows: &RecordBatch, parameters: &[ScalarValue]) -> Result<ArrayRef> {
+    let expr = with_values(expr, parameters)?;
+    Ok(physical(&expr, schema)?.evaluate(rows)?.into_array(rows.num_rows())?)
+}
+
+fn with_values(expr: &Expr, parameters: &[ScalarValue]) -> Result<Expr> {
+    use datafusion::common::tree_node::{Transformed, TreeNode};
+    let replaced = expr.clone().transform(|e| match &e {
+        Expr::Placeholder(p) => {
+            let value = p.id.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| parameters.get(n - 1));
+            Ok(match value {
+                Some(value) => Transformed::yes(Expr::Literal(value.clone(), None)),
+                None => Transformed::no(e),
+            })
+        }
+        _ => Ok(Transformed::no(e)),
+    })?;
+    Ok(replaced.data)
+}
+
+fn insert_of(table: ObjectId, rows: RecordBatch, on_conflict: OnConflict) -> TableWrite {
+    TableWrite { table, deletes: None, inserts: Some(rows), on_conflict, truncate: false }
+}
+
+fn table_of(scope: &Scope, id: ObjectId) -> Result<Arc<Object>> {
+    scope.published.catalog.get(id).cloned().ok_or_else(|| {
+        Error::new(sqlstate::UNDEFINED_TABLE, format!("table with OID {id} does not exist any more"))
+    })
+}
+
+fn nullable(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
+}
+
+fn too_many_conflicts(table: &str) -> Error {
+    Error::new(
+        sqlstate::SERIALIZATION_FAILURE,
+        format!("could not serialize access to table \"{table}\" due to concurrent updates"),
+    )
+    .with_hint("run the statement again")
+}

@@ -1,0 +1,161 @@
+//! Queries: files are looked up, parameters put in, the plan run on the batch threads, its columns named as the client
+//! expects.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::datasource::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+use millstream_catalog::ObjectKind;
+use millstream_sql::plan::{PlannedQuery, output_schema};
+use millstream_sql::{ExternalCall, Plan};
+use tokio_util::sync::CancellationToken;
+
+use super::api::{Description, Notice, Response, RowsTag};
+use super::resolver::StatementResolver;
+use super::{Scope, Session, explain, show};
+use crate::batch::{Batch, files};
+use crate::error::{Error, Result, sqlstate};
+
+impl Session {
+    pub(super) async fn query(
+        &mut self,
+        query: PlannedQuery,
+        parameters: &[ScalarValue],
+        scope: &Scope,
+        cancel: CancellationToken,
+    ) -> Result<Response> {
+        self.warn_of_errors(&query, scope);
+        let schema = query.output_schema();
+        let stream = self.rows_of(query.plan, parameters, scope, &cancel).await?;
+        let stream = renamed(stream, schema.clone());
+        Ok(Response::Rows { schema, stream, tag: RowsTag::select() })
+    }
+
+    /// Starts a plan.
+    pub(super) async fn rows_of(
+        &self,
+        plan: LogicalPlan,
+        parameters: &[ScalarValue],
+        scope: &Scope,
+        cancel: &CancellationToken,
+    ) -> Result<SendableRecordBatchStream> {
+        let plan = with_parameters(plan, parameters)?;
+        let resolver = scope.resolver(self);
+        let run = self.database.batch.execute(plan, &resolver, &scope.options);
+        tokio::select! {
+            result = run => Ok(result?.1),
+            () = cancel.cancelled() => Err(canceled()),
+        }
+    }
+
+    /// Runs a plan to its end and keeps the rows: for DML, which must have them all before it writes.
+    pub(super) async fn collect(
+        &self,
+        plan: LogicalPlan,
+        parameters: &[ScalarValue],
+        scope: &Scope,
+    ) -> Result<Vec<RecordBatch>> {
+        let plan = with_parameters(plan, parameters)?;
+        self.database.batch.collect(plan, &scope.resolver(self), &scope.options).await
+    }
+
+    /// A view that left rows out because an expression failed on them says so to whoever reads it.
+    fn warn_of_errors(&mut self, query: &PlannedQuery, scope: &Scope) {
+        for id in query.references.values() {
+            let Some(object) = scope.published.catalog.get(*id) else { continue };
+            if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
+                continue;
+            }
+            let errors = self.database.engine.stats().view(*id).map_or(0, |v| v.errors);
+            if errors > 0 {
+                self.notices.push(
+                    Notice::warning(format!("{} is without {errors} rows that failed", object.describe()))
+                        .with_hint("see millstream.view_errors"),
+                );
+            }
+        }
+    }
+}
+
+impl Scope {
+    pub(super) fn resolver<'a>(&'a self, session: &'a Session) -> StatementResolver<'a> {
+        StatementResolver {
+            database: &session.database,
+            published: &self.published,
+            inside: &self.inside,
+            external: &self.external,
+        }
+    }
+}
+
+/// Files that a statement names, with their schema.
+pub async fn external_table(batch: &Batch, call: &ExternalCall) -> Result<Arc<dyn TableProvider>> {
+    match call.format.as_str() {
+        "parquet" => Ok(Arc::new(files::read_parquet(batch, &call.location).await?)),
+        other => Err(Error::unsupported(format!("read_{other}() is not supported"))
+            .with_hint("CREATE EXTERNAL TABLE reads CSV and JSON files, read_parquet() reads Parquet")),
+    }
+}
+
+/// The parameters and columns of a planned statement.
+pub fn describe(plan: &Plan) -> Description {
+    let of = |parameters: &[millstream_catalog::SqlType], columns: Option<SchemaRef>| Description {
+        parameters: parameters.to_vec(),
+        columns,
+    };
+    match plan {
+        Plan::Query(q) => of(&q.parameters, Some(q.output_schema())),
+        Plan::Insert(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
+        Plan::Update(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
+        Plan::Delete(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
+        Plan::Explain(_) => of(&[], Some(explain::schema())),
+        Plan::Show(p) => of(&[], Some(show::schema(p))),
+        _ => Description::default(),
+    }
+}
+
+/// Puts values in the place of `$1`, `$2`, ….
+pub fn with_parameters(plan: LogicalPlan, parameters: &[ScalarValue]) -> Result<LogicalPlan> {
+    if parameters.is_empty() {
+        return Ok(plan);
+    }
+    let values = ParamValues::from(parameters.to_vec());
+    Ok(plan.replace_params_with_values(&values)?)
+}
+
+/// The same columns under the client's names and types.
+fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
+    let to = schema.clone();
+    let stream = stream.map(move |batch| {
+        let batch = batch?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(to.fields())
+            .map(|(column, field)| match column.data_type() == field.data_type() {
+                true => Ok(column.clone()),
+                false => arrow::compute::cast(column, field.data_type()),
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new_with_options(nullable(&to), columns, &options)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+}
+
+/// Nullability is the planner's guess and no promise to clients: a wrong one must not fail a result.
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(arrow::datatypes::Schema::new(fields))
+}
+
+/// 57014, as PostgreSQL words it.
+pub fn canceled() -> Error {
+    Error::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+}

@@ -1,0 +1,103 @@
+//! Puts rows under the names of a plan, all as of one published epoch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::datasource::TableProvider;
+use datafusion::logical_expr::TableSource;
+use millstream_catalog::{Object, ObjectId, ObjectKind};
+use millstream_connectors::SourceSpec;
+use millstream_sql::{CatalogSource, ExternalCall, Target};
+
+use super::database::Inner;
+use super::inside::Inside;
+use super::rows::{SourceRows, StoredRows};
+use crate::batch::tables::RowTable;
+use crate::batch::Resolver;
+use crate::batch::files::FileTable;
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{Relation, TableId};
+use crate::stream::engine::Published;
+use crate::stream::engine::pipeline::read_failure;
+use crate::stream::engine::table::table_relation;
+use crate::stream::plan::{part, view_layout};
+
+/// The rows of one statement.
+pub struct StatementResolver<'a> {
+    pub database: &'a Inner,
+    pub published: &'a Arc<Published>,
+    pub inside: &'a Inside,
+    /// Files that the statement names, looked up before it was planned.
+    pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
+}
+
+impl Resolver for StatementResolver<'_> {
+    fn provider(&self, source: &Arc<dyn TableSource>) -> Result<Arc<dyn TableProvider>> {
+        let source =
+            CatalogSource::of(source).ok_or_else(|| Error::internal("a scan is not over an object of the catalog"))?;
+        match &source.target {
+            Target::Object(id) => self.object(*id, source),
+            Target::System { schema, name } => self.inside.provider(schema, name),
+            Target::External(call) => self
+                .external
+                .get(call)
+                .cloned()
+                .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location))),
+        }
+    }
+}
+
+impl StatementResolver<'_> {
+    fn object(&self, id: ObjectId, source: &CatalogSource) -> Result<Arc<dyn TableProvider>> {
+        let object = self.published.catalog.get(id).ok_or_else(|| {
+            Error::new(sqlstate::UNDEFINED_TABLE, format!("relation with OID {id} does not exist any more"))
+        })?;
+        match &object.kind {
+            ObjectKind::Table(_) => {
+                let relation = Arc::new(table_relation(object)?);
+                Ok(self.stored(object, relation, source))
+            }
+            ObjectKind::MaterializedView(view) => {
+                self.check_view(object)?;
+                let table = TableId::new(id.0, part::ROWS);
+                let relation = Relation::new(table, object.arrow_schema(), view_layout(view))?;
+                Ok(self.stored(object, Arc::new(relation), source))
+            }
+            ObjectKind::Source(s) => {
+                Ok(Arc::new(RowTable::new(Arc::new(SourceRows::new(object.name.clone(), SourceSpec::new(s)?)))))
+            }
+            ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),
+            ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Schema => Err(Error::new(
+                sqlstate::WRONG_OBJECT_TYPE,
+                format!("cannot read from {}", object.describe()),
+            )
+            .with_hint("sinks only take rows; read the view that they are made from")),
+        }
+    }
+
+    fn stored(&self, object: &Object, relation: Arc<Relation>, source: &CatalogSource) -> Arc<dyn TableProvider> {
+        let rows = self.database.engine.stats().view(object.id).map(|v| v.rows.max(0) as usize);
+        let snapshot = self.published.snapshot.clone();
+        Arc::new(RowTable::new(Arc::new(StoredRows::new(relation, snapshot, source.schema.clone(), rows))))
+    }
+
+    /// A view that has stopped no longer equals its query: better no answer than an old one.
+    fn check_view(&self, object: &Object) -> Result<()> {
+        if let Some(reason) = read_failure(&self.published.snapshot, object.id)? {
+            return Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{} has failed and is not kept any more", object.describe()),
+            )
+            .with_detail(reason)
+            .with_hint("drop it and create it again"));
+        }
+        if self.database.engine.stats().view(object.id).is_some_and(|v| v.backfilling) {
+            return Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{} is still being built", object.describe()),
+            )
+            .with_hint("see millstream.views for its progress"));
+        }
+        Ok(())
+    }
+}

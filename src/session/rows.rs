@@ -1,0 +1,98 @@
+//! Stored relations and sources as rows that batch statements read, all as of one epoch.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_connectors::SourceSpec;
+
+use crate::batch::tables::{RowBatches, RowScan, ScanRequest};
+use crate::error::Result;
+use crate::state::{Relation, Snapshot};
+
+/// A table or continuous view as of a snapshot.
+pub struct StoredRows {
+    relation: Arc<Relation>,
+    snapshot: Arc<Snapshot>,
+    /// The first columns of the relation: all, or without the hidden row id.
+    schema: SchemaRef,
+    rows: Option<usize>,
+}
+
+impl StoredRows {
+    /// The rows of `relation` with the columns of `schema`, which are its first.
+    pub fn new(relation: Arc<Relation>, snapshot: Arc<Snapshot>, schema: SchemaRef, rows: Option<usize>) -> Self {
+        Self { relation, snapshot, schema, rows }
+    }
+}
+
+impl fmt::Debug for StoredRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stored rows, epoch {}", self.snapshot.epoch())
+    }
+}
+
+impl RowScan for StoredRows {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn primary_key(&self) -> &[usize] {
+        let key = self.relation.key_columns();
+        match key.iter().all(|c| *c < self.schema.fields().len()) {
+            true => key,
+            false => &[],
+        }
+    }
+
+    fn row_estimate(&self) -> Option<usize> {
+        self.rows
+    }
+
+    fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
+        let projection = request.projection.clone();
+        if let Some(keys) = &request.keys {
+            let keys = self.relation.encode_key(keys.columns(), keys.num_rows())?;
+            let rows = self.relation.get(&self.snapshot, &keys)?.project(&projection)?;
+            return Ok(Box::new(std::iter::once(Ok(rows))));
+        }
+        let scan = self.relation.scan(&self.snapshot)?;
+        Ok(Box::new(scan.map(move |batch| project(batch?, &projection))))
+    }
+}
+
+/// A source, read from its start to its end as of now.
+pub struct SourceRows {
+    name: String,
+    spec: SourceSpec,
+    schema: SchemaRef,
+}
+
+impl SourceRows {
+    /// The records of a source, all its columns.
+    pub fn new(name: String, spec: SourceSpec) -> Self {
+        Self { name, schema: spec.schema().clone(), spec }
+    }
+}
+
+impl fmt::Debug for SourceRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "source {} to its present end", self.name)
+    }
+}
+
+impl RowScan for SourceRows {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
+        let read = self.spec.read_bounded(&request.projection)?;
+        Ok(Box::new(read.map(|batch| Ok(batch?))))
+    }
+}
+
+fn project(batch: RecordBatch, projection: &[usize]) -> Result<RecordBatch> {
+    Ok(batch.project(projection)?)
+}

@@ -1,0 +1,89 @@
+//! SHOW: settings, and lists of objects.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use millstream_catalog::{ObjectKind, SqlType};
+use millstream_sql::plan::ShowPlan;
+
+use super::api::{Response, RowsTag};
+use super::{Scope, Session, memory};
+use crate::error::{Error, Result, sqlstate};
+
+impl Session {
+    pub(super) fn show(&self, show: ShowPlan, scope: &Scope) -> Result<Response> {
+        let catalog = &scope.published.catalog;
+        let tag = || RowsTag::Plain("SHOW".into());
+        let list = |wanted: &dyn Fn(&ObjectKind) -> bool| {
+            let rows: Vec<Vec<Option<String>>> = catalog
+                .objects()
+                .filter(|o| wanted(&o.kind))
+                .map(|o| vec![Some(catalog.schema_name(o).to_string()), Some(o.name.clone())])
+                .collect();
+            memory::text_rows(&columns(&show), &rows, tag())
+        };
+        match &show {
+            ShowPlan::Tables => list(&|k| matches!(k, ObjectKind::Table(_) | ObjectKind::ExternalTable(_))),
+            ShowPlan::Sources => list(&|k| matches!(k, ObjectKind::Source(_))),
+            ShowPlan::Views => list(&|k| matches!(k, ObjectKind::View(_))),
+            ShowPlan::MaterializedViews => list(&|k| matches!(k, ObjectKind::MaterializedView(_))),
+            ShowPlan::Sinks => list(&|k| matches!(k, ObjectKind::Sink(_))),
+            ShowPlan::Schemas => {
+                let schemas = catalog.objects().filter(|o| o.kind == ObjectKind::Schema);
+                let rows: Vec<_> = schemas.map(|o| vec![Some(o.name.clone())]).collect();
+                memory::text_rows(&columns(&show), &rows, tag())
+            }
+            ShowPlan::Jobs => {
+                let stats = self.database.engine.stats().views();
+                let rows: Vec<_> = catalog
+                    .objects()
+                    .filter(|o| stats.get(&o.id).is_some_and(|v| v.backfilling))
+                    .map(|o| vec![Some(o.id.to_string()), Some(o.describe()), Some("backfill".to_string())])
+                    .collect();
+                memory::text_rows(&columns(&show), &rows, tag())
+            }
+            ShowPlan::AllSettings => {
+                let all = self.settings.all().into_iter();
+                let rows: Vec<_> = all
+                    .map(|(name, value, description)| {
+                        vec![Some(name.to_string()), Some(value), Some(description.to_string())]
+                    })
+                    .collect();
+                memory::text_rows(&columns(&show), &rows, tag())
+            }
+            ShowPlan::Setting(name) => {
+                let value = self.settings.get(name)?;
+                memory::text_rows(&[name], &[vec![Some(value)]], tag())
+            }
+            ShowPlan::Create(id) => {
+                let object = catalog.get(*id).ok_or_else(|| {
+                    Error::new(sqlstate::UNDEFINED_TABLE, format!("object with OID {id} does not exist any more"))
+                })?;
+                let name = format!("{}.{}", catalog.schema_name(object), object.name);
+                memory::text_rows(&columns(&show), &[vec![Some(name), Some(object.definition.clone())]], tag())
+            }
+        }
+    }
+}
+
+/// Columns of what a SHOW gives; all are text.
+fn columns(show: &ShowPlan) -> Vec<&str> {
+    match show {
+        ShowPlan::Schemas => vec!["name"],
+        ShowPlan::Jobs => vec!["id", "object", "kind"],
+        ShowPlan::AllSettings => vec!["name", "setting", "description"],
+        ShowPlan::Setting(name) => vec![name],
+        ShowPlan::Create(_) => vec!["name", "create_sql"],
+        ShowPlan::Tables
+        | ShowPlan::Sources
+        | ShowPlan::Views
+        | ShowPlan::MaterializedViews
+        | ShowPlan::Sinks => vec!["schema", "name"],
+    }
+}
+
+/// Schema of what a SHOW gives, for Describe.
+pub fn schema(show: &ShowPlan) -> SchemaRef {
+    let fields: Vec<_> = columns(show).into_iter().map(|name| SqlType::Text.field(name, true)).collect();
+    Arc::new(Schema::new(fields))
+}
