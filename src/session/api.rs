@@ -134,6 +134,9 @@ pub enum Response {
     CopyOut(CopyOut),
     /// `COPY … FROM STDIN`.
     CopyIn(CopyIn),
+    /// DEALLOCATE: the server forgets a statement that was prepared with a Parse message (26000 if there is none), or
+    /// all of them, and answers with the tag.
+    Deallocate { name: Option<String>, tag: String },
     /// An empty statement.
     Empty,
 }

@@ -271,6 +271,3 @@ impl State {
         bounds.get(&table).map(Vec::as_slice)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -108,6 +108,3 @@ fn corrupt(message: &str) -> Error {
 fn unsupported(data_type: &DataType) -> Error {
     Error::unsupported(format!("values of Arrow type {data_type} cannot be stored"))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,316 @@
+//! One client's connection: the message loop, the simple query protocol, and running one statement.
+//!
+//! The extended protocol's messages are in [`super::extended`], row streams in [`super::rows`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgwire::messages::PgWireFrontendMessage as Frontend;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::cancel::Running;
+use super::encode::Format;
+use super::extended::{Portal, Prepared, undefined_statement};
+use super::message::{
+    ErrorLevel, put_complete, put_empty, put_error, put_notice, put_notification, put_parameter_status, put_ready,
+    put_row_description,
+};
+use super::rows::{Failure, Interrupts, Progress, Rows, send_copy};
+use super::socket::{Disconnect, Message, Socket, protocol_violation, shutting_down};
+use crate::error::{Error, Result};
+use crate::session::api::{OutOfBand, Response, SqlSession, TransactionStatus};
+
+/// A connection after its start-up.
+pub struct Connection<S, Q: SqlSession> {
+    pub(super) socket: Socket<S>,
+    pub(super) session: Q,
+    pub(super) statements: HashMap<String, Prepared<Q::Statement>>,
+    pub(super) portals: HashMap<String, Portal<Q::Statement>>,
+    running: Arc<Running>,
+    /// Ends the connection when it is idle.
+    stop: CancellationToken,
+    /// Ends its statement too.
+    kill: CancellationToken,
+}
+
+impl<S, Q> Connection<S, Q>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    Q: SqlSession,
+{
+    /// A connection that was welcomed already.
+    pub fn new(
+        socket: Socket<S>,
+        session: Q,
+        running: Arc<Running>,
+        stop: CancellationToken,
+        kill: CancellationToken,
+    ) -> Self {
+        Self { socket, session, statements: HashMap::new(), portals: HashMap::new(), running, stop, kill }
+    }
+
+    /// Serves the client until it leaves or is sent away.
+    pub async fn run(mut self) {
+        put_ready(&mut self.socket.output, self.session.transaction_status());
+        let end = self.serve().await;
+        // What still runs belongs to a client that is gone.
+        self.portals.clear();
+        say_goodbye(&mut self.socket, end).await;
+    }
+
+    async fn serve(&mut self) -> Result<(), Disconnect> {
+        let mut outbox = self.session.take_outbox();
+        let mut skipping_to_sync = false;
+        loop {
+            let outside_block = self.session.transaction_status() == TransactionStatus::Idle;
+            let message = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Disconnect::Terminated(shutting_down())),
+                message = self.socket.message() => message?,
+                event = next_event(&mut outbox), if outside_block => {
+                    self.deliver(event)?;
+                    continue;
+                }
+            };
+            match message {
+                None | Some(Message::Frontend(Frontend::Terminate(_))) => return Ok(()),
+                Some(Message::Frontend(Frontend::Sync(_))) => {
+                    let failed = std::mem::take(&mut skipping_to_sync);
+                    self.end_cycle(failed).await?;
+                }
+                Some(_) if skipping_to_sync => {}
+                Some(Message::Frontend(Frontend::Query(query))) => self.simple_query(&query.query).await?,
+                Some(Message::FunctionCall) => {
+                    let error = Error::unsupported("the function call message is not supported")
+                        .with_hint("call the function in a SELECT");
+                    self.report(&error);
+                    self.end_cycle(true).await?;
+                }
+                // What is left of a COPY that failed.
+                Some(Message::Frontend(Frontend::CopyData(_) | Frontend::CopyDone(_) | Frontend::CopyFail(_))) => {}
+                Some(Message::Frontend(message)) => match self.extended(message).await {
+                    Ok(()) => {}
+                    Err(Failure::Statement(error)) => {
+                        self.report(&error);
+                        skipping_to_sync = true;
+                    }
+                    Err(Failure::Connection(end)) => return Err(end),
+                },
+            }
+        }
+    }
+
+    async fn extended(&mut self, message: Frontend) -> Result<(), Failure> {
+        match message {
+            Frontend::Parse(message) => self.parse(message).await,
+            Frontend::Bind(message) => self.bind(message),
+            Frontend::Describe(message) => self.describe(&message),
+            Frontend::Execute(message) => self.execute_portal(message).await,
+            Frontend::Close(message) => self.close(message),
+            Frontend::Flush(_) => Ok(self.socket.flush().await?),
+            Frontend::PasswordMessageFamily(_) => {
+                Err(Disconnect::Protocol(protocol_violation("unexpected password message")).into())
+            }
+            other => Err(Disconnect::Protocol(protocol_violation(format!("unexpected message {other:?}"))).into()),
+        }
+    }
+
+    /// A Query message: its statements one after another, up to the first error.
+    async fn simple_query(&mut self, sql: &str) -> Result<(), Disconnect> {
+        self.statements.remove("");
+        self.portals.remove("");
+        let failed = match self.simple_statements(sql).await {
+            Ok(()) => false,
+            Err(Failure::Statement(error)) => {
+                self.report(&error);
+                true
+            }
+            Err(Failure::Connection(end)) => return Err(end),
+        };
+        self.end_cycle(failed).await
+    }
+
+    async fn simple_statements(&mut self, sql: &str) -> Result<(), Failure> {
+        let statements = self.session.parse(sql)?;
+        if statements.is_empty() {
+            put_empty(&mut self.socket.output);
+        }
+        if statements.len() > 1 {
+            self.session.begin_implicit_block();
+        }
+        for statement in statements {
+            self.simple_statement(&statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn simple_statement(&mut self, statement: &Q::Statement) -> Result<(), Failure> {
+        let interrupts = self.interrupts();
+        let _running = self.running.start(interrupts.token.clone());
+        let response = self.execute(statement, &[], &interrupts).await?;
+        self.put_notices();
+        match response {
+            Response::Rows { schema, stream, tag } => {
+                let formats = vec![Format::Text; schema.fields().len()];
+                put_row_description(&mut self.socket.output, &schema, &formats)?;
+                let mut rows = Rows::new(schema, stream, tag, formats, self.session.format());
+                if let Progress::Done(count) = rows.send(&mut self.socket, None, &interrupts).await? {
+                    self.put_notices();
+                    put_complete(&mut self.socket.output, &rows.complete_tag(count));
+                }
+                Ok(())
+            }
+            other => self.finish(other, &interrupts).await,
+        }
+    }
+
+    /// Sends a response that has no rows.
+    pub(super) async fn finish(&mut self, response: Response, interrupts: &Interrupts) -> Result<(), Failure> {
+        match response {
+            Response::Rows { .. } => return Err(Error::internal("rows where none were expected").into()),
+            Response::Complete { tag } => put_complete(&mut self.socket.output, &tag),
+            Response::Empty => put_empty(&mut self.socket.output),
+            Response::Deallocate { name, tag } => {
+                match name {
+                    Some(name) => {
+                        self.statements.remove(&name).ok_or_else(|| undefined_statement(&name))?;
+                    }
+                    None => self.statements.clear(),
+                }
+                put_complete(&mut self.socket.output, &tag);
+            }
+            Response::CopyOut(copy) => {
+                let rows = send_copy(&mut self.socket, copy, interrupts).await?;
+                put_complete(&mut self.socket.output, &format!("COPY {rows}"));
+            }
+            Response::CopyIn(copy) => {
+                let tag = super::copy_in::receive(&mut self.socket, copy, interrupts).await?;
+                put_complete(&mut self.socket.output, &tag);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a statement to its response. The session's future is driven to its end also when the client leaves or
+    /// cancels: it sees the token and decides where it can stop.
+    pub(super) async fn execute(
+        &mut self,
+        statement: &Q::Statement,
+        parameters: &[datafusion::common::ScalarValue],
+        interrupts: &Interrupts,
+    ) -> Result<Response, Failure> {
+        let started = Instant::now();
+        let execution = self.session.execute(statement, parameters, interrupts.token.clone());
+        tokio::pin!(execution);
+        let mut gone = None;
+        let result = tokio::select! {
+            biased;
+            result = &mut execution => result,
+            _ = interrupts.wait() => execution.await,
+            e = self.socket.left(false) => {
+                gone = Some(e);
+                interrupts.token.cancel();
+                execution.await
+            }
+        };
+        metrics::histogram!("millstream_statement_duration_seconds").record(started.elapsed().as_secs_f64());
+        match (result, gone) {
+            (_, Some(e)) => Err(e.into()),
+            (Err(e), None) if e.sqlstate() == crate::error::sqlstate::QUERY_CANCELED => {
+                Err(if interrupts.token.is_cancelled() { interrupts.failure() } else { e.into() })
+            }
+            (result, None) => Ok(result?),
+        }
+    }
+
+    /// What can stop the statement that starts now.
+    pub(super) fn interrupts(&self) -> Interrupts {
+        Interrupts {
+            token: CancellationToken::new(),
+            deadline: self.session.statement_timeout().map(|timeout| Instant::now() + timeout),
+            running: self.running.clone(),
+            kill: self.kill.clone(),
+        }
+    }
+
+    /// What cancel requests reach.
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Sync, or the end of a simple query: transactions outside blocks end, and the client may go on.
+    async fn end_cycle(&mut self, failed: bool) -> Result<(), Disconnect> {
+        if let Err(error) = self.session.sync(failed).await {
+            self.report(&error);
+        }
+        let status = self.session.transaction_status();
+        if status == TransactionStatus::Idle {
+            // Portals live as long as their transaction.
+            self.portals.clear();
+        }
+        self.put_notices();
+        for (name, value) in self.session.take_parameter_changes() {
+            put_parameter_status(&mut self.socket.output, &name, &value);
+        }
+        put_ready(&mut self.socket.output, status);
+        Ok(())
+    }
+
+    fn report(&mut self, error: &Error) {
+        tracing::debug!(sqlstate = error.sqlstate(), %error, "statement failed");
+        metrics::counter!("millstream_statement_errors_total").increment(1);
+        self.session.fail(error);
+        self.put_notices();
+        put_error(&mut self.socket.output, ErrorLevel::Error, error);
+    }
+
+    pub(super) fn put_notices(&mut self) {
+        for notice in self.session.take_notices() {
+            put_notice(&mut self.socket.output, &notice);
+        }
+    }
+
+    fn deliver(&mut self, event: OutOfBand) -> Result<(), Disconnect> {
+        match event {
+            OutOfBand::Notification { process_id, channel, payload } => {
+                put_notification(&mut self.socket.output, process_id, &channel, &payload);
+            }
+            OutOfBand::Notice(notice) => put_notice(&mut self.socket.output, &notice),
+            OutOfBand::Terminate(error) => return Err(Disconnect::Terminated(error)),
+        }
+        Ok(())
+    }
+}
+
+/// Tells the client why the connection ends, if it is still there, and closes it.
+pub async fn say_goodbye<S>(socket: &mut Socket<S>, end: Result<(), Disconnect>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    match end {
+        Ok(()) => {}
+        Err(Disconnect::Gone(error)) => {
+            tracing::debug!(%error, "client left");
+            return;
+        }
+        Err(Disconnect::Protocol(error) | Disconnect::Terminated(error)) => {
+            tracing::info!(sqlstate = error.sqlstate(), %error, "connection ended");
+            put_error(&mut socket.output, ErrorLevel::Fatal, &error);
+        }
+    }
+    socket.close().await;
+}
+
+/// The next event of an outbox; never, if there is none.
+async fn next_event(outbox: &mut Option<mpsc::Receiver<OutOfBand>>) -> OutOfBand {
+    if let Some(receiver) = outbox {
+        if let Some(event) = receiver.recv().await {
+            return event;
+        }
+        *outbox = None;
+    }
+    std::future::pending().await
+}

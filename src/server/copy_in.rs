@@ -1,0 +1,98 @@
+//! COPY from the client: its pieces go to the session's queue, which slows the client down when it is full.
+
+use std::time::Duration;
+
+use pgwire::messages::PgWireFrontendMessage as Frontend;
+use pgwire::messages::copy::CopyInResponse;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::message::put;
+use super::rows::{Failure, Interrupts};
+use super::socket::{Disconnect, Message, Socket, protocol_violation};
+use crate::error::{Error, Result, sqlstate};
+use crate::session::api::{CopyChunk, CopyIn};
+
+/// How long a cancelled copy may take to clean up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the client's data; the command tag.
+pub async fn receive<S>(socket: &mut Socket<S>, copy: CopyIn, interrupts: &Interrupts) -> Result<String, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let columns = vec![i16::from(copy.binary); copy.columns];
+    put(&mut socket.output, &CopyInResponse::new(i8::from(copy.binary), columns.len() as i16, columns));
+    let CopyIn { sink, mut done, .. } = copy;
+    let ended = tokio::select! {
+        biased;
+        failure = interrupts.wait() => Err(failure),
+        // An early result is an error: the data had not ended.
+        early = &mut done => return Ok(early?),
+        ended = forward(socket, &sink) => ended,
+    };
+    match ended {
+        Ok(()) => {
+            drop(sink);
+            tokio::select! {
+                biased;
+                failure = interrupts.wait() => Err(failure),
+                result = done => Ok(result?),
+                gone = socket.left(false) => Err(gone.into()),
+            }
+        }
+        Err(failure) => {
+            let reason = match &failure {
+                Failure::Statement(error) => error.message().to_string(),
+                Failure::Connection(_) => "the client left".into(),
+            };
+            // Nothing may be kept of a copy that did not end: the session hears of it and rolls back.
+            let ended = async {
+                // The receiver may be gone, which says the same.
+                let _ = sink.send(CopyChunk::Failed(reason)).await;
+                drop(sink);
+                done.await
+            };
+            if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+                tracing::warn!("a cancelled copy did not end in time");
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Passes data on until the client says that it is all.
+async fn forward<S>(socket: &mut Socket<S>, sink: &tokio::sync::mpsc::Sender<CopyChunk>) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    loop {
+        let chunk = match socket.message().await? {
+            None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
+            Some(Message::Frontend(Frontend::CopyData(data))) => CopyChunk::Data(data.data),
+            Some(Message::Frontend(Frontend::CopyDone(_))) => CopyChunk::Done,
+            Some(Message::Frontend(Frontend::CopyFail(fail))) => {
+                return Err(
+                    Error::new(sqlstate::QUERY_CANCELED, format!("COPY from stdin failed: {}", fail.message)).into()
+                );
+            }
+            // Clients that pipeline send these behind Execute, before they know that it is a COPY.
+            Some(Message::Frontend(Frontend::Flush(_) | Frontend::Sync(_))) => continue,
+            Some(Message::Frontend(Frontend::Terminate(_))) => {
+                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
+            }
+            Some(_) => {
+                return Err(
+                    Disconnect::Protocol(protocol_violation("unexpected message during COPY from stdin")).into()
+                );
+            }
+        };
+        let last = matches!(chunk, CopyChunk::Done);
+        // A receiver that is gone has a result, which the caller is waiting for.
+        if sink.send(chunk).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The wire from a client's side: a driver, and raw bytes where a driver hides them.
+
+mod client;
+mod fake;
+mod raw;
