@@ -15,7 +15,9 @@ pub(super) fn from_rocksdb(doing: &str, error: rocksdb::Error) -> Error {
     };
     let error = Error::new(code, format!("could not {doing}: {text}"));
     match code {
-        sqlstate::DISK_FULL => error.with_hint("free space on the disk of the data directory; it goes on by itself then"),
+        sqlstate::DISK_FULL => {
+            error.with_hint("free space on the disk of the data directory; it goes on by itself then")
+        }
         sqlstate::DATA_CORRUPTED => error.with_hint("check the disk, and restore the data directory from a backup"),
         _ => error,
     }

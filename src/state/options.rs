@@ -23,6 +23,8 @@ pub struct StoreOptions {
     pub write_buffer_bytes: usize,
     /// A write set larger than this is committed as sorted files instead of through the log and memtables.
     pub max_write_set_bytes: usize,
+    /// Such a file is closed at about this many bytes.
+    pub spill_file_bytes: usize,
     /// Threads that flush and compact.
     pub background_threads: usize,
 }
@@ -35,6 +37,7 @@ impl StoreOptions {
             memory_bytes: 512 * MIB,
             write_buffer_bytes: 256 * MIB,
             max_write_set_bytes: 128 * MIB,
+            spill_file_bytes: 64 * MIB,
             background_threads: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)),
         }
     }

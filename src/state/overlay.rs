@@ -271,3 +271,6 @@ impl State {
         bounds.get(&table).map(Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::ipc::reader::FileDecoder;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
 use datafusion::arrow::ipc::{Block, MetadataVersion};
+use serde::{Deserialize, Serialize};
 
 use super::scan::Scan;
 use super::snapshot::Snapshot;
@@ -38,7 +39,7 @@ const SEGMENT_BYTES: usize = 1 << 20;
 const SEGMENT_ROWS: usize = 1 << 16;
 
 /// Names a row of an append-only table for ever; ids are in append order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RowId(i64);
 
 impl RowId {
@@ -432,11 +433,7 @@ fn parse_piece(bytes: &[u8]) -> Result<Piece> {
     let (epoch, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| corrupt("its header is cut off"))?;
     let (first, rest) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("its header is cut off"))?;
     let rows = rest.first_chunk::<4>().ok_or_else(|| corrupt("its header is cut off"))?;
-    Ok(Piece {
-        epoch: u64::from_le_bytes(*epoch),
-        first: u32::from_le_bytes(*first),
-        rows: u32::from_le_bytes(*rows),
-    })
+    Ok(Piece { epoch: u64::from_le_bytes(*epoch), first: u32::from_le_bytes(*first), rows: u32::from_le_bytes(*rows) })
 }
 
 /// Rows of such a batch that make about [`SEGMENT_BYTES`].
@@ -478,3 +475,6 @@ fn compact_views(batch: &RecordBatch) -> Result<RecordBatch> {
 fn corrupt(message: &str) -> Error {
     Error::new(sqlstate::DATA_CORRUPTED, format!("a stored segment cannot be decoded: {message}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,16 +11,13 @@ use super::store::Store;
 use super::{PREFIX_LEN, object_end, object_start};
 use crate::error::{Error, Result, sqlstate};
 
-/// A file is closed before the first key that comes after this many bytes of rows.
-const FILE_BYTES: usize = 64 << 20;
-
 /// Writes all of the epoch, its record included, to files that do not overlap and ingests them together. Everything
 /// committed before becomes durable with it: RocksDB flushes what the files overlap, and the epoch record always does.
-pub(super) fn ingest(store: &Store, frozen: &FrozenSet, file_bytes: Option<usize>) -> Result<()> {
+pub(super) fn ingest(store: &Store, frozen: &FrozenSet) -> Result<()> {
     let directory = store.ingest_directory();
     fs::create_dir_all(&directory).map_err(|e| io(&directory, &e))?;
     let options = store.options().sst();
-    let mut files = Files::new(&options, directory, frozen.epoch(), file_bytes.unwrap_or(FILE_BYTES));
+    let mut files = Files::new(&options, directory, frozen.epoch(), store.options().spill_file_bytes);
     let outcome = write(frozen, &mut files).and_then(|()| {
         let database = store.database();
         database.flush_wal(true).map_err(|e| from_rocksdb("sync the log", e))?;
@@ -61,6 +58,7 @@ struct Files<'o> {
     options: &'o Options,
     directory: PathBuf,
     epoch: u64,
+    /// A file is closed before the first key that comes after this many bytes of rows.
     file_bytes: usize,
     writer: Option<SstFileWriter<'o>>,
     /// Bytes of rows in the current file.

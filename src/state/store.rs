@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rocksdb::{
-    ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, DBPinnableSlice, Direction, IteratorMode, Range,
+    ColumnFamilyDescriptor, DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, Direction, IteratorMode, Range,
     ReadOptions, WriteBatch, WriteOptions, properties,
 };
 use uuid::Uuid;
@@ -107,7 +107,7 @@ impl Store {
         }
         self.bounds.begin(frozen.epoch(), frozen.bounds.clone());
         if frozen.bytes() > self.options.max_write_set_bytes {
-            spill::ingest(self, frozen, None)?;
+            spill::ingest(self, frozen)?;
         } else {
             self.write(frozen, sync)?;
         }

@@ -108,3 +108,6 @@ fn corrupt(message: &str) -> Error {
 fn unsupported(data_type: &DataType) -> Error {
     Error::unsupported(format!("values of Arrow type {data_type} cannot be stored"))
 }
+
+#[cfg(test)]
+mod tests;

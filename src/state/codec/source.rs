@@ -146,10 +146,7 @@ impl<'a> Column<'a> {
             DataType::FixedSizeBinary(_) => Source::Fixed(array.as_fixed_size_binary()),
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
-                Source::List(ListItems {
-                    offsets: list.value_offsets(),
-                    items: Box::new(Column::new(list.values())?),
-                })
+                Source::List(ListItems { offsets: list.value_offsets(), items: Box::new(Column::new(list.values())?) })
             }
             DataType::Struct(_) => {
                 Source::Struct(array.as_struct().columns().iter().map(Column::new).collect::<Result<_>>()?)
