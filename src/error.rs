@@ -5,6 +5,8 @@ use std::fmt;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use millstream_catalog::CatalogError;
+use millstream_connectors::ConnectorError;
+use millstream_sql::SqlError;
 
 /// A result whose error is an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -142,6 +144,30 @@ impl From<CatalogError> for Error {
     }
 }
 
+impl From<SqlError> for Error {
+    fn from(e: SqlError) -> Self {
+        Self(Box::new(Fields {
+            sqlstate: e.sqlstate.to_string(),
+            message: e.message,
+            detail: e.detail,
+            hint: e.hint,
+            position: e.position,
+        }))
+    }
+}
+
+impl From<ConnectorError> for Error {
+    fn from(e: ConnectorError) -> Self {
+        Self(Box::new(Fields {
+            sqlstate: e.sqlstate().to_string(),
+            message: e.message().to_string(),
+            detail: e.detail().map(str::to_string),
+            hint: e.hint().map(str::to_string),
+            position: None,
+        }))
+    }
+}
+
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
         let code = match e.kind() {
@@ -210,6 +236,14 @@ impl Error {
             Ok(e) => return *e,
             Err(e) => e,
         };
+        let e = match e.downcast::<SqlError>() {
+            Ok(e) => return (*e).into(),
+            Err(e) => e,
+        };
+        let e = match e.downcast::<ConnectorError>() {
+            Ok(e) => return (*e).into(),
+            Err(e) => e,
+        };
         let e = match e.downcast::<DataFusionError>() {
             Ok(e) => return (*e).into(),
             Err(e) => e,
@@ -222,10 +256,15 @@ impl Error {
 
     fn from_shared(e: &DataFusionError) -> Self {
         match e {
-            DataFusionError::External(inner) => match inner.downcast_ref::<Self>() {
-                Some(ours) => ours.clone(),
-                None => Self::internal(inner.to_string()),
-            },
+            DataFusionError::External(inner) => {
+                if let Some(ours) = inner.downcast_ref::<Self>() {
+                    ours.clone()
+                } else if let Some(sql) = inner.downcast_ref::<SqlError>() {
+                    sql.clone().into()
+                } else {
+                    Self::internal(inner.to_string())
+                }
+            }
             DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
                 ArrowError::DivideByZero => ArrowError::DivideByZero.into(),
                 ArrowError::ArithmeticOverflow(m) => ArrowError::ArithmeticOverflow(m.clone()).into(),

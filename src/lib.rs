@@ -2,5 +2,7 @@
 
 pub mod batch;
 pub mod error;
-pub mod state;
+#[cfg(any())]
 pub mod session;
+pub mod state;
+pub mod stream;

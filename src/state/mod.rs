@@ -6,6 +6,7 @@
 //!   the next epoch is computed.
 //! - [`Snapshot`] is what everybody else reads: all tables as of one committed epoch.
 //! - [`KeyCodec`] and [`RowCodec`] turn Arrow columns into stored bytes and back.
+//! - [`Relation`] is the stored rows of a table or view, in whichever of the layouts.
 //! - [`segments`] keeps append-only rows as column segments.
 //!
 //! # On disk (format version 1)
@@ -26,6 +27,7 @@ mod failure;
 mod frozen;
 mod options;
 mod overlay;
+mod relation;
 mod scan;
 pub mod segments;
 mod snapshot;
@@ -41,6 +43,7 @@ pub use self::codec::{KeyCodec, RowCodec, successor};
 pub use self::frozen::FrozenSet;
 pub use self::options::StoreOptions;
 pub use self::overlay::{Level, State};
+pub use self::relation::{Layout, Relation, RelationScan, ScanPosition};
 pub use self::scan::Scan;
 pub use self::snapshot::Snapshot;
 pub use self::store::{Store, WritePressure};

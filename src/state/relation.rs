@@ -13,12 +13,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::{
     Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
 };
-use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use super::segments::{self, SegmentPosition};
-use super::{ByteRows, KeyCodec, Level, RowCodec, Snapshot, State, TableId};
+use super::segments::{self, RowId, SegmentScan};
+use super::{ByteRows, KeyCodec, Level, RowCodec, Scan, Snapshot, State, TableId};
 use crate::error::{Error, Result, sqlstate};
 
 /// Rows in a batch that a scan gives.
@@ -39,7 +39,8 @@ pub enum Layout {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScanPosition {
     Key(Vec<u8>),
-    Segment(SegmentPosition),
+    /// Row id of the last row.
+    Row(i64),
 }
 
 /// The stored rows of one table or view.
@@ -128,12 +129,11 @@ impl Relation {
     pub fn apply(
         &self,
         state: &mut State,
-        epoch: u64,
         batch: &RecordBatch,
         weights: Option<&Int64Array>,
     ) -> Result<i64> {
         match &self.layout {
-            Layout::Segments => self.append(state, epoch, batch, weights),
+            Layout::Segments => self.append(state, batch, weights),
             Layout::Keyed(_) => self.apply_keyed(state, batch, weights),
             Layout::Counted => self.apply_counted(state, batch, weights),
         }
@@ -142,7 +142,6 @@ impl Relation {
     fn append(
         &self,
         state: &mut State,
-        epoch: u64,
         batch: &RecordBatch,
         weights: Option<&Int64Array>,
     ) -> Result<i64> {
@@ -155,7 +154,7 @@ impl Relation {
                 repeat(batch, weights.values().iter().copied())?
             }
         };
-        segments::append(state, self.table, epoch, &batch)?;
+        segments::append(state, self.table, &batch)?;
         Ok(batch.num_rows() as i64)
     }
 
@@ -217,8 +216,10 @@ impl Relation {
     /// The rows whose keys are in a range; the whole relation for segments.
     pub fn scan_range(&self, snapshot: &Arc<Snapshot>, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<RelationScan> {
         let inner = match &self.layout {
-            Layout::Segments => ScanInner::Segments(Box::new(segments::scan(snapshot, self.table, None, None)?)),
-            Layout::Keyed(_) | Layout::Counted => ScanInner::Entries(Box::new(snapshot.scan(self.table, from, to))),
+            Layout::Segments => {
+                ScanInner::Segments(segments::scan_snapshot(snapshot, self.table, &self.schema, None, None)?)
+            }
+            Layout::Keyed(_) | Layout::Counted => ScanInner::Entries(snapshot.scan(self.table, from, to)),
         };
         Ok(RelationScan { relation: self.clone(), inner })
     }
@@ -297,7 +298,7 @@ impl Relation {
     /// Which rows a scan that stands at `position` has passed. `None`: none of them, for new rows of segments come last.
     pub fn at_or_below(&self, batch: &RecordBatch, position: &ScanPosition) -> Result<Option<BooleanArray>> {
         match position {
-            ScanPosition::Segment(_) => Ok(None),
+            ScanPosition::Row(_) => Ok(None),
             ScanPosition::Key(reached) => {
                 let keys = self.keys(batch)?;
                 Ok(Some((0..keys.len()).map(|i| Some(keys.get(i) <= reached.as_slice())).collect()))
@@ -347,8 +348,8 @@ pub struct RelationScan {
 }
 
 enum ScanInner {
-    Segments(Box<dyn Iterator<Item = Result<(SegmentPosition, RecordBatch)>> + Send>),
-    Entries(Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>)>> + Send>),
+    Segments(SegmentScan<'static>),
+    Entries(Scan<'static>),
 }
 
 impl Iterator for RelationScan {
@@ -356,7 +357,7 @@ impl Iterator for RelationScan {
 
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.inner {
-            ScanInner::Segments(segments) => Some(segments.next()?.map(|(_, batch)| batch)),
+            ScanInner::Segments(segments) => Some(segments.next()?.map(|segment| segment.batch)),
             ScanInner::Entries(entries) => {
                 let chunk: Result<Vec<(Vec<u8>, Vec<u8>)>> = entries.by_ref().take(SCAN_ROWS).collect();
                 match chunk {
@@ -371,11 +372,6 @@ impl Iterator for RelationScan {
             }
         }
     }
-}
-
-/// Small batches together, for writing one segment.
-pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
-    Ok(concat_batches(schema, batches)?)
 }
 
 /// Each row as often as its count says.

@@ -85,6 +85,14 @@ impl Snapshot {
         self.inner.get(table.store_key(key)).map_err(|e| from_rocksdb("read the state", e))
     }
 
+    /// A named counter, see [`super::State::counter`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`].
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        self.get(system::COUNTERS, name.as_bytes())?.map_or(Ok(0), |bytes| system::read_u64(&bytes))
+    }
+
     /// The values of many keys, in any order, some more than once if need be.
     ///
     /// # Errors

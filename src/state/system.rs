@@ -20,10 +20,12 @@ pub const OFFSETS: TableId = TableId::new(0, 4);
 pub const WATERMARKS: TableId = TableId::new(0, 5);
 /// Name -> u64 big endian ([`super::State::counter`]).
 pub const COUNTERS: TableId = TableId::new(0, 6);
-/// Number (u64 big endian) -> one DDL statement.
+/// Segments of `millstream.ddl_history`.
 pub const DDL_HISTORY: TableId = TableId::new(0, 7);
 /// Job id (u32 big endian) -> backfill and other long work.
 pub const JOBS: TableId = TableId::new(0, 8);
+/// Segments of `millstream.dead_letters`.
+pub const DEAD_LETTERS: TableId = TableId::new(0, 10);
 /// Anything small of the engine's own, by name.
 pub const ENGINE: TableId = TableId::new(0, 9);
 

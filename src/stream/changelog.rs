@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::HashTable;
 
 use crate::error::Result;
-use crate::state::codec::RowCodec;
+use crate::state::RowCodec;
 
 /// Rows added to and taken from a relation. A row's weight says how many copies are added (positive) or taken
 /// (negative); `None` means that every row is +1. An UPDATE is -1 of the old and +1 of the new row in one epoch.
@@ -127,7 +127,7 @@ impl Delta {
             return Ok(self);
         }
         let types: Vec<_> = self.batch.schema().fields().iter().map(|f| f.data_type().clone()).collect();
-        let rows = RowCodec::new(&types)?.encode(self.batch.columns(), self.rows())?;
+        let rows = RowCodec::new(&types)?.encode(self.batch.columns())?;
         let hasher = foldhash::fast::FixedState::default();
         let hash = |row: &[u8]| std::hash::BuildHasher::hash_one(&hasher, row);
         let mut first: HashTable<usize> = HashTable::with_capacity(self.rows());

@@ -1,4 +1,13 @@
 //! The incremental engine: continuous views kept exact, epoch by epoch.
+//!
+//! * [`changelog`]: what flows: rows with weights, in columns.
+//! * [`plan`]: from a logical plan to operators, or a refusal.
+//! * [`operator`]: the operators, one a file.
+//! * [`time`]: watermarks through expressions.
+//! * [`engine`]: the epoch loop, which drives all of it and writes the store.
 
 pub mod changelog;
+pub mod engine;
 pub mod operator;
+pub mod plan;
+pub mod time;

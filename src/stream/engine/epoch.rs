@@ -325,7 +325,7 @@ impl EpochLoop {
             return Err(e);
         }
         system::put_catalog(&mut self.state, &self.catalog, &changes);
-        system::ddl_history()?.apply(&mut self.state, epoch, &history, None)?;
+        system::ddl_history()?.apply(&mut self.state, &history, None)?;
         for change in &changes {
             if let Change::Drop(id) = change {
                 self.remove(*id)?;
@@ -542,7 +542,7 @@ impl EpochLoop {
         for (id, dead) in dead_letters {
             let Some(source) = self.sources.get(&id) else { continue };
             let rows = system::dead_letter_rows(id, &source.name, source.topic(), now_us, &dead)?;
-            system::dead_letters()?.apply(&mut self.state, epoch, &rows, None)?;
+            system::dead_letters()?.apply(&mut self.state, &rows, None)?;
         }
         Ok(())
     }

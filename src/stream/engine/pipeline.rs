@@ -252,7 +252,7 @@ impl Pipeline {
             let result = Delta::concat(&self.output_schema, &result)?.consolidate()?;
             if !result.is_empty() {
                 self.counters.rows += match &self.target {
-                    Target::View(relation) => relation.apply(state, epoch, &result.batch, result.weights.as_ref())?,
+                    Target::View(relation) => relation.apply(state, &result.batch, result.weights.as_ref())?,
                     Target::Sink(outbox) => outbox.append(state, &result)? as i64,
                 };
                 self.counters_changed = true;
@@ -347,7 +347,7 @@ impl Pipeline {
         let batch = RecordBatch::try_new(errors_schema(), columns)?;
         let weights: Int64Array = errors.iter().map(|e| Some(e.weight)).collect();
         let delta = Delta::new(batch, weights).consolidate()?;
-        self.errors.apply(state, epoch, &delta.batch, delta.weights.as_ref())
+        self.errors.apply(state, &delta.batch, delta.weights.as_ref())
     }
 
     fn put_counters(&mut self, state: &mut State) -> Result<()> {

@@ -179,7 +179,7 @@ impl Table {
         applied: &mut Applied,
     ) -> Result<()> {
         if *self.relation.layout() == Layout::Segments {
-            self.relation.apply(state, epoch, rows, None)?;
+            self.relation.apply(state, rows, None)?;
             self.grow(rows.num_rows() as i64, applied);
             applied.deltas.push(Delta::inserts(rows.clone()));
             applied.inserted = Some(rows.clone());

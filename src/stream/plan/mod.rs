@@ -4,8 +4,11 @@
 //! 2. [`Builder`] turns each node into an [`Operator`] and derives what is known of its output: append-only or not, its
 //!    stream key, its watermarks.
 
+#[cfg(any())]
 mod build;
 mod expressions;
+mod relations;
+#[cfg(any())]
 mod rules;
 
 use datafusion::logical_expr::LogicalPlan;
@@ -14,6 +17,10 @@ use millstream_catalog::ObjectId;
 use crate::error::Result;
 use crate::stream::operator::{Description, EdgeProperties, Operator};
 
+pub use crate::state::Layout;
+pub use expressions::physical;
+pub use relations::{CatalogRelations, layout, view_layout};
+#[cfg(any())]
 pub use rules::{RULES, RuleUse};
 
 /// State parts of a view's key space; see [`crate::state::TableId`].
@@ -71,17 +78,6 @@ pub struct Scan {
     pub append_only: bool,
 }
 
-/// How a view's rows are kept; see DESIGN of state in `crate::state`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Layout {
-    /// Column segments: rows only come.
-    Segments,
-    /// One row for each value of these columns.
-    Keyed(Vec<usize>),
-    /// The whole row is the key, with a count.
-    Counted,
-}
-
 /// A continuous query, ready to run.
 pub struct PlannedView {
     pub scans: Vec<Scan>,
@@ -93,11 +89,7 @@ pub struct PlannedView {
 impl PlannedView {
     /// How the result's rows are kept.
     pub fn layout(&self) -> Layout {
-        match (&self.properties.stream_key, self.properties.append_only) {
-            (_, true) => Layout::Segments,
-            (Some(key), false) => Layout::Keyed(key.clone()),
-            (None, false) => Layout::Counted,
-        }
+        layout(self.properties.append_only, self.properties.stream_key.as_deref())
     }
 
     /// The operators, their inputs and their state as text: equal texts read each other's state.
@@ -163,6 +155,7 @@ impl PlannedView {
 ///
 /// # Errors
 /// 0A000 naming the construct that cannot be kept incrementally.
+#[cfg(any())]
 pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, options: Options) -> Result<PlannedView> {
     let optimized = rules::optimize(query)?;
     build::Builder::new(relations, object, options).build(&optimized)
