@@ -1,1 +1,24 @@
-//! placeholder
+//! The outside world: where records come from, where rows go, and the formats they travel in.
+//!
+//! * [`source`]: a validated source ([`SourceSpec`]), and what reading one gives: [`Chunk`]s in a bounded [`ChunkQueue`].
+//! * [`sink`]: a validated sink ([`SinkSpec`]): rows become [`Message`]s, a [`SinkWriter`] delivers them.
+//! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
+//! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
+//! * [`generator`]: realistic payments with planted fraud, for the demo, the benchmarks and the tests.
+//!
+//! Nothing here knows of SQL plans, epochs or state: the engine owns positions and decides what is committed.
+
+pub mod chunk;
+pub mod error;
+pub mod format;
+pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod options;
+pub mod sink;
+pub mod source;
+
+pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
+pub use error::{ConnectorError, Result};
+pub use sink::{Message, SinkSpec, SinkWriter};
+pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};

@@ -1,0 +1,1 @@
+//! Made-up records: realistic payments with planted fraud.

@@ -1,0 +1,196 @@
+//! Messages to topics: pipelined, acknowledged by all replicas, counted.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+
+use crate::error::{ConnectorError, Result, sqlstate};
+use crate::kafka::connection::{Connection, config_error};
+
+/// A producer for any number of topics of one cluster. Idempotent: the client's own retries neither double nor reorder.
+pub struct Producer {
+    inner: ThreadedProducer<Deliveries>,
+    bootstrap: String,
+}
+
+/// What was acknowledged; the producer's own thread counts.
+#[derive(Default)]
+struct Deliveries {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    sent: u64,
+    done: u64,
+    error: Option<RDKafkaErrorCode>,
+    /// Why brokers cannot be reached, as the client last said.
+    trouble: Option<String>,
+    waiting: bool,
+}
+
+/// How long a message may stay unacknowledged before it fails, unless `properties.message.timeout.ms` says otherwise.
+const MESSAGE_TIMEOUT_MS: &str = "30000";
+
+impl Producer {
+    /// A producer with `properties` handed to librdkafka. Connects in the background.
+    ///
+    /// # Errors
+    /// 22023 if librdkafka refuses a property.
+    pub fn new(bootstrap: &str, properties: &BTreeMap<String, String>) -> Result<Self> {
+        Self::connect(&Connection::new(bootstrap, properties.clone()))
+    }
+
+    pub(super) fn connect(connection: &Connection) -> Result<Self> {
+        let config = producer_config(connection);
+        let inner = ThreadedProducer::from_config_and_context(&config, Deliveries::default()).map_err(config_error)?;
+        Ok(Self { inner, bootstrap: connection.bootstrap().to_string() })
+    }
+
+    /// Hands a message to the client, which copies it; waits while its queue is full. Without a partition the key's hash
+    /// chooses, or chance if there is no key.
+    ///
+    /// # Errors
+    /// 54000 if the message is larger than the client or broker allows, 08006 if earlier ones cannot be delivered.
+    pub fn send(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<()> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+        record.partition = partition;
+        record.key = key;
+        record.payload = payload;
+        self.context().state.lock().sent += 1;
+        loop {
+            match self.inner.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    let mut state = self.context().state.lock();
+                    if let Some(code) = state.error {
+                        state.sent -= 1;
+                        return Err(self.failed(topic, code, &state));
+                    }
+                    state.waiting = true;
+                    self.context().changed.wait_for(&mut state, Duration::from_millis(100));
+                }
+                Err((e, _)) => {
+                    let mut state = self.context().state.lock();
+                    state.sent -= 1;
+                    let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                    return Err(self.failed(topic, code, &state));
+                }
+            }
+        }
+    }
+
+    /// Waits until everything sent so far is acknowledged.
+    ///
+    /// # Errors
+    /// 08006 if it is not within `timeout` or a message was given up, 54000 if one was refused as too large.
+    pub fn flush(&self, topic: &str, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.context().state.lock();
+        loop {
+            if let Some(code) = state.error {
+                return Err(self.failed(topic, code, &state));
+            }
+            if state.done >= state.sent {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.failed(topic, RDKafkaErrorCode::OperationTimedOut, &state));
+            }
+            state.waiting = true;
+            self.context().changed.wait_until(&mut state, deadline.min(Instant::now() + Duration::from_millis(200)));
+        }
+    }
+
+    /// Messages sent and not acknowledged yet.
+    pub fn in_flight(&self) -> u64 {
+        let state = self.context().state.lock();
+        state.sent - state.done
+    }
+
+    fn context(&self) -> &Deliveries {
+        use rdkafka::producer::Producer as _;
+        self.inner.client().context()
+    }
+
+    fn failed(&self, topic: &str, code: RDKafkaErrorCode, state: &State) -> ConnectorError {
+        let at = format!("kafka topic \"{topic}\" on {}", self.bootstrap);
+        let error = match code {
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
+                ConnectorError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, format!("{at} refused a message as too large"))
+                    .with_hint("raise properties.message.max.bytes and the topic's max.message.bytes")
+            }
+            RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut => {
+                ConnectorError::new(sqlstate::CONNECTION_FAILURE, format!("{at} did not acknowledge messages in time"))
+            }
+            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                ConnectorError::new(sqlstate::UNDEFINED_OBJECT, format!("{at} does not exist"))
+            }
+            code => ConnectorError::new(sqlstate::IO_ERROR, format!("{at} did not take a message: {code}")),
+        };
+        match &state.trouble {
+            Some(trouble) => error.with_detail(trouble.clone()),
+            None => error,
+        }
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if (level as i32) <= RDKafkaLogLevel::Notice as i32 {
+            tracing::debug!(target: "millstream::kafka", facility, "{line}");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "millstream::kafka", %error, "{reason}");
+        let mut state = self.state.lock();
+        state.trouble = Some(reason.to_string());
+        // After a fatal error the client takes no message any more.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            state.error = Some(RDKafkaErrorCode::Fatal);
+        }
+        self.changed.notify_all();
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+        let mut state = self.state.lock();
+        state.done += 1;
+        match result {
+            Ok(_) => state.trouble = None,
+            Err((e, _)) => {
+                state.error.get_or_insert(e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+            }
+        }
+        if state.waiting && (state.done >= state.sent || state.error.is_some() || state.done.is_multiple_of(1024)) {
+            state.waiting = false;
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// Settings of a producer.
+pub(super) fn producer_config(connection: &Connection) -> rdkafka::ClientConfig {
+    connection.config(
+        &[
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("linger.ms", "2"),
+            ("message.timeout.ms", MESSAGE_TIMEOUT_MS),
+            ("queue.buffering.max.kbytes", "65536"),
+            ("retry.backoff.ms", "20"),
+        ],
+        &[],
+    )
+}

@@ -1,0 +1,305 @@
+//! A validated source, and the handle of the threads that read it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use millstream_catalog::Column;
+use millstream_catalog::object::{Source, columns_schema};
+
+use crate::chunk::{ChunkQueue, Positions};
+use crate::error::{ConnectorError, Result};
+use crate::format::RecordFormat;
+#[cfg(feature = "kafka")]
+use crate::kafka;
+use crate::options::Options;
+
+/// Rung after something was put in the queue or a status changed; called on reader threads, so it must not block.
+pub type Doorbell = Arc<dyn Fn() + Send + Sync>;
+
+/// What becomes of a record that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// It is kept as a [`crate::DeadLetter`]; the default.
+    DeadLetter,
+    /// It is dropped and counted in [`crate::Chunk::skipped`].
+    Skip,
+    /// Its partition stops before it, with an error in [`ReaderStatus`].
+    Stop,
+}
+
+/// What operators do with rows that come after their window was closed. For the engine; nothing here drops rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LateRows {
+    /// They are counted; the default.
+    Count,
+    /// They are counted and kept in `millstream.late_rows`.
+    Keep,
+}
+
+/// A partition is idle when nothing came for so long, unless `idle_timeout` says otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A source whose options, format and columns were checked. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    format: RecordFormat,
+    schema: SchemaRef,
+    idle_timeout: Option<Duration>,
+    late_rows: LateRows,
+    on_error: OnError,
+    connector: Connector,
+}
+
+#[derive(Debug, Clone)]
+enum Connector {
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::KafkaSource),
+}
+
+impl SourceSpec {
+    /// Checks the options and the format of a source. Nothing outside is asked: that is [`SourceSpec::probe`].
+    ///
+    /// # Errors
+    /// 22023 for an unknown connector, option, format or value, listing the known ones; 0A000 for column types that the
+    /// format cannot fill and for features that are not there yet.
+    pub fn new(source: &Source) -> Result<Self> {
+        let connector =
+            source.options.iter().find(|(k, _)| k.eq_ignore_ascii_case("connector")).map(|(_, v)| v.as_str());
+        match connector.map(str::to_ascii_lowercase).as_deref() {
+            #[cfg(feature = "kafka")]
+            Some("kafka") => {
+                let mut options = Options::new("kafka source", &source.options);
+                options.take("connector");
+                let kafka = kafka::KafkaSource::take(&mut options)?;
+                let idle_timeout = options.take_duration("idle_timeout")?.unwrap_or(IDLE_TIMEOUT);
+                let late_rows =
+                    options.take_word("late_rows", &[("count", LateRows::Count), ("keep", LateRows::Keep)])?;
+                let on_error = options.take_word(
+                    "on_error",
+                    &[("dead_letter", OnError::DeadLetter), ("skip", OnError::Skip), ("stop", OnError::Stop)],
+                )?;
+                options.finish("properties.*")?;
+                Ok(Self {
+                    format: RecordFormat::new(&source.columns, &source.format)?,
+                    schema: columns_schema(&source.columns),
+                    idle_timeout: Some(idle_timeout).filter(|t| !t.is_zero()),
+                    late_rows: late_rows.unwrap_or(LateRows::Count),
+                    on_error: on_error.unwrap_or(OnError::DeadLetter),
+                    connector: Connector::Kafka(kafka),
+                })
+            }
+            #[cfg(not(feature = "kafka"))]
+            Some("kafka") => Err(ConnectorError::unsupported("this server was built without the kafka connector")),
+            Some(other) => Err(ConnectorError::option(format!("unknown source connector \"{other}\""))
+                .with_hint("known connectors: kafka")),
+            None => Err(ConnectorError::option("option \"connector\" of a source is missing")
+                .with_hint("known connectors: kafka")),
+        }
+    }
+
+    /// Names the consumer group that offsets are mirrored to, unless `properties.group.id` was given.
+    pub fn with_group(self, group: &str) -> Self {
+        match self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka(ref kafka) => {
+                Self { connector: Connector::Kafka(kafka.clone().with_group(group)), ..self }
+            }
+        }
+    }
+
+    /// Schema of all columns, included ones among them, in declared order.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Declared columns in order.
+    pub fn columns(&self) -> &[Column] {
+        self.format.columns()
+    }
+
+    /// After how long without a record a partition no longer holds the watermark back; `None`: it always does.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
+    /// What operators do with late rows of this source.
+    pub fn late_rows(&self) -> LateRows {
+        self.late_rows
+    }
+
+    /// What becomes of records that cannot be read.
+    pub fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    /// The topic or what else names the place outside, for `millstream.sources` and dead letters.
+    pub fn topic(&self) -> &str {
+        match self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka(ref kafka) => kafka.topic(),
+        }
+    }
+
+    /// Asks the outside whether the source exists; its partitions, ascending. Never makes a topic.
+    ///
+    /// # Errors
+    /// 08001 if no broker answers within `timeout`, naming it; 42704 for an unknown topic; 28000 for refused credentials.
+    pub fn probe(&self, timeout: Duration) -> Result<Vec<i32>> {
+        match self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka(ref kafka) => kafka.probe(timeout),
+        }
+    }
+
+    /// Starts to read `columns` (positions in [`SourceSpec::schema`], in any order) into `queue`. Returns at once: a broker
+    /// that is away is retried for ever and told in [`Reader::status`].
+    ///
+    /// With empty `positions` the start mode decides where each partition starts. Otherwise partitions that are not in
+    /// it are new and are read from their beginning, so that none of their records is missed.
+    ///
+    /// # Errors
+    /// 22023 if the client library refuses the properties; XX000 for a column out of range.
+    pub fn start(
+        &self,
+        columns: &[usize],
+        positions: Positions,
+        queue: ChunkQueue,
+        doorbell: Doorbell,
+    ) -> Result<Reader> {
+        match self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka(ref kafka) => {
+                let task = kafka::ReadTask {
+                    source: kafka.clone(),
+                    format: self.format.clone(),
+                    columns: columns.into(),
+                    on_error: self.on_error,
+                    queue,
+                    doorbell,
+                };
+                Ok(Reader(Box::new(kafka::KafkaReader::start(task, positions)?)))
+            }
+        }
+    }
+
+    /// Reads `columns` from the start mode's positions to the end as of now, then ends. Blocks the calling thread.
+    ///
+    /// # Errors
+    /// As [`SourceSpec::probe`]; later ones come through the iterator.
+    pub fn read_bounded(&self, columns: &[usize]) -> Result<BoundedRead> {
+        match self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka(ref kafka) => {
+                let schema = Arc::new(self.schema.project(columns)?);
+                let decoder = self.format.decoder(columns)?;
+                Ok(BoundedRead { schema, inner: Box::new(kafka::BoundedReader::start(kafka, decoder, self.on_error)?) })
+            }
+        }
+    }
+}
+
+/// A source that is being read. Dropping it stops it.
+pub struct Reader(Box<dyn ReadSource>);
+
+impl Reader {
+    /// How far each partition is and what troubles it. Never blocks on the network.
+    pub fn status(&self) -> ReaderStatus {
+        self.0.status()
+    }
+
+    /// Per partition (partition, next offset to read, end of the partition); the end is as of the last second or so.
+    pub fn lag(&self) -> Vec<(i32, i64, Option<i64>)> {
+        self.status().partitions.iter().map(|p| (p.partition, p.next_offset, p.high_watermark)).collect()
+    }
+
+    /// Mirrors committed positions to the consumer group, so that lag tools work. Best effort and not waited for: our
+    /// own positions are what counts.
+    pub fn commit_offsets(&self, positions: &[(i32, i64)]) {
+        self.0.commit_offsets(positions);
+    }
+
+    /// Forgets what was read and not taken, and reads on from `positions`; for the others as in [`SourceSpec::start`].
+    ///
+    /// # Errors
+    /// As [`SourceSpec::start`].
+    pub fn rewind(&mut self, positions: Positions) -> Result<()> {
+        self.0.rewind(positions)
+    }
+
+    /// Ends the threads; chunks that wait in the queue stay there.
+    pub fn stop(mut self) {
+        self.0.stop();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// What a connector's running reader can do; behind [`Reader`].
+pub(crate) trait ReadSource: Send + Sync {
+    fn status(&self) -> ReaderStatus;
+    fn commit_offsets(&self, positions: &[(i32, i64)]);
+    fn rewind(&mut self, positions: Positions) -> Result<()>;
+    /// Idempotent.
+    fn stop(&mut self);
+}
+
+/// A reader as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReaderStatus {
+    /// By partition, ascending.
+    pub partitions: Vec<PartitionStatus>,
+    /// What the client reports of brokers, while it lasts.
+    pub error: Option<String>,
+}
+
+/// A partition as its reader stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    pub partition: i32,
+    /// Next offset that the reader will put in the queue; ahead of what is committed.
+    pub next_offset: i64,
+    /// End of the partition for a consumer of committed records; `None` until it was asked.
+    pub high_watermark: Option<i64>,
+    /// Why the partition stands still, or what is being retried.
+    pub error: Option<String>,
+    /// Whether it stands still for good: an offset out of range, or a bad record with `on_error = 'stop'`.
+    pub stopped: bool,
+}
+
+/// The rows of a source up to its end as of the start. A batch may be empty: it is given when nothing came for a while,
+/// so that the caller can see that its query was cancelled.
+pub struct BoundedRead {
+    schema: SchemaRef,
+    inner: Box<dyn ReadBounded>,
+}
+
+/// What a connector's bounded read can do; behind [`BoundedRead`].
+pub(crate) trait ReadBounded: Iterator<Item = Result<RecordBatch>> + Send {
+    fn unreadable(&self) -> u64;
+}
+
+impl BoundedRead {
+    /// Schema of the batches.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// Records so far that could not be read and are not in the batches.
+    pub fn unreadable(&self) -> u64 {
+        self.inner.unreadable()
+    }
+}
+
+impl Iterator for BoundedRead {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.inner.next()
+    }
+}
