@@ -4,6 +4,10 @@
 //! changes of its inputs and gives the changes of its result. What it must remember from epoch to epoch is in the store,
 //! under its view's object id; memory holds caches only, which [`Operator::reset`] drops.
 
+pub mod aggregate;
+mod event_time;
+mod groups;
+pub mod join;
 pub mod project;
 pub mod union;
 pub mod unnest;

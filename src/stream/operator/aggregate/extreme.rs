@@ -1,0 +1,300 @@
+//! MIN and MAX: only the extreme where nothing is ever taken back, else all values in order with their counts.
+//!
+//! The values are in one table for all MIN and MAX of an operator: group key, number of the aggregate, value key -> count.
+//! The value keys of MAX have all bits flipped, so that the extreme is the first of its range either way. It is looked up
+//! there only when the present one was taken back.
+
+use std::cmp::Ordering;
+use std::hash::BuildHasher;
+use std::ops::Bound;
+
+use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
+use arrow::compute::interleave;
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use super::bad_layout;
+use super::rows::Rows;
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{ByteRows, KeyCodec, Level, State, successor};
+use crate::stream::cached::CachedTable;
+
+/// MIN or MAX of one column. State: the extreme, NULL where the group has no value.
+#[derive(Debug)]
+pub(super) struct Extreme {
+    /// The value that this ordering puts first wins.
+    wins: Ordering,
+    codec: KeyCodec,
+    /// Position among the operator's aggregates, part of the value keys.
+    ordinal: u16,
+    append_only: bool,
+}
+
+impl Extreme {
+    /// For an argument type.
+    ///
+    /// # Errors
+    /// 0A000 for types without an order that the store can keep.
+    pub fn new(maximum: bool, argument: &DataType, ordinal: u16, append_only: bool) -> Result<Self> {
+        if argument.is_nested() {
+            return Err(Error::unsupported("min and max of arrays and records are not supported in a continuous view"));
+        }
+        let wins = if maximum { Ordering::Greater } else { Ordering::Less };
+        Ok(Self { wins, codec: KeyCodec::new(std::slice::from_ref(argument))?, ordinal, append_only })
+    }
+
+    pub fn state_types(&self) -> Vec<DataType> {
+        self.codec.types().to_vec()
+    }
+
+    /// Whether all values are kept.
+    pub fn keeps_values(&self) -> bool {
+        !self.append_only
+    }
+
+    /// The state with the rows added; `values` is the table of all values.
+    pub fn apply(
+        &self,
+        rows: &Rows<'_>,
+        old: &[ArrayRef],
+        groups: &ByteRows,
+        values: &mut CachedTable,
+        state: &mut State,
+    ) -> Result<Vec<ArrayRef>> {
+        let argument = rows.argument().ok_or_else(|| bad_layout("min or max has no argument"))?;
+        let old = &old[0];
+        let order = OrderKeys::new(argument, &self.codec)?;
+        let old_order = OrderKeys::new(old, &self.codec)?;
+        if self.append_only {
+            let mut best = vec![NONE; groups.len()];
+            rows.each(|row, group, weight| {
+                if weight > 0 && (best[group] == NONE || order.compare(row, &order, best[group] as usize) == self.wins)
+                {
+                    best[group] = row as u32;
+                }
+            });
+            return Ok(vec![self.choose(old, &old_order, argument, &order, &best)?]);
+        }
+
+        let changes = self.changes(rows, argument, groups)?;
+        let counts = values.get_many(state, &changes.keys)?;
+        let mut new_counts = Vec::with_capacity(changes.net.len());
+        let mut best = vec![NONE; groups.len()];
+        let mut lost = vec![false; groups.len()];
+        for (i, (change, stored)) in changes.net.iter().zip(counts.iter()).enumerate() {
+            let before = stored.map_or(Ok(0), |bytes| decode_count(bytes))?;
+            let after = before.checked_add(change.weight).ok_or_else(too_many)?;
+            new_counts.push(after);
+            let (row, group) = (change.row as usize, change.group as usize);
+            if before <= 0 && after > 0 {
+                if best[group] == NONE || order.compare(row, &order, best[group] as usize) == self.wins {
+                    best[group] = change.row;
+                }
+            } else if before > 0 && after <= 0 && old.is_valid(group) {
+                lost[group] |= order.compare(row, &old_order, group) == Ordering::Equal;
+            }
+            debug_assert_eq!(changes.keys.len(), changes.net.len(), "change {i} has no key");
+        }
+        let encoded: Vec<[u8; 8]> = new_counts.iter().map(|n| n.to_le_bytes()).collect();
+        values.write_many(state, &changes.keys, |i| (new_counts[i] != 0).then_some(encoded[i].as_slice()));
+
+        let chosen = self.choose(old, &old_order, argument, &order, &best)?;
+        if !lost.contains(&true) {
+            return Ok(vec![chosen]);
+        }
+        let mut found = ByteRows::new();
+        let mut picks: Vec<(usize, usize)> = (0..groups.len()).map(|group| (0, group)).collect();
+        let mut prefix = Vec::new();
+        for group in (0..groups.len()).filter(|group| lost[*group]) {
+            prefix.clear();
+            prefix.extend_from_slice(groups.get(group));
+            prefix.extend_from_slice(&self.ordinal.to_be_bytes());
+            picks[group] = (2, 0);
+            let end = successor(&prefix);
+            let mut scan =
+                state.scan(values.table(), Bound::Included(&prefix), end.as_ref().map(Vec::as_slice), Level::Open);
+            while let Some((key, count)) = scan.next_row()? {
+                if decode_count(count)? > 0 {
+                    picks[group] = (1, found.len());
+                    self.push_value_key(&mut found, &[], &key[prefix.len()..]);
+                    break;
+                }
+            }
+        }
+        let found = if found.is_empty() { argument.slice(0, 0) } else { self.codec.decode(found.iter())?.remove(0) };
+        let null = new_null_array(chosen.data_type(), 1);
+        Ok(vec![interleave(&[chosen.as_ref(), found.as_ref(), null.as_ref()], &picks)?])
+    }
+
+    /// For each group the better of its old value and of the row in `best`.
+    fn choose(
+        &self,
+        old: &ArrayRef,
+        old_order: &OrderKeys,
+        argument: &ArrayRef,
+        order: &OrderKeys,
+        best: &[u32],
+    ) -> Result<ArrayRef> {
+        if best.iter().all(|row| *row == NONE) {
+            return Ok(old.clone());
+        }
+        let better = |(group, row): (usize, &u32)| {
+            let row = *row as usize;
+            match row != NONE as usize && (old.is_null(group) || order.compare(row, old_order, group) == self.wins) {
+                true => (1, row),
+                false => (0, group),
+            }
+        };
+        let picks: Vec<(usize, usize)> = best.iter().enumerate().map(better).collect();
+        Ok(interleave(&[old.as_ref(), argument.as_ref()], &picks)?)
+    }
+
+    /// Net change of the count of each value of each group.
+    fn changes(&self, rows: &Rows<'_>, argument: &ArrayRef, groups: &ByteRows) -> Result<Changes> {
+        let value_keys = self.codec.encode(std::slice::from_ref(argument))?;
+        let hasher = FixedState::default();
+        let mut index: HashTable<u32> = HashTable::new();
+        let mut net: Vec<Change> = Vec::new();
+        let hash = |group: u32, value: &[u8]| hasher.hash_one((group, value));
+        rows.each(|row, group, weight| {
+            let (group, value) = (group as u32, value_keys.get(row));
+            let entry = index.entry(
+                hash(group, value),
+                |i| {
+                    let other = &net[*i as usize];
+                    other.group == group && value_keys.get(other.row as usize) == value
+                },
+                |i| hash(net[*i as usize].group, value_keys.get(net[*i as usize].row as usize)),
+            );
+            match entry {
+                Entry::Occupied(slot) => {
+                    let i = *slot.get() as usize;
+                    net[i].weight = net[i].weight.saturating_add(weight);
+                }
+                Entry::Vacant(slot) => {
+                    slot.insert(net.len() as u32);
+                    net.push(Change { group, row: row as u32, weight });
+                }
+            }
+        });
+        net.retain(|change| change.weight != 0);
+        let mut keys = ByteRows::with_capacity(net.len(), 0);
+        let mut prefix = Vec::new();
+        for change in &net {
+            prefix.clear();
+            prefix.extend_from_slice(groups.get(change.group as usize));
+            prefix.extend_from_slice(&self.ordinal.to_be_bytes());
+            self.push_value_key(&mut keys, &prefix, value_keys.get(change.row as usize));
+        }
+        Ok(Changes { net, keys })
+    }
+
+    /// Appends `prefix` and a value's key, turned round for MAX (and so turned back when it was).
+    fn push_value_key(&self, keys: &mut ByteRows, prefix: &[u8], value: &[u8]) {
+        match self.wins {
+            Ordering::Greater => {
+                let flipped: Vec<u8> = value.iter().map(|byte| !byte).collect();
+                keys.push_pair(prefix, &flipped);
+            }
+            _ => keys.push_pair(prefix, value),
+        }
+    }
+}
+
+/// No row.
+const NONE: u32 = u32::MAX;
+
+struct Change {
+    group: u32,
+    /// A row that has the value.
+    row: u32,
+    weight: i64,
+}
+
+struct Changes {
+    net: Vec<Change>,
+    keys: ByteRows,
+}
+
+fn decode_count(bytes: &[u8]) -> Result<i64> {
+    let bytes = bytes.try_into().map_err(|_| {
+        Error::new(sqlstate::DATA_CORRUPTED, "stored data cannot be decoded: a count of values is not eight bytes")
+    })?;
+    Ok(i64::from_le_bytes(bytes))
+}
+
+fn too_many() -> Error {
+    Error::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, "a value is in a group more often than can be counted")
+}
+
+/// A column in a form that compares as PostgreSQL orders its values. NULLs are never compared.
+enum OrderKeys {
+    Narrow(Vec<i64>),
+    Wide(Vec<i128>),
+    Bytes(ByteRows),
+}
+
+impl OrderKeys {
+    fn new(column: &ArrayRef, codec: &KeyCodec) -> Result<Self> {
+        let widen = |v: &[i32]| Self::Narrow(v.iter().map(|v| i64::from(*v)).collect());
+        Ok(match column.data_type() {
+            DataType::Int16 => {
+                Self::Narrow(column.as_primitive::<Int16Type>().values().iter().map(|v| i64::from(*v)).collect())
+            }
+            DataType::Int32 => widen(column.as_primitive::<Int32Type>().values()),
+            DataType::Date32 => widen(column.as_primitive::<Date32Type>().values()),
+            DataType::Int64 => Self::Narrow(column.as_primitive::<Int64Type>().values().to_vec()),
+            DataType::Time64(TimeUnit::Microsecond) => {
+                Self::Narrow(column.as_primitive::<Time64MicrosecondType>().values().to_vec())
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                Self::Narrow(column.as_primitive::<TimestampMicrosecondType>().values().to_vec())
+            }
+            DataType::Float32 => {
+                let values = column.as_primitive::<Float32Type>().values();
+                Self::Narrow(values.iter().map(|v| order_of_float(f64::from(*v))).collect())
+            }
+            DataType::Float64 => {
+                Self::Narrow(column.as_primitive::<Float64Type>().values().iter().map(|v| order_of_float(*v)).collect())
+            }
+            DataType::Decimal128(_, _) => Self::Wide(column.as_primitive::<Decimal128Type>().values().to_vec()),
+            _ => Self::Bytes(codec.encode(std::slice::from_ref(column))?),
+        })
+    }
+
+    fn compare(&self, i: usize, other: &Self, j: usize) -> Ordering {
+        match (self, other) {
+            (Self::Narrow(a), Self::Narrow(b)) => a[i].cmp(&b[j]),
+            (Self::Wide(a), Self::Wide(b)) => a[i].cmp(&b[j]),
+            (Self::Bytes(a), Self::Bytes(b)) => a.get(i).cmp(b.get(j)),
+            _ => unreachable!("both columns are of one type"),
+        }
+    }
+}
+
+/// A number that orders as the float does: -0 is 0 and every NaN is the greatest.
+fn order_of_float(value: f64) -> i64 {
+    if value.is_nan() {
+        return i64::MAX;
+    }
+    let bits = (value + 0.0).to_bits() as i64;
+    bits ^ (((bits >> 63) as u64) >> 1) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::order_of_float;
+
+    #[test]
+    fn floats_order_as_in_postgresql() {
+        let ascending = [f64::NEG_INFINITY, -1e300, -1.5, -1e-300, 0.0, 1e-300, 2.0, f64::INFINITY, f64::NAN];
+        assert!(ascending.windows(2).all(|w| order_of_float(w[0]) < order_of_float(w[1])));
+        assert_eq!(order_of_float(-0.0), order_of_float(0.0));
+        assert_eq!(order_of_float(-f64::NAN), order_of_float(f64::NAN));
+    }
+}

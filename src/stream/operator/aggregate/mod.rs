@@ -1,0 +1,567 @@
+//! GROUP BY kept current: COUNT, SUM, AVG, MIN and MAX under insertion and retraction, and windows that close.
+//!
+//! An epoch's rows are gathered by group (`groups`), the stored rows of those groups are fetched in one batch, each
+//! function turns old stored columns into new ones (`function` and the files it names), and what the results differ in
+//! goes out as -old and +new. Nothing is allocated per row.
+//!
+//! State, two tables under the view's object:
+//! - *groups*: group key, the time column first -> row weight and the stored columns of each function;
+//! - *values*: of MIN and MAX over an input that takes rows back (see `extreme`).
+//!
+//! **Time.** If a group column carries a watermark, a group is closed when that has passed its value: its state is freed,
+//! its result stays. A row of a closed group is late. With EMIT ON WINDOW CLOSE a group's result appears when it closes.
+
+mod exact;
+mod extreme;
+mod float;
+mod function;
+mod rows;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{interleave, take};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use millstream_catalog::ObjectId;
+
+use self::function::{Function, empty_row};
+
+use self::rows::Rows;
+use super::event_time::TimeColumn;
+use super::groups::Groups;
+use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
+use crate::error::{Error, Result};
+use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
+use crate::stream::cached::{CachedTable, DEFAULT_CACHE_BYTES};
+use crate::stream::changelog::Delta;
+
+/// Groups that are read and emitted together when windows close.
+const CLOSE_CHUNK_ROWS: usize = 8192;
+
+/// What an aggregate computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AggregateKind {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+impl AggregateKind {
+    /// Its SQL name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+}
+
+/// One aggregate over columns of the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AggregateCall {
+    pub kind: AggregateKind,
+    /// Position of the argument; `None` for COUNT(*).
+    pub argument: Option<usize>,
+    /// Position of the boolean column of a FILTER.
+    pub filter: Option<usize>,
+}
+
+/// What a [`HashAggregate`] is made from.
+#[derive(Debug, Clone)]
+pub struct AggregateSpec {
+    /// Number of the operator in its view.
+    pub operator: u32,
+    /// The view that holds the state.
+    pub object: ObjectId,
+    /// First of the two state parts that it takes ([`HashAggregate::PARTS`]).
+    pub first_part: u16,
+    pub input: SchemaRef,
+    /// Whether rows are only ever added.
+    pub append_only: bool,
+    /// Positions of the group columns in the input.
+    pub group_by: Vec<usize>,
+    pub aggregates: Vec<AggregateCall>,
+    /// The group columns, then one column for each aggregate, whose type says how it is computed.
+    pub output: SchemaRef,
+    /// Position in `group_by` of a column that carries a watermark; its groups close.
+    pub time_column: Option<usize>,
+    /// Whether a group's result appears only when it closes.
+    pub emit_on_window_close: bool,
+}
+
+/// GROUP BY, or an aggregate over everything if there is no group column.
+pub struct HashAggregate {
+    spec: AggregateSpec,
+    functions: Vec<Function>,
+    /// Input columns that are looked at.
+    used: Vec<usize>,
+    used_schema: SchemaRef,
+    /// Positions in `used` of the group columns, as `group_by` has them.
+    group_positions: Vec<usize>,
+    /// Positions in `used` of each aggregate's argument and filter.
+    argument_positions: Vec<(Option<usize>, Option<usize>)>,
+    /// Order of the group columns in the key: positions in `group_by`.
+    key_order: Vec<usize>,
+    key_codec: KeyCodec,
+    row_codec: RowCodec,
+    empty_row: Vec<u8>,
+    /// The group column whose watermark closes groups: its position in the input.
+    time: Option<(usize, TimeColumn)>,
+    groups: CachedTable,
+    values: CachedTable,
+    /// Whether the one row of an aggregate without group columns is known to be there.
+    has_global_row: bool,
+    /// The watermark up to which groups are known to be closed.
+    closed: Option<i64>,
+}
+
+/// Results of one function for some groups.
+struct Finished {
+    values: ArrayRef,
+    /// Groups that have no result and why.
+    errors: Vec<(usize, Error)>,
+}
+
+impl Finished {
+    fn of(values: ArrayRef) -> Self {
+        Self { values, errors: Vec::new() }
+    }
+}
+
+/// Results of all functions for some groups.
+struct Results {
+    columns: Vec<ArrayRef>,
+    /// By group, the first error of a live group.
+    errors: Vec<(usize, Error)>,
+    /// Whether the group has a row in the result.
+    shown: Vec<bool>,
+}
+
+impl HashAggregate {
+    /// State parts that an aggregate takes.
+    pub const PARTS: u16 = 2;
+
+    /// Checks the specification and makes the operator, with nothing cached.
+    ///
+    /// # Errors
+    /// 0A000 for functions and types that cannot be kept.
+    pub fn new(spec: AggregateSpec) -> Result<Self> {
+        if spec.output.fields().len() != spec.group_by.len() + spec.aggregates.len() {
+            return Err(bad_layout("its output has not one column for each group column and aggregate"));
+        }
+        let mut used: Vec<usize> = Vec::new();
+        let mut position = |column: usize| match used.iter().position(|c| *c == column) {
+            Some(i) => i,
+            None => {
+                used.push(column);
+                used.len() - 1
+            }
+        };
+        let group_positions: Vec<usize> = spec.group_by.iter().map(|c| position(*c)).collect();
+        let argument_positions: Vec<_> =
+            spec.aggregates.iter().map(|a| (a.argument.map(&mut position), a.filter.map(&mut position))).collect();
+
+        let data_type = |column: usize| spec.input.field(column).data_type();
+        let mut functions = Vec::new();
+        for (i, call) in spec.aggregates.iter().enumerate() {
+            let output = spec.output.field(spec.group_by.len() + i);
+            let ordinal = u16::try_from(i).map_err(|_| Error::unsupported("more than 65535 aggregates"))?;
+            functions.push(Function::new(call, call.argument.map(data_type), output, ordinal, spec.append_only)?);
+        }
+
+        let mut key_order: Vec<usize> = (0..spec.group_by.len()).collect();
+        let mut time = None;
+        if let Some(first) = spec.time_column {
+            key_order.retain(|i| *i != first);
+            key_order.insert(0, first);
+            let input = spec.group_by[first];
+            time = Some((input, TimeColumn::new(data_type(input))?));
+        } else if spec.emit_on_window_close {
+            return Err(Error::unsupported("EMIT ON WINDOW CLOSE without a group column that carries a watermark")
+                .with_hint("group by window_start or window_end of TUMBLE or HOP over a source with a WATERMARK"));
+        }
+        let key_types: Vec<DataType> = key_order.iter().map(|i| data_type(spec.group_by[*i]).clone()).collect();
+        let state_types: Vec<DataType> =
+            std::iter::once(DataType::Int64).chain(functions.iter().flat_map(Function::state_types)).collect();
+        let row_codec = RowCodec::new(&state_types)?;
+        let table = |part| TableId::new(spec.object.0, spec.first_part + part);
+        Ok(Self {
+            used_schema: Arc::new(nullable(&spec.input.project(&used)?)),
+            used,
+            group_positions,
+            argument_positions,
+            key_order,
+            key_codec: KeyCodec::new(&key_types)?,
+            empty_row: empty_row(&functions, &row_codec)?,
+            row_codec,
+            time,
+            groups: CachedTable::new(table(0), DEFAULT_CACHE_BYTES),
+            values: CachedTable::new(table(1), DEFAULT_CACHE_BYTES),
+            has_global_row: false,
+            closed: None,
+            functions,
+            spec,
+        })
+    }
+
+    /// The same with another budget for each of its caches.
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.groups = CachedTable::new(self.groups.table(), bytes);
+        self.values = CachedTable::new(self.values.table(), bytes);
+        self
+    }
+
+    fn is_global(&self) -> bool {
+        self.spec.group_by.is_empty()
+    }
+
+    /// Hands the rows of closed groups to `context.late` and returns the others with the columns that are used.
+    fn take_in(&self, deltas: &[Delta], context: &mut EpochContext<'_>) -> Result<Delta> {
+        let mut kept = Vec::with_capacity(deltas.len());
+        for delta in deltas.iter().filter(|d| !d.is_empty()) {
+            let late = self.time.as_ref().and_then(|(input, time)| {
+                let watermark = watermark(&context.watermarks.first()?.committed, *input)?;
+                Some((time.below(delta.batch.column(*input), watermark)?, watermark))
+            });
+            let Some((late, watermark)) = late else {
+                kept.push(self.project(delta)?);
+                continue;
+            };
+            context.late.push(LateRows { operator: self.spec.operator, rows: delta.filter(&late)?, watermark });
+            kept.push(self.project(&delta.filter(&arrow::compute::not(&late)?)?)?);
+        }
+        Delta::concat(&self.used_schema, &kept)
+    }
+
+    /// The used columns; float group columns made canonical, since -0 and 0 are one group and so is every NaN.
+    fn project(&self, delta: &Delta) -> Result<Delta> {
+        let mut columns: Vec<ArrayRef> = self.used.iter().map(|c| delta.batch.column(*c).clone()).collect();
+        for position in &self.group_positions {
+            let column = &mut columns[*position];
+            let canonical: ArrayRef = match column.data_type() {
+                DataType::Float32 => Arc::new(
+                    column
+                        .as_primitive::<Float32Type>()
+                        .unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }),
+                ),
+                DataType::Float64 => Arc::new(
+                    column
+                        .as_primitive::<Float64Type>()
+                        .unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v + 0.0 }),
+                ),
+                _ => continue,
+            };
+            // An aggregate of the same column sees the canonical values too: they are equal.
+            *column = canonical;
+        }
+        Ok(Delta { batch: batch(&self.used_schema, columns, delta.rows())?, weights: delta.weights.clone() })
+    }
+
+    /// Takes the rows into the groups' state; what changes in the result goes to `output`.
+    fn change(&mut self, delta: &Delta, context: &mut EpochContext<'_>, output: &mut Vec<Delta>) -> Result<()> {
+        let is_global = self.is_global();
+        let columns = delta.batch.columns();
+        let key_columns: Vec<ArrayRef> =
+            self.key_order.iter().map(|i| columns[self.group_positions[*i]].clone()).collect();
+        let groups = match is_global {
+            true => Groups::single(delta.rows()),
+            false => Groups::assign(&self.key_codec.encode(&key_columns)?),
+        };
+        let weights = delta.weights.as_ref().map(|w| w.values().as_ref());
+
+        let stored = self.groups.get_many(context.state, &groups.keys)?;
+        let existed: Vec<bool> = stored.iter().map(|row| row.is_some()).collect();
+        let old = self.row_codec.decode(stored.iter().map(|row| row.unwrap_or(&self.empty_row)))?;
+
+        let mut row_weights: Vec<i64> = old[0].as_primitive::<Int64Type>().values().to_vec();
+        Rows::new(&groups.of_row, weights, None, None).each(|_, group, weight| row_weights[group] += weight);
+        let mut new: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(row_weights))];
+        let mut first = 1;
+        for (function, (argument, filter)) in self.functions.iter().zip(&self.argument_positions) {
+            let argument = argument.map(|i| &columns[i]);
+            let filter = filter.map(|i| columns[i].as_boolean());
+            let rows = Rows::new(&groups.of_row, weights, argument, filter);
+            let width = function.state_types().len();
+            let before = &old[first..first + width];
+            new.extend(function.apply(&rows, before, &groups.keys, &mut self.values, context.state)?);
+            first += width;
+        }
+
+        let new_weights = new[0].as_primitive::<Int64Type>().values();
+        let encoded = self.row_codec.encode(&new)?;
+        let stays = |group: usize| is_global || new_weights[group] != 0;
+        let differs: Vec<u32> = (0..groups.len())
+            .filter(|g| if stays(*g) { stored.get(*g) != Some(encoded.get(*g)) } else { existed[*g] })
+            .map(|g| g as u32)
+            .collect();
+        if !self.spec.emit_on_window_close {
+            let before = self.results(&old, |group| existed[group])?;
+            let after = self.results(&new, |_| true)?;
+            self.emit_changes(columns, &groups, &before, &after, context, output)?;
+        }
+        let keys: ByteRows = differs.iter().map(|g| groups.keys.get(*g as usize)).collect();
+        self.groups.write_many(context.state, &keys, |i| {
+            let group = differs[i] as usize;
+            stays(group).then(|| encoded.get(group))
+        });
+        Ok(())
+    }
+
+    /// Results for states of groups, of which those that are not there have none.
+    fn results(&self, state: &[ArrayRef], exists: impl Fn(usize) -> bool) -> Result<Results> {
+        let weights = state[0].as_primitive::<Int64Type>().values();
+        let mut shown: Vec<bool> =
+            weights.iter().enumerate().map(|(group, w)| exists(group) && (*w > 0 || self.is_global())).collect();
+        let mut columns = Vec::with_capacity(self.functions.len());
+        let mut errors: Vec<(usize, Error)> = Vec::new();
+        let mut first = 1;
+        for function in &self.functions {
+            let width = function.state_types().len();
+            let finished = function.finish(&state[0], &state[first..first + width])?;
+            first += width;
+            for (group, error) in finished.errors {
+                if shown[group] {
+                    shown[group] = false;
+                    errors.push((group, error));
+                }
+            }
+            columns.push(finished.values);
+        }
+        errors.sort_by_key(|(group, _)| *group);
+        Ok(Results { columns, errors, shown })
+    }
+
+    /// Puts out -old and +new of every group whose result row differs.
+    fn emit_changes(
+        &self,
+        columns: &[ArrayRef],
+        groups: &Groups,
+        before: &Results,
+        after: &Results,
+        context: &mut EpochContext<'_>,
+        output: &mut Vec<Delta>,
+    ) -> Result<()> {
+        let mut same = vec![true; groups.len()];
+        for (a, b) in before.columns.iter().zip(&after.columns) {
+            let equal: BooleanArray = not_distinct(a, b)?;
+            same.iter_mut().enumerate().for_each(|(group, same)| *same &= equal.value(group));
+        }
+        // (which side, group) of each row put out.
+        let mut picks: Vec<(usize, usize)> = Vec::new();
+        for group in 0..groups.len() {
+            let (old, new) = (before.shown[group], after.shown[group]);
+            if old && new && same[group] {
+                continue;
+            }
+            picks.extend(old.then_some((0, group)));
+            picks.extend(new.then_some((1, group)));
+        }
+        let group_columns = |rows: &UInt32Array| -> Result<Vec<ArrayRef>> {
+            Ok(self.group_positions.iter().map(|p| take(&columns[*p], rows, None)).collect::<Result<_, _>>()?)
+        };
+        if !picks.is_empty() {
+            let rows = match self.is_global() {
+                true => UInt32Array::from(Vec::<u32>::new()),
+                false => UInt32Array::from_iter_values(picks.iter().map(|(_, g)| groups.first_row[*g])),
+            };
+            let mut result = group_columns(&rows)?;
+            for (a, b) in before.columns.iter().zip(&after.columns) {
+                result.push(interleave(&[a.as_ref(), b.as_ref()], &picks)?);
+            }
+            let weights = Int64Array::from_iter_values(picks.iter().map(|(side, _)| if *side == 0 { -1 } else { 1 }));
+            output.push(Delta::new(batch(&self.spec.output, result, picks.len())?, weights));
+        }
+
+        // An error that stays the same is not news.
+        let is_in = |results: &Results, group: usize, error: &Error| {
+            let at = results.errors.binary_search_by_key(&group, |(g, _)| *g);
+            at.is_ok_and(|i| results.errors[i].1 == *error)
+        };
+        for (results, other, weight) in [(before, after, -1), (after, before, 1)] {
+            for (group, error) in results.errors.iter().filter(|(g, e)| !is_in(other, *g, e)) {
+                let rows = UInt32Array::from_iter_values(groups.first_row.get(*group).copied());
+                context.errors.push(self.row_error(error, &group_columns(&rows)?, 0, weight)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn row_error(&self, error: &Error, group_columns: &[ArrayRef], row: usize, weight: i64) -> Result<RowError> {
+        let mut text = Vec::with_capacity(group_columns.len());
+        for (i, column) in group_columns.iter().enumerate() {
+            let value = if column.is_null(row) { "NULL".into() } else { array_value_to_string(column, row)? };
+            text.push(format!("{}: {value}", self.spec.output.field(i).name()));
+        }
+        Ok(RowError {
+            operator: self.spec.operator,
+            sqlstate: error.sqlstate().into(),
+            message: error.message().into(),
+            row: format!("group ({})", text.join(", ")),
+            weight,
+        })
+    }
+
+    /// Closes the groups that the watermark has passed: puts them out if that is when they appear, and frees their state.
+    fn close(&mut self, context: &mut EpochContext<'_>, output: &mut Vec<Delta>) -> Result<()> {
+        let Some((input, time)) = &self.time else { return Ok(()) };
+        let Some(current) = context.watermarks.first().and_then(|port| watermark(&port.current, *input)) else {
+            return Ok(());
+        };
+        if self.closed.is_some_and(|closed| closed >= current) {
+            return Ok(());
+        }
+        let bound = time.key_of(current)?;
+        if self.spec.emit_on_window_close {
+            let mut errors = Vec::new();
+            let mut scan =
+                context.state.scan(self.groups.table(), Bound::Unbounded, Bound::Excluded(&bound), Level::Open);
+            loop {
+                let (mut keys, mut values) = (ByteRows::new(), ByteRows::new());
+                if scan.fill(&mut keys, &mut values, CLOSE_CHUNK_ROWS)? == 0 {
+                    break;
+                }
+                self.emit_closed(&keys, &values, &mut errors, output)?;
+            }
+            drop(scan);
+            context.errors.append(&mut errors);
+        }
+        self.groups.truncate_below(context.state, &bound);
+        self.values.truncate_below(context.state, &bound);
+        self.closed = Some(current);
+        Ok(())
+    }
+
+    fn emit_closed(
+        &self,
+        keys: &ByteRows,
+        values: &ByteRows,
+        errors: &mut Vec<RowError>,
+        output: &mut Vec<Delta>,
+    ) -> Result<()> {
+        let key_columns = self.key_codec.decode(keys.iter())?;
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.spec.output.fields().len());
+        for i in 0..self.key_order.len() {
+            let at =
+                self.key_order.iter().position(|k| *k == i).ok_or_else(|| bad_layout("a key column is missing"))?;
+            columns.push(key_columns[at].clone());
+        }
+        let results = self.results(&self.row_codec.decode(values.iter())?, |_| true)?;
+        for (group, error) in &results.errors {
+            errors.push(self.row_error(error, &columns, *group, 1)?);
+        }
+        columns.extend(results.columns);
+        let delta = Delta::inserts(batch(&self.spec.output, columns, keys.len())?);
+        let delta = delta.filter(&BooleanArray::from(results.shown))?;
+        if !delta.is_empty() {
+            output.push(delta);
+        }
+        Ok(())
+    }
+}
+
+impl Operator for HashAggregate {
+    fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
+        let deltas = inputs.into_iter().next().unwrap_or_default();
+        let delta = self.take_in(&deltas, context)?;
+        let mut output = Vec::new();
+        if !delta.is_empty() || (self.is_global() && !self.has_global_row) {
+            self.change(&delta, context, &mut output)?;
+            self.has_global_row = self.is_global();
+        }
+        self.close(context, &mut output)?;
+        self.groups.end_epoch();
+        self.values.end_epoch();
+        Ok(output)
+    }
+
+    fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
+        let current = self.time.as_ref().and_then(|(input, _)| watermark(&watermarks.first()?.current, *input));
+        (self.is_global() && !self.has_global_row)
+            || current.is_some_and(|w| self.closed.is_none_or(|closed| closed < w))
+    }
+
+    fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
+        let mut out: Watermarks = vec![None; self.spec.output.fields().len()];
+        if let Some(input) = inputs.first() {
+            for (i, column) in self.spec.group_by.iter().enumerate() {
+                out[i] = input.get(*column).copied().flatten();
+            }
+        }
+        out
+    }
+
+    fn reset(&mut self) {
+        self.groups.reset();
+        self.values.reset();
+        self.has_global_row = false;
+        self.closed = None;
+    }
+
+    fn describe(&self) -> Description {
+        let name = |column: usize| self.spec.input.field(column).name().as_str();
+        let group_names: Vec<&str> = self.spec.group_by.iter().map(|c| name(*c)).collect();
+        let mut parts = Vec::new();
+        if !self.is_global() {
+            parts.push(format!("group by [{}]", group_names.join(", ")));
+        }
+        for call in &self.spec.aggregates {
+            let filter = call.filter.map_or(String::new(), |c| format!(" filter ({})", name(c)));
+            parts.push(format!("{}({}){filter}", call.kind.name(), call.argument.map_or("*", name)));
+        }
+        if self.spec.emit_on_window_close {
+            parts.push("emit on window close".into());
+        }
+        let key: Vec<&str> = self.key_order.iter().map(|i| group_names[*i]).collect();
+        let mut state = vec![StateDescription {
+            part: self.groups.table().part,
+            layout: "keyed",
+            key: key.join(", "),
+            cost: "1 get, 1 put per changed group".into(),
+        }];
+        if self.functions.iter().any(Function::keeps_values) {
+            state.push(StateDescription {
+                part: self.values.table().part,
+                layout: "multimap",
+                key: [key.as_slice(), &["aggregate", "value"]].concat().join(", "),
+                cost: "1 get, 1 put per min or max and row; 1 scan when the extreme is taken back".into(),
+            });
+        }
+        let output = self.spec.output.fields();
+        Description {
+            title: format!("HashAggregate: {}", parts.join(", ")),
+            state,
+            append_only: self.spec.emit_on_window_close,
+            stream_key: output[..group_names.len()].iter().map(|f| f.name().clone()).collect(),
+        }
+    }
+}
+
+fn watermark(watermarks: &Watermarks, column: usize) -> Option<i64> {
+    watermarks.get(column).copied().flatten()
+}
+
+/// A batch that may have no column.
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let schema = match columns.iter().zip(schema.fields()).all(|(c, f)| f.is_nullable() || c.null_count() == 0) {
+        true => schema.clone(),
+        // Rather a value than a crash where a plan was too sure that it has no NULL.
+        false => Arc::new(nullable(schema)),
+    };
+    Ok(RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))?)
+}
+
+fn nullable(schema: &Schema) -> Schema {
+    Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>())
+}
+
+fn bad_layout(message: &str) -> Error {
+    Error::internal(format!("an aggregate was given columns that it was not made for: {message}"))
+}

@@ -1,0 +1,50 @@
+//! The rows of an epoch as one aggregate sees them: argument, filter, weight and group of each.
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::buffer::BooleanBuffer;
+
+/// The rows that an aggregate takes in: those whose argument is not NULL and whose filter is true.
+pub(super) struct Rows<'a> {
+    groups: &'a [u32],
+    weights: Option<&'a [i64]>,
+    argument: Option<&'a ArrayRef>,
+    included: Option<BooleanBuffer>,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows with their groups and, where some are not +1, their weights.
+    pub fn new(
+        groups: &'a [u32],
+        weights: Option<&'a [i64]>,
+        argument: Option<&'a ArrayRef>,
+        filter: Option<&BooleanArray>,
+    ) -> Self {
+        let valid = argument.and_then(|a| a.logical_nulls()).filter(|n| n.null_count() > 0).map(|n| n.into_inner());
+        let passed = filter.map(|f| match f.nulls() {
+            Some(nulls) => f.values() & nulls.inner(),
+            None => f.values().clone(),
+        });
+        let included = match (valid, passed) {
+            (Some(a), Some(b)) => Some(&a & &b),
+            (a, b) => a.or(b),
+        };
+        Self { groups, weights, argument, included }
+    }
+
+    /// The argument column.
+    pub fn argument(&self) -> Option<&'a ArrayRef> {
+        self.argument
+    }
+
+    /// Calls `f` with row, group and weight of each row that counts.
+    pub fn each(&self, mut f: impl FnMut(usize, usize, i64)) {
+        match (&self.included, self.weights) {
+            (None, None) => self.groups.iter().enumerate().for_each(|(row, g)| f(row, *g as usize, 1)),
+            (None, Some(w)) => self.groups.iter().zip(w).enumerate().for_each(|(row, (g, w))| f(row, *g as usize, *w)),
+            (Some(included), None) => included.set_indices().for_each(|row| f(row, self.groups[row] as usize, 1)),
+            (Some(included), Some(w)) => {
+                included.set_indices().for_each(|row| f(row, self.groups[row] as usize, w[row]));
+            }
+        }
+    }
+}
