@@ -1,18 +1,23 @@
 //! SQL text to typed [`Plan`]: the statement front, the types and the functions of Millstream's dialect; no I/O.
 //!
 //! * [`statement`]: what a text says, before any name is looked up.
+//! * [`parser`]: text to [`Statement`]s.
 //! * [`context`]: what planning may look at ([`PlanContext`]), and the leaf of every plan ([`CatalogSource`]).
 //! * [`plan`](mod@plan): what the session carries out.
+//! * [`types`]: names of types, casts, text to values.
 //! * [`error`]: SQLSTATE, message and position of what is wrong.
 
 pub mod context;
 pub mod error;
+pub mod parser;
 pub mod plan;
 pub mod statement;
+pub mod types;
 
 pub use context::{
     CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, SessionVars, SystemTables, Target,
 };
 pub use error::{Result, SqlError};
+pub use parser::{parse, parse_expr, parse_query};
 pub use plan::{Plan, PlannedQuery};
 pub use statement::{Parsed, Statement};

@@ -1,0 +1,115 @@
+//! DROP, ALTER … RENAME, COMMENT ON, TRUNCATE.
+
+use datafusion_sql::sqlparser::ast::{ObjectName, ObjectNamePart};
+use datafusion_sql::sqlparser::tokenizer::Token;
+
+use super::cursor::Cursor;
+use crate::error::Result;
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, Rename, Statement, Truncate};
+
+/// Reads the words for a kind of object, if they come next.
+pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
+    const KINDS: [(&[&str], DropKind); 7] = [
+        (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
+        (&["EXTERNAL", "TABLE"], DropKind::ExternalTable),
+        (&["SCHEMA"], DropKind::Schema),
+        (&["TABLE"], DropKind::Table),
+        (&["SOURCE"], DropKind::Source),
+        (&["VIEW"], DropKind::View),
+        (&["SINK"], DropKind::Sink),
+    ];
+    KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
+}
+
+fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
+    if let Some(kind) = kind(c) {
+        return Ok(kind);
+    }
+    match c.word(0).as_deref() {
+        Some(
+            word @ ("INDEX" | "TASK" | "FUNCTION" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE"
+            | "USER" | "DATABASE" | "EXTENSION" | "SECRET" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED"
+            | "DEFAULT" | "CONSTRAINT"),
+        ) => Err(c.unsupported(format!("{verb} {word} is not supported"))),
+        _ => Err(c.unexpected()),
+    }
+}
+
+/// `DROP kind [IF EXISTS] name, … [CASCADE | RESTRICT]`.
+pub(crate) fn drop(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["DROP"])?;
+    let kind = known_kind(c, "DROP")?;
+    let if_exists = c.if_exists();
+    let mut names = vec![c.object_name()?];
+    while c.eat_token(&Token::Comma) {
+        names.push(c.object_name()?);
+    }
+    let cascade = c.eat(&["CASCADE"]);
+    if !cascade {
+        c.eat(&["RESTRICT"]);
+    }
+    Ok(Statement::Drop(Drop { kind, names, if_exists, cascade }))
+}
+
+/// `ALTER kind [IF EXISTS] name RENAME TO name`.
+pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["ALTER"])?;
+    let kind = known_kind(c, "ALTER")?;
+    let if_exists = c.if_exists();
+    let name = c.object_name()?;
+    if !c.at(&["RENAME", "TO"]) {
+        return match c.word(0) {
+            Some(word) => Err(c
+                .unsupported(format!("ALTER {} ... {word} is not supported", kind.name().to_uppercase()))
+                .with_hint("ALTER ... RENAME TO is what there is")),
+            None => Err(c.unexpected()),
+        };
+    }
+    c.expect(&["RENAME", "TO"])?;
+    let to = c.ident()?;
+    Ok(Statement::Rename(Rename { kind, name, if_exists, to }))
+}
+
+/// `COMMENT ON kind name IS 'text' | NULL`.
+pub(crate) fn comment(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["COMMENT", "ON"])?;
+    let target = if c.eat(&["COLUMN"]) {
+        let at = c.unexpected();
+        let ObjectName(mut parts) = c.object_name()?;
+        match (parts.pop(), parts.is_empty()) {
+            (Some(ObjectNamePart::Identifier(column)), false) => CommentTarget::Column(ObjectName(parts), column),
+            _ => return Err(at.with_hint("a column is written table.column")),
+        }
+    } else {
+        let kind = known_kind(c, "COMMENT ON")?;
+        CommentTarget::Object(kind, c.object_name()?)
+    };
+    c.expect(&["IS"])?;
+    let text = if c.eat(&["NULL"]) { None } else { Some(c.string()?) };
+    Ok(Statement::Comment(Comment { target, text }))
+}
+
+/// `TRUNCATE [TABLE] name, … [CONTINUE IDENTITY] [CASCADE | RESTRICT]`.
+pub(crate) fn truncate(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["TRUNCATE"])?;
+    c.eat(&["TABLE"]);
+    let mut tables = Vec::new();
+    loop {
+        if c.at(&["ONLY"]) {
+            return Err(c.unsupported("ONLY is not supported, for there is no table inheritance"));
+        }
+        tables.push(c.object_name()?);
+        if !c.eat_token(&Token::Comma) {
+            break;
+        }
+    }
+    if c.at(&["RESTART", "IDENTITY"]) {
+        return Err(c.unsupported("RESTART IDENTITY is not supported, for there are no sequences"));
+    }
+    c.eat(&["CONTINUE", "IDENTITY"]);
+    let cascade = c.eat(&["CASCADE"]);
+    if !cascade {
+        c.eat(&["RESTRICT"]);
+    }
+    Ok(Statement::Truncate(Truncate { tables, cascade }))
+}

@@ -1,0 +1,142 @@
+//! Text to [`Statement`]s: our own statement front on sqlparser's `Parser`.
+//!
+//! sqlparser reads expressions and queries; the statements are ours, because the stock ones lose clauses. Trailing
+//! `WITH (…)`, `FORMAT …` and `EMIT …` are cut off at depth 0 before a query is read ([`clauses`]), for sqlparser would take
+//! them for table hints and aliases.
+//!
+//! * [`create`]: CREATE of every kind, [`columns`] the column lists in them
+//! * [`ddl`]: DROP, ALTER, COMMENT, TRUNCATE
+//! * [`dml`]: INSERT, UPDATE, DELETE, COPY
+//! * [`utility`]: SHOW, SET, transactions, EXPLAIN
+
+mod clauses;
+mod columns;
+mod create;
+mod cursor;
+mod ddl;
+mod dialect;
+mod dml;
+pub(crate) mod text;
+mod utility;
+
+use datafusion_sql::sqlparser::ast;
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+pub use dialect::MillstreamDialect;
+
+use crate::error::{Result, SqlError};
+use crate::statement::{Parsed, Statement};
+use cursor::Cursor;
+use text::Text;
+
+/// Reads a text of statements separated by semicolons. Empty statements leave nothing.
+///
+/// # Errors
+/// 42601 with the character position in `sql`; 0A000 for statements that are known but not supported.
+pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
+    let text = Text::new(sql);
+    let mut parsed = Vec::new();
+    for tokens in split(tokenize(&text, sql)?) {
+        let (Some(first), own_text) = (tokens.first(), text.of(&tokens).to_string()) else { continue };
+        let offset = text.position(first.span.start).map_or(0, |p| p - 1);
+        let mut cursor = Cursor::new(&text, tokens);
+        let statement = statement(&mut cursor)?;
+        cursor.end()?;
+        parsed.push(Parsed { statement, text: own_text, offset });
+    }
+    Ok(parsed)
+}
+
+/// Reads one query, as views are stored.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
+    let text = Text::new(sql);
+    let tokens = tokenize(&text, sql)?;
+    Ok(Cursor::new(&text, tokens).query_to_end()?.0)
+}
+
+/// Reads one expression, as DEFAULT, CHECK and WATERMARK are stored.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
+    let text = Text::new(sql);
+    let mut cursor = Cursor::new(&text, tokenize(&text, sql)?);
+    let expr = cursor.expr()?;
+    cursor.end()?;
+    Ok(expr)
+}
+
+/// One statement; every first word that PostgreSQL knows is named here.
+pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
+    let Some(word) = c.word(0) else {
+        return match c.parser.peek_token_ref().token {
+            Token::LParen => query(c),
+            _ => Err(c.unexpected()),
+        };
+    };
+    match word.as_str() {
+        "SELECT" | "WITH" | "VALUES" | "TABLE" => query(c),
+        "CREATE" => create::create(c),
+        "DROP" => ddl::drop(c),
+        "ALTER" => ddl::alter(c),
+        "COMMENT" => ddl::comment(c),
+        "TRUNCATE" => ddl::truncate(c),
+        "INSERT" => dml::insert(c),
+        "UPDATE" => dml::update(c),
+        "DELETE" => dml::delete(c),
+        "COPY" => dml::copy(c),
+        "EXPLAIN" => utility::explain(c),
+        "SHOW" => utility::show(c),
+        "SET" => utility::set(c),
+        "RESET" => utility::reset(c),
+        "BEGIN" | "START" => utility::begin(c),
+        "COMMIT" | "END" => utility::commit(c),
+        "ROLLBACK" | "ABORT" => utility::rollback(c),
+        "FLUSH" => {
+            c.expect(&["FLUSH"])?;
+            Ok(Statement::Flush)
+        }
+        "DISCARD" => utility::discard(c),
+        "DEALLOCATE" => utility::deallocate(c),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "EXECUTE" | "FETCH" | "GRANT"
+        | "LISTEN" | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX"
+        | "RELEASE" | "REVOKE" | "SAVEPOINT" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => {
+            Err(c.unsupported(format!("{word} is not supported")))
+        }
+        _ => Err(c.unexpected()),
+    }
+}
+
+fn query(c: &mut Cursor<'_>) -> Result<Statement> {
+    Ok(Statement::Query(c.query_to_end()?.0))
+}
+
+fn tokenize(text: &Text<'_>, sql: &str) -> Result<Vec<TokenWithSpan>> {
+    let tokens = Tokenizer::new(&MillstreamDialect, sql).tokenize_with_location().map_err(|e| {
+        let what = e.message.to_lowercase();
+        let message = if what.contains("unterminated") && what.contains("string") {
+            "unterminated quoted string".to_string()
+        } else {
+            what
+        };
+        SqlError::syntax(message).with_position(text.position(e.location))
+    })?;
+    Ok(tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect())
+}
+
+/// Cuts at the semicolons. None of our statements holds one.
+fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
+    let mut statements = vec![Vec::new()];
+    for token in tokens {
+        if token.token == Token::SemiColon {
+            statements.push(Vec::new());
+        } else if let Some(last) = statements.last_mut() {
+            last.push(token);
+        }
+    }
+    statements.retain(|s| !s.is_empty());
+    statements
+}
