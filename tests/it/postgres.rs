@@ -20,7 +20,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a cluster (C collation, UTF-8, UTC) and starts it.
+    /// Makes a cluster (bytewise collation, UTF-8, UTC) and starts it.
     pub fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("millstream-pg-").tempdir().expect("a temporary directory");
         if is_root() {
@@ -28,7 +28,8 @@ impl Postgres {
         }
         let data = dir.path().join("data");
         let mut init = command("initdb");
-        init.args(["--no-sync", "--no-instructions", "--auth=trust", "--locale=C", "--encoding=UTF8"]);
+        init.args(["--no-sync", "--no-instructions", "--auth=trust", "--lc-collate=C", "--lc-ctype=C.UTF-8"]);
+        init.args(["--lc-messages=C", "--encoding=UTF8"]);
         init.arg("--username=millstream").arg("-D").arg(&data).current_dir(dir.path());
         let output = init.output().expect("initdb runs");
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
@@ -53,8 +54,18 @@ impl Postgres {
 
     /// A new connection.
     pub async fn connect(&self) -> Session {
-        let config = format!("host=127.0.0.1 port={} user=millstream dbname=postgres", self.port);
+        let config = self.connection_string("postgres");
         Session::connect(&config).await.unwrap_or_else(|error| panic!("{error} ({})", self.dir.path().display()))
+    }
+
+    /// Makes a database; gives how to connect to it, in libpq's words.
+    pub async fn create_database(&self, name: &str) -> String {
+        self.connect().await.run(&format!("CREATE DATABASE {name}")).await;
+        self.connection_string(name)
+    }
+
+    fn connection_string(&self, database: &str) -> String {
+        format!("host=127.0.0.1 port={} user=millstream dbname={database}", self.port)
     }
 }
 

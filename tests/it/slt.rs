@@ -1,5 +1,8 @@
 //! Runs every `sqllogictest/**/*.slt` over the wire, each file on a server of its own.
 //!
+//! The files in `sqllogictest/postgres/` hold for PostgreSQL as well and are also run there, so that their expectations
+//! are facts and not our opinion.
+//!
 //! Values are the server's text over the simple protocol; an error prints as `SQLSTATE: message DETAIL: … HINT: …` and is
 //! matched by regular expression. Beside SQL a statement may be one of the commands below. `$KAFKA` stands for the
 //! broker's address, `$DIR` for the file's directory.
@@ -13,6 +16,7 @@
 //!
 //! `MILLSTREAM_SLT=part-of-name` picks files, `MILLSTREAM_SLT_COMPLETE=1` writes the server's answers into them.
 
+use std::panic::RefUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,18 +30,38 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::client::{Failure, Session};
 use crate::kafka;
+use crate::postgres::Postgres;
 use crate::server::Server;
 
-/// One connection of a file's script; all connections of the file share its server.
+/// What a file runs on.
+#[derive(Clone)]
+enum Backend {
+    Millstream(Arc<AsyncMutex<Server>>),
+    /// How to connect to a database that is the file's own.
+    Postgres(String),
+}
+
+/// One connection of a file's script; all connections of the file share its backend.
 struct Connection {
-    server: Arc<AsyncMutex<Server>>,
+    backend: Backend,
     session: Session,
 }
 
 impl Connection {
-    async fn open(server: Arc<AsyncMutex<Server>>) -> Result<Self, Failure> {
-        let session = server.lock().await.try_connect().await?;
-        Ok(Connection { server, session })
+    async fn open(backend: Backend) -> Result<Self, Failure> {
+        let session = match &backend {
+            Backend::Millstream(server) => server.lock().await.try_connect().await?,
+            Backend::Postgres(config) => Session::connect(config).await?,
+        };
+        Ok(Connection { backend, session })
+    }
+
+    /// The server of a file that uses what PostgreSQL does not have.
+    fn server(&self) -> Result<Arc<AsyncMutex<Server>>, Failure> {
+        match &self.backend {
+            Backend::Millstream(server) => Ok(server.clone()),
+            Backend::Postgres(_) => Err(failure("this command is not for files that run on PostgreSQL too".into())),
+        }
     }
 
     /// Carries out a `\command`.
@@ -45,7 +69,8 @@ impl Connection {
         let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
         match head.split_whitespace().collect::<Vec<_>>().as_slice() {
             ["\\restart"] => {
-                let mut server = self.server.lock().await;
+                let server = self.server()?;
+                let mut server = server.lock().await;
                 let status = server.terminate();
                 if !status.success() {
                     return Err(failure(format!("the server ended with {status} on SIGTERM")));
@@ -54,7 +79,8 @@ impl Connection {
                 self.session = server.try_connect().await?;
             }
             ["\\kill"] => {
-                let mut server = self.server.lock().await;
+                let server = self.server()?;
+                let mut server = server.lock().await;
                 server.kill();
                 server.restart();
                 self.session = server.try_connect().await?;
@@ -87,15 +113,14 @@ impl AsyncDB for Connection {
             self.command(sql).await?;
             return Ok(DBOutput::StatementComplete(0));
         }
-        let dir = self.server.lock().await.dir().display().to_string();
-        let mut sql = sql.replace("$DIR", &dir);
+        let mut sql = sql.to_string();
+        if sql.contains("$DIR") {
+            sql = sql.replace("$DIR", &self.server()?.lock().await.dir().display().to_string());
+        }
         if sql.contains("$KAFKA") {
             sql = sql.replace("$KAFKA", kafka::bootstrap());
         }
-        let outcome = self.session.try_run(&sql).await.map_err(|mut failure| {
-            failure.message = failure.message.replace(&dir, "$DIR");
-            failure
-        })?;
+        let outcome = self.session.try_run(&sql).await?;
         let Some(columns) = outcome.columns else {
             return Ok(DBOutput::StatementComplete(outcome.affected));
         };
@@ -158,12 +183,17 @@ where
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
-/// Runs one file; the error tells the places in it.
-fn run_file(path: &Path, complete: bool) -> Result<(), String> {
+fn run_with<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    runtime.expect("a runtime").block_on(async {
+    runtime.expect("a runtime").block_on(future)
+}
+
+/// Runs one file on a new server; the error tells the places in it.
+fn run_file(path: &Path, complete: bool) -> Result<(), String> {
+    run_with(async {
         let server = Arc::new(AsyncMutex::new(Server::start()));
-        let mut runner = Runner::new(|| Connection::open(server.clone()));
+        let backend = Backend::Millstream(server.clone());
+        let mut runner = Runner::new(|| Connection::open(backend.clone()));
         let result = if complete {
             let update =
                 runner.update_test_file(path, " ", default_validator, default_normalizer, default_column_validator);
@@ -171,41 +201,32 @@ fn run_file(path: &Path, complete: bool) -> Result<(), String> {
         } else {
             run_records(&mut runner, path).await
         };
-        let running = server.lock().await.is_running();
-        match (result, running) {
-            (Ok(()), true) => Ok(()),
-            (result, true) => result,
-            (result, false) => {
-                let log = server.lock().await.log();
-                let end: Vec<&str> = log.lines().rev().take(30).collect();
-                let end: Vec<&str> = end.into_iter().rev().collect();
-                Err(format!("the server is gone: {result:?}\n{}", end.join("\n")))
-            }
+        if server.lock().await.is_running() {
+            return result;
         }
+        let log = server.lock().await.log();
+        let end: Vec<&str> = log.lines().rev().take(30).collect();
+        let end: Vec<&str> = end.into_iter().rev().collect();
+        Err(format!("the server is gone: {result:?}\n{}", end.join("\n")))
     })
 }
 
-#[test]
-fn slt_files() {
-    let complete = std::env::var("MILLSTREAM_SLT_COMPLETE").is_ok_and(|value| !value.is_empty());
-    let queue = Mutex::new(files());
-    let total = queue.lock().expect("no holder panics").len();
+/// Runs the files with `run` on two threads, and panics with all failures.
+fn run_all(files: Vec<PathBuf>, run: impl Fn(&Path) -> Result<(), String> + Sync + RefUnwindSafe) {
+    let total = files.len();
     assert!(total > 0, "no file matches");
-    let failures = Mutex::new(Vec::new());
+    let (queue, failures) = (Mutex::new(files), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
                     let Some(path) = queue.lock().expect("no holder panics").pop() else { return };
                     let shown = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&path).display().to_string();
-                    let result = std::panic::catch_unwind(|| run_file(&path, complete));
+                    let result = std::panic::catch_unwind(|| run(&path));
                     let result = result.unwrap_or_else(|_| Err("panicked, see above".to_string()));
-                    match result {
-                        Ok(()) => eprintln!("ok      {shown}"),
-                        Err(error) => {
-                            eprintln!("FAILED  {shown}");
-                            failures.lock().expect("no holder panics").push(format!("{shown}:\n{error}"));
-                        }
+                    eprintln!("{}  {shown}", if result.is_ok() { "ok    " } else { "FAILED" });
+                    if let Err(error) = result {
+                        failures.lock().expect("no holder panics").push(format!("{shown}:\n{error}"));
                     }
                 }
             });
@@ -213,4 +234,28 @@ fn slt_files() {
     });
     let failures = failures.into_inner().expect("no holder panics");
     assert!(failures.is_empty(), "{} of {total} files failed\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+#[test]
+fn slt_files() {
+    let complete = std::env::var("MILLSTREAM_SLT_COMPLETE").is_ok_and(|value| !value.is_empty());
+    run_all(files(), |path| run_file(path, complete));
+}
+
+#[test]
+fn postgres_agrees() {
+    let part = std::env::var("MILLSTREAM_SLT").unwrap_or_default();
+    let mut files = files();
+    files.retain(|path| path.to_string_lossy().contains("/sqllogictest/postgres/"));
+    if files.is_empty() && !part.is_empty() {
+        return;
+    }
+    let postgres = Postgres::start();
+    run_all(files, |path| {
+        run_with(async {
+            let database = format!("slt_{}", path.file_stem().expect("a file").to_string_lossy());
+            let backend = Backend::Postgres(postgres.create_database(&database).await);
+            run_records(&mut Runner::new(|| Connection::open(backend.clone())), path).await
+        })
+    });
 }
