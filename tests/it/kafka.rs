@@ -1,0 +1,222 @@
+//! One real Apache Kafka broker for the whole test binary, and small clients to fill and read its topics.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::process::{free_port, spawn, wait_for};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The address of the broker, which the first caller starts. `KAFKA_BOOTSTRAP` names one that runs already.
+pub fn bootstrap() -> &'static str {
+    static BOOTSTRAP: OnceLock<String> = OnceLock::new();
+    BOOTSTRAP.get_or_init(|| match std::env::var("KAFKA_BOOTSTRAP") {
+        Ok(address) if !address.is_empty() => address,
+        _ => start(),
+    })
+}
+
+/// Starts the broker in a directory named after this process; directories of dead runs are removed on the way.
+fn start() -> String {
+    let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kafka");
+    for old in std::fs::read_dir(&base).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(old.file_name()).exists() {
+            let _ = std::fs::remove_dir_all(old.path());
+        }
+    }
+    let dir = base.join(std::process::id().to_string());
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("the broker's directory can be made");
+    let port = free_port();
+    let log = std::fs::File::create(dir.join("out.log")).expect("the broker's log can be made");
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/kafka/kafka.sh"));
+    command.arg("run").arg(&dir).arg(port.to_string()).arg(free_port().to_string());
+    // Tests are short: code that the quick compiler made in time beats better code that comes too late.
+    command.env("KAFKA_JIT_LEVEL", "1");
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log has a second handle")).stderr(log);
+    let mut child = spawn(command).expect("bash runs dev/kafka/kafka.sh");
+    let address = format!("127.0.0.1:{port}");
+    wait_for("Apache Kafka", Duration::from_secs(120), Duration::from_millis(50), || {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            let log = std::fs::read_to_string(dir.join("out.log")).unwrap_or_default();
+            panic!("the Kafka broker ended while starting ({status}):\n{log}");
+        }
+        std::net::TcpStream::connect(&address).map_err(|error| error.to_string())?;
+        let probe: BaseConsumer = client_config(&address).create().map_err(|error| error.to_string())?;
+        match probe.fetch_metadata(None, Duration::from_secs(5)) {
+            Ok(metadata) if !metadata.brokers().is_empty() => Ok(()),
+            Ok(_) => Err("no broker has registered yet".to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    address
+}
+
+fn client_config(address: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("group.id", "millstream-tests");
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    config
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    client_config(bootstrap()).create().expect("an admin client")
+}
+
+/// Makes a topic; panics if it exists.
+pub fn create_topic(name: &str, partitions: i32) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let result = block_on(admin().create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+    result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+    // The broker's metadata is a moment behind its controller; a CREATE SOURCE right now would miss the topic.
+    let probe: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    wait_for(name, TIMEOUT, Duration::from_millis(10), || {
+        let metadata = probe.fetch_metadata(Some(name), TIMEOUT).map_err(|error| error.to_string())?;
+        let known = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        if known == partitions as usize { Ok(()) } else { Err(format!("{known} of {partitions} partitions")) }
+    });
+}
+
+/// Raises the number of partitions of a topic.
+pub fn add_partitions(name: &str, total: usize) {
+    let request = NewPartitions::new(name, total);
+    let result = block_on(admin().create_partitions([&request], &AdminOptions::new())).expect("the broker answers");
+    result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+}
+
+/// One message to send, or one that was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+    /// Milliseconds since 1970; the present if `None` when sent.
+    pub timestamp_ms: Option<i64>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// A message without key.
+    pub fn of(partition: i32, payload: impl Into<Vec<u8>>) -> Self {
+        Record { partition, payload: Some(payload.into()), ..Record::default() }
+    }
+
+    /// The key as text, `""` without one.
+    pub fn key_text(&self) -> String {
+        String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// The payload as text; `None` is a tombstone.
+    pub fn payload_text(&self) -> Option<String> {
+        self.payload.as_deref().map(|payload| String::from_utf8_lossy(payload).into_owned())
+    }
+}
+
+/// Sends records to topics of the broker, in order within a partition.
+pub struct Producer(BaseProducer);
+
+impl Producer {
+    pub fn new() -> Self {
+        let mut config = client_config(bootstrap());
+        config.set("enable.idempotence", "true").set("linger.ms", "1").set("queue.buffering.max.messages", "1000000");
+        Producer(config.create().expect("a producer"))
+    }
+
+    /// Queues a record; waits while the queue is full.
+    pub fn send(&self, topic: &str, record: &Record) {
+        let mut message = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition);
+        message.key = record.key.as_deref();
+        message.payload = record.payload.as_deref();
+        message.timestamp = record.timestamp_ms;
+        if !record.headers.is_empty() {
+            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: value.as_deref() })
+            });
+            message.headers = Some(headers);
+        }
+        while let Err((error, back)) = self.0.send(message) {
+            assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), "{topic}");
+            self.0.poll(Duration::from_millis(10));
+            message = back;
+        }
+        self.0.poll(Duration::ZERO);
+    }
+
+    /// Returns when all that was sent is acknowledged.
+    pub fn flush(&self) {
+        self.0.flush(TIMEOUT).expect("the broker acknowledges");
+    }
+}
+
+/// Sends text payloads to one partition and waits for the acknowledgement.
+pub fn produce(topic: &str, partition: i32, payloads: &[&str]) {
+    let producer = Producer::new();
+    payloads.iter().for_each(|payload| producer.send(topic, &Record::of(partition, *payload)));
+    producer.flush();
+}
+
+/// Everything that is in a topic now, partition after partition, in order; only committed transactions' messages.
+pub fn read_all(topic: &str) -> Vec<Record> {
+    let mut config = client_config(bootstrap());
+    config.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
+    config.set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("the broker answers");
+    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    let mut assignment = TopicPartitionList::new();
+    for partition in &partitions {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning).expect("a valid offset");
+    }
+    consumer.assign(&assignment).expect("an assignment");
+    let (mut open, mut records) = (partitions.len(), Vec::new());
+    while open > 0 {
+        match consumer.poll(TIMEOUT) {
+            None => panic!("topic {topic}: no end of partition within {TIMEOUT:?}"),
+            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(error)) => panic!("topic {topic}: {error}"),
+            Some(Ok(message)) => records.push(Record {
+                partition: message.partition(),
+                key: message.key().map(<[u8]>::to_vec),
+                payload: message.payload().map(<[u8]>::to_vec),
+                timestamp_ms: message.timestamp().to_millis(),
+                headers: message.headers().into_iter().flat_map(Headers::iter).fold(Vec::new(), |mut all, header| {
+                    all.push((header.key.to_string(), header.value.map(<[u8]>::to_vec)));
+                    all
+                }),
+            }),
+        }
+    }
+    records.sort_by_key(|record| record.partition);
+    records
+}
+
+/// The harness itself: what is sent to the broker comes back, in order, with key, timestamp and headers.
+#[test]
+fn round_trip() {
+    create_topic("round-trip", 2);
+    let sent: Vec<Record> = (0..100)
+        .map(|n| Record {
+            partition: n / 50,
+            key: Some(format!("k{n}").into_bytes()),
+            payload: (n % 7 != 0).then(|| format!("{{\"n\":{n}}}").into_bytes()),
+            timestamp_ms: Some(1_700_000_000_000 + i64::from(n)),
+            headers: vec![("trace".into(), Some(vec![n as u8])), ("none".into(), None)],
+        })
+        .collect();
+    let producer = Producer::new();
+    sent.iter().for_each(|record| producer.send("round-trip", record));
+    producer.flush();
+    assert_eq!(read_all("round-trip"), sent);
+}

@@ -1,0 +1,287 @@
+//! The kill test: SIGKILL at random moments while a real Kafka broker feeds the server and clients write to its tables.
+//!
+//! After a restart all views are those of one epoch; in the end nothing is lost and nothing is counted twice: every view
+//! equals its SELECT over the whole topic, the totals equal what was sent, every acknowledged write is there once.
+//! `MILLSTREAM_KILLS` and `MILLSTREAM_SEED` set the number of kills and the seed.
+
+mod feeder;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::client::Session;
+use crate::server::Server;
+use crate::{kafka, seed};
+use feeder::{Feeder, PARTITIONS, Payment};
+use writer::{Ledger, ROWS_PER_STATEMENT, Writer};
+
+const TOPIC: &str = "kill-payments";
+const ALERTS: &str = "kill-alerts";
+const CARDS: &str = "kill-cards";
+/// What `alerts` lets through, hundredths.
+const ALERT_CENTS: u64 = 95_000;
+
+/// Each continuous view, and the batch SELECT that it must equal if that is not its own.
+const VIEWS: &[(&str, &str, Option<&str>)] = &[
+    ("alerts", "SELECT txn_id, card_id, amount, ts FROM payments WHERE amount > 950", None),
+    ("totals", "SELECT count(*) AS n, sum(amount) AS total, max(ts) AS newest FROM payments", None),
+    (
+        "cards",
+        "SELECT card_id, count(*) AS n, sum(amount) AS total, avg(amount) AS mean, min(amount) AS low, \
+         max(amount) AS high FROM payments GROUP BY card_id",
+        None,
+    ),
+    (
+        "minutes",
+        "SELECT window_start, count(*) AS n, sum(amount) AS total FROM TUMBLE(payments, ts, INTERVAL '1 minute') \
+         GROUP BY window_start, window_end",
+        None,
+    ),
+    (
+        "velocity",
+        "SELECT card_id, window_start, window_end, count(*) AS n, max(amount) AS high \
+         FROM HOP(payments, ts, INTERVAL '20 seconds', INTERVAL '1 minute') \
+         GROUP BY card_id, window_start, window_end",
+        None,
+    ),
+    (
+        "closed",
+        "SELECT window_start, window_end, count(*) AS n, sum(amount) AS total \
+         FROM TUMBLE(payments, ts, INTERVAL '10 seconds') \
+         GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
+        Some(
+            "SELECT window_start, window_end, count(*) AS n, sum(amount) AS total \
+             FROM TUMBLE(payments, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end \
+             HAVING window_end <= (SELECT min(seen) FROM \
+             (SELECT p, max(ts) - INTERVAL '5 seconds' AS seen FROM payments GROUP BY p) AS by_partition)",
+        ),
+    ),
+    (
+        "risky",
+        "SELECT p.txn_id, p.amount, a.holder, a.risk FROM payments AS p JOIN accounts AS a ON p.card_id = a.id \
+         WHERE p.amount > 800",
+        None,
+    ),
+    ("holders", "SELECT holder, count(*) AS n, sum(risk) AS risk FROM risky GROUP BY holder", None),
+    (
+        "extremes",
+        "SELECT txn_id, amount FROM alerts UNION ALL SELECT txn_id, amount FROM payments WHERE amount < 20",
+        None,
+    ),
+    (
+        "booked",
+        "SELECT account, count(*) AS n, sum(amount) AS total, max(statement) AS last FROM ledger GROUP BY account",
+        None,
+    ),
+];
+
+async fn create(session: &Session) {
+    session
+        .run(&format!(
+            "CREATE SOURCE payments (txn_id BIGINT, card_id BIGINT, amount DECIMAL(12,2), ts TIMESTAMP, \
+             WATERMARK FOR ts AS ts - INTERVAL '5 seconds') INCLUDE partition AS p \
+             WITH (connector = 'kafka', topic = '{TOPIC}', properties.bootstrap.server = '{}', \
+             scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+    session.run("CREATE TABLE accounts (id BIGINT PRIMARY KEY, holder VARCHAR, risk INT)").await;
+    let rows: Vec<String> = (0..50).map(|id| format!("({id}, 'holder {}', {})", id % 9, id % 4)).collect();
+    session.run(&format!("INSERT INTO accounts VALUES {}", rows.join(", "))).await;
+    session.run("CREATE TABLE ledger (statement BIGINT, account INT, amount DECIMAL(12,2))").await;
+    session.run("CREATE TABLE counter (n BIGINT)").await;
+    session.run("INSERT INTO counter VALUES (0)").await;
+    for (name, select, _) in VIEWS {
+        session.run(&format!("CREATE MATERIALIZED VIEW {name} AS {select}")).await;
+    }
+    for (sink, view, topic, options, format) in [
+        ("alert_log", "alerts", ALERTS, "", "FORMAT PLAIN ENCODE JSON"),
+        ("card_log", "cards", CARDS, ", primary_key = 'card_id'", "FORMAT UPSERT ENCODE JSON"),
+    ] {
+        session
+            .run(&format!(
+                "CREATE SINK {sink} FROM {view} WITH (connector = 'kafka', topic = '{topic}', \
+                 properties.bootstrap.server = '{}'{options}) {format}",
+                kafka::bootstrap()
+            ))
+            .await;
+    }
+}
+
+/// Views that count the same payments agree at every moment, for a reader sees one epoch.
+async fn assert_one_moment(session: &Session) {
+    let row = session
+        .rows(
+            "SELECT (SELECT n FROM totals), (SELECT coalesce(sum(n), 0) FROM cards), \
+             (SELECT coalesce(sum(n), 0) FROM minutes), (SELECT coalesce(sum(n), 0) / 3 FROM velocity)",
+        )
+        .await;
+    let numbers: Vec<&str> = row[0].split('|').map(|number| number.trim_end_matches(".0")).collect();
+    assert!(numbers.iter().all(|number| *number == numbers[0]), "views of different moments: {row:?}");
+}
+
+/// Waits until the views hold all `sent` messages, then compares every view with its SELECT and with what was sent.
+async fn take_stock(session: &Session, sent: u64) {
+    let payments: Vec<Payment> = (0..sent).filter_map(Payment::of).collect();
+    let start = Instant::now();
+    loop {
+        let count: u64 = session.value("SELECT n FROM totals").await.parse().expect("a count");
+        assert!(count <= payments.len() as u64, "{count} payments counted, {} sent", payments.len());
+        if count == payments.len() as u64 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "only {count} of {} payments after 60 s", payments.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (name, select, batch) in VIEWS {
+        let expected = session.rows(batch.unwrap_or(select)).await;
+        let found = session.rows(&format!("SELECT * FROM {name}")).await;
+        if let Some(at) = (0..expected.len().max(found.len())).find(|n| expected.get(*n) != found.get(*n)) {
+            panic!(
+                "view {name}: {} rows, its SELECT {}; first difference: view {:?}, SELECT {:?}",
+                found.len(),
+                expected.len(),
+                found.get(at),
+                expected.get(at)
+            );
+        }
+    }
+    // Independent of all SQL: the totals by card as they were sent.
+    let mut by_card: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for payment in &payments {
+        let entry = by_card.entry(payment.card_id).or_default();
+        *entry = (entry.0 + 1, entry.1 + payment.amount_cents);
+    }
+    let mut expected: Vec<String> = by_card
+        .into_iter()
+        .map(|(card, (n, cents))| format!("{card}|{n}|{}.{:02}", cents / 100, cents % 100))
+        .collect();
+    expected.sort();
+    assert_eq!(session.rows("SELECT card_id, n, total FROM cards").await, expected, "totals by card");
+    let broken = sent - payments.len() as u64;
+    let letters = session.value("SELECT count(*) FROM millstream.dead_letters").await;
+    assert_eq!(letters, broken.to_string(), "dead letters");
+}
+
+/// Every acknowledged INSERT is there once and whole, any other at most once and whole.
+async fn check_ledger(session: &Session, ledger: &Ledger) {
+    let rows = session.run("SELECT statement, count(*) FROM ledger GROUP BY statement").await.rows;
+    let present: BTreeMap<u64, usize> = rows
+        .iter()
+        .map(|row| {
+            let number = |n: usize| row[n].as_deref().unwrap_or_default().parse::<u64>().expect("a number");
+            (number(0), number(1) as usize)
+        })
+        .collect();
+    for (statement, count) in &present {
+        assert_eq!(*count, ROWS_PER_STATEMENT, "statement {statement} is half done or doubled");
+        let known = ledger.acknowledged.contains(statement) || ledger.unknown.contains(statement);
+        assert!(known, "statement {statement} was never sent");
+    }
+    let lost: Vec<_> = ledger.acknowledged.iter().filter(|statement| !present.contains_key(statement)).collect();
+    assert!(lost.is_empty(), "acknowledged statements are lost: {lost:?}");
+}
+
+/// At least once: every row of the append-only view is in its topic, and nothing else; the last message of each key
+/// of the upsert topic is the view's row.
+async fn check_sinks(session: &Session, sent: u64) {
+    let alerts: Vec<u64> =
+        (0..sent).filter_map(Payment::of).filter(|p| p.amount_cents > ALERT_CENTS).map(|p| p.txn_id).collect();
+    let start = Instant::now();
+    loop {
+        let mut found: Vec<u64> =
+            kafka::read_all(ALERTS).iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
+        found.sort_unstable();
+        found.dedup();
+        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        for record in kafka::read_all(CARDS) {
+            match record.payload_text() {
+                None => drop(newest.remove(&record.key_text())),
+                Some(_) => drop(newest.insert(record.key_text(), json_of(&record)["n"].as_u64().expect("a count"))),
+            }
+        }
+        let counted: u64 = newest.values().sum();
+        let total: u64 = session.value("SELECT n FROM totals").await.parse().expect("a count");
+        if found == alerts && counted == total {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "after 30 s the sink has {} of {} alerts, and cards that add up to {counted} instead of {total}",
+            found.len(),
+            alerts.len()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn json_of(record: &kafka::Record) -> serde_json::Value {
+    serde_json::from_slice(record.payload.as_deref().unwrap_or_default()).expect("a JSON payload")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_lost_nothing_doubled() {
+    let kills: usize = seed::setting("MILLSTREAM_KILLS", 30);
+    let mut random = StdRng::seed_from_u64(seed::seed("kill"));
+    kafka::create_topic(TOPIC, PARTITIONS);
+    kafka::create_topic(ALERTS, 1);
+    kafka::create_topic(CARDS, 1);
+    let mut server = Server::start();
+    create(&server.connect().await).await;
+
+    let feeder = Feeder::start(TOPIC, 1500);
+    let config = server.connection_string();
+    let inserts = Writer::insert(config.clone());
+    let restates = Writer::restate(config.clone());
+    let counts = [Writer::count(config.clone()), Writer::count(config)];
+    let stock_every = (kills / 5).max(1);
+    let mut slowest_start = Duration::ZERO;
+    for kill in 1..=kills {
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..1200))).await;
+        server.kill();
+        if random.random_ratio(1, 4) {
+            // Once more, in the middle of the recovery.
+            server.launch();
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
+            server.kill();
+        }
+        slowest_start = slowest_start.max(server.restart());
+        let session = server.connect().await;
+        assert_one_moment(&session).await;
+        if kill % stock_every == 0 {
+            let sent = feeder.pause();
+            take_stock(&session, sent).await;
+            feeder.resume();
+        }
+    }
+    let sent = feeder.pause();
+    let (inserts, restates) = (inserts.finish().await, restates.finish().await);
+    let [first, second] = counts;
+    let counts = [first.finish().await, second.finish().await];
+    let session = server.connect().await;
+    take_stock(&session, sent).await;
+    check_ledger(&session, &inserts).await;
+    check_sinks(&session, sent).await;
+    let n: usize = session.value("SELECT n FROM counter").await.parse().expect("a count");
+    let (acknowledged, unknown): (usize, usize) =
+        counts.iter().fold((0, 0), |(a, u), ledger| (a + ledger.acknowledged.len(), u + ledger.unknown.len()));
+    assert!(
+        (acknowledged..=acknowledged + unknown).contains(&n),
+        "{n} counted, {acknowledged} acknowledged, {unknown} unknown"
+    );
+    assert!(acknowledged > 0 && !inserts.acknowledged.is_empty() && !restates.acknowledged.is_empty());
+
+    // And a last time in good order.
+    assert!(server.terminate().success(), "exit status after SIGTERM");
+    server.restart();
+    take_stock(&server.connect().await, sent).await;
+    eprintln!(
+        "kill: {kills} kills, {sent} messages, {} INSERTs and {acknowledged} UPDATEs acknowledged, {} unknown, slowest start {slowest_start:?}",
+        inserts.acknowledged.len(),
+        inserts.unknown.len() + unknown,
+    );
+}

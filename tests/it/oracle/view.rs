@@ -1,0 +1,395 @@
+//! Random continuous views: filter, project, UNION ALL, GROUP BY, TUMBLE, HOP, joins, views on views.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::case::{Column, Relation, Ty, WATERMARK_DELAY_S};
+
+/// A view of a case.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub relation: Relation,
+    pub sql: String,
+    pub emit_on_window_close: bool,
+    /// The SELECT whose batch result the view must hold; not `sql` itself where only closed windows count.
+    pub expected: String,
+    pub reads: Vec<String>,
+    /// The constructs that the view exercises, for the coverage table.
+    pub constructs: Vec<&'static str>,
+}
+
+impl View {
+    pub fn ddl(&self) -> String {
+        let emit = if self.emit_on_window_close { " EMIT ON WINDOW CLOSE" } else { "" };
+        format!("CREATE MATERIALIZED VIEW {} AS {}{emit}", self.relation.name, self.sql)
+    }
+}
+
+/// Every construct that a run must have met.
+pub const CONSTRUCTS: &[&str] = &[
+    "filter",
+    "project",
+    "union all",
+    "group by",
+    "global aggregate",
+    "having",
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "tumble",
+    "hop",
+    "window close",
+    "join",
+    "three-way join",
+    "join with condition",
+    "view on view",
+    "window rows",
+];
+
+/// A SELECT in the making.
+#[derive(Default)]
+struct Draft {
+    items: Vec<(String, Ty)>,
+    from: String,
+    tail: String,
+    reads: Vec<String>,
+    constructs: Vec<&'static str>,
+}
+
+impl Draft {
+    fn item(&mut self, sql: impl Into<String>, ty: Ty) {
+        self.items.push((sql.into(), ty));
+    }
+
+    fn sql(&self) -> String {
+        let items: Vec<String> = self.items.iter().enumerate().map(|(n, (sql, _))| format!("{sql} AS c{n}")).collect();
+        format!("SELECT {} FROM {}{}", items.join(", "), self.from, self.tail)
+    }
+
+    fn into_view(self, name: String) -> View {
+        let columns = self.items.iter().enumerate().map(|(n, (_, ty))| Column { name: format!("c{n}"), ty: *ty });
+        View {
+            relation: Relation { name, columns: columns.collect(), watermark: None },
+            expected: self.sql(),
+            sql: self.sql(),
+            emit_on_window_close: false,
+            reads: self.reads,
+            constructs: self.constructs,
+        }
+    }
+}
+
+/// View number `n` over some of the relations; later ones, so views, are preferred a little.
+pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
+    let name = format!("v{n}");
+    let mut view = match random.random_range(0..9) {
+        0 => filter_project(random, relations).into_view(name),
+        1 => union_all(random, relations, name),
+        2 | 3 => grouped(random, relations).into_view(name),
+        4 => global_aggregate(random, relations).into_view(name),
+        5 => windowed(random, relations).into_view(name),
+        6 => on_window_close(random, relations, name),
+        7 => join(random, relations, 2).into_view(name),
+        _ => join(random, relations, 3).into_view(name),
+    };
+    if view.reads.iter().any(|read| read.starts_with('v')) {
+        view.constructs.push("view on view");
+    }
+    view
+}
+
+fn pick_relation<'a>(random: &mut StdRng, relations: &'a [Relation]) -> &'a Relation {
+    match relations.last() {
+        Some(last) if relations.len() > 3 && random.random_bool(0.4) => last,
+        _ => relations.choose(random).expect("not empty"),
+    }
+}
+
+fn columns_of(relation: &Relation, ty: Ty) -> Vec<&str> {
+    relation.columns.iter().filter(|column| column.ty == ty).map(|column| column.name.as_str()).collect()
+}
+
+/// An expression over one column.
+fn expression(random: &mut StdRng, prefix: &str, column: &Column) -> (String, Ty) {
+    let name = format!("{prefix}{}", column.name);
+    let plain = random.random_bool(0.5);
+    match column.ty {
+        _ if plain => (name, column.ty),
+        Ty::Int => match random.random_range(0..3) {
+            0 => (format!("{name} + 1"), Ty::Int),
+            1 => (format!("coalesce({name}, -1)"), Ty::Int),
+            _ => (format!("CASE WHEN {name} > 2 THEN 1 ELSE 0 END"), Ty::Int),
+        },
+        Ty::Big => match random.random_range(0..3) {
+            0 => (format!("{name} % 7"), Ty::Big),
+            1 => (format!("abs({name})"), Ty::Big),
+            _ => (format!("-{name}"), Ty::Big),
+        },
+        Ty::Num => (format!("CAST({name} AS DECIMAL(14,1))"), Ty::Num),
+        Ty::Text => match random.random_range(0..2) {
+            0 => (format!("upper({name})"), Ty::Text),
+            _ => (format!("{name} || 'x'"), Ty::Text),
+        },
+        Ty::Stamp => (format!("date_trunc('minute', {name})"), Ty::Stamp),
+    }
+}
+
+fn predicate(random: &mut StdRng, prefix: &str, relation: &Relation) -> String {
+    let column = relation.columns.choose(random).expect("a relation has columns");
+    let name = format!("{prefix}{}", column.name);
+    match (column.ty, random.random_range(0..4)) {
+        (_, 0) => format!("{name} IS NOT NULL"),
+        (Ty::Int, _) => format!("{name} <= {}", random.random_range(1..5)),
+        (Ty::Big, 1) => format!("({name} > 5 OR {name} IS NULL)"),
+        (Ty::Big, _) => format!("{name} % 3 <> 1"),
+        (Ty::Num, _) => format!("{name} > {}.25", random.random_range(-20..200)),
+        (Ty::Text, 1) => format!("{name} IN ('a', 'b', 'A', '')"),
+        (Ty::Text, _) => format!("{name} <> 'c'"),
+        (Ty::Stamp, _) => format!("{name} >= TIMESTAMP '2024-05-01 00:02:00'"),
+    }
+}
+
+fn filter_project(random: &mut StdRng, relations: &[Relation]) -> Draft {
+    let relation = pick_relation(random, relations);
+    let mut draft = Draft { from: relation.name.clone(), reads: vec![relation.name.clone()], ..Draft::default() };
+    for _ in 0..random.random_range(1..4) {
+        let column = relation.columns.choose(random).expect("a relation has columns");
+        let (sql, ty) = expression(random, "", column);
+        draft.item(sql, ty);
+    }
+    draft.constructs.push("project");
+    if random.random_bool(0.8) {
+        draft.tail = format!(" WHERE {}", predicate(random, "", relation));
+        draft.constructs.push("filter");
+    }
+    draft
+}
+
+fn union_all(random: &mut StdRng, relations: &[Relation], name: String) -> View {
+    // Both branches give one column of each of some types, in the same order.
+    let mut types = vec![Ty::Int, Ty::Big, Ty::Num, Ty::Text, Ty::Stamp];
+    types.shuffle(random);
+    types.truncate(random.random_range(1..4));
+    let (mut branches, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..random.random_range(2..4) {
+        let relation = pick_relation(random, relations);
+        let mut draft = Draft { from: relation.name.clone(), ..Draft::default() };
+        for ty in &types {
+            let column = columns_of(relation, *ty).choose(random).map(|name| name.to_string());
+            let missing = match ty {
+                Ty::Int => "CAST(NULL AS INT)",
+                Ty::Big => "CAST(1 AS BIGINT)",
+                Ty::Num => "CAST(2.50 AS DECIMAL(12,2))",
+                Ty::Text => "CAST('u' AS VARCHAR)",
+                Ty::Stamp => "TIMESTAMP '2024-05-01 00:00:00'",
+            };
+            draft.item(column.unwrap_or_else(|| missing.to_string()), *ty);
+        }
+        if random.random_bool(0.5) {
+            draft.tail = format!(" WHERE {}", predicate(random, "", relation));
+        }
+        branches.push(draft.sql());
+        reads.push(relation.name.clone());
+    }
+    let columns = types.iter().enumerate().map(|(n, ty)| Column { name: format!("c{n}"), ty: *ty }).collect();
+    let sql = branches.join(" UNION ALL ");
+    View {
+        relation: Relation { name, columns, watermark: None },
+        expected: sql.clone(),
+        sql,
+        emit_on_window_close: false,
+        reads,
+        constructs: vec!["union all"],
+    }
+}
+
+/// Adds one to three aggregates over columns of the relation.
+fn aggregates(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &Relation) {
+    for _ in 0..random.random_range(1..4) {
+        let column = relation.columns.choose(random).expect("a relation has columns");
+        let name = format!("{prefix}{}", column.name);
+        match (random.random_range(0..6), column.ty) {
+            (0, _) => draft.item("count(*)", Ty::Big),
+            (1, _) => draft.item(format!("count({name})"), Ty::Big),
+            (2, Ty::Int) => draft.item(format!("sum({name})"), Ty::Big),
+            (2, Ty::Big | Ty::Num) => draft.item(format!("sum({name})"), Ty::Num),
+            (3, Ty::Int | Ty::Big | Ty::Num) => draft.item(format!("avg({name})"), Ty::Num),
+            (4, ty) => draft.item(format!("min({name})"), ty),
+            (_, ty) => draft.item(format!("max({name})"), ty),
+        }
+        let function = draft.items.last().map_or("", |(sql, _)| sql.split('(').next().unwrap_or_default());
+        let construct = CONSTRUCTS.iter().find(|construct| **construct == function);
+        draft.constructs.extend(construct);
+    }
+}
+
+fn keys(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &Relation, most: usize) -> Vec<String> {
+    let mut keys = Vec::new();
+    for _ in 0..random.random_range(1..=most) {
+        let column = relation.columns.choose(random).expect("a relation has columns");
+        let (sql, ty) = expression(random, prefix, column);
+        if !keys.contains(&sql) {
+            draft.item(sql.clone(), ty);
+            keys.push(sql);
+        }
+    }
+    keys
+}
+
+fn grouped(random: &mut StdRng, relations: &[Relation]) -> Draft {
+    let relation = pick_relation(random, relations);
+    let mut draft = Draft { from: relation.name.clone(), reads: vec![relation.name.clone()], ..Draft::default() };
+    let keys = keys(random, &mut draft, "", relation, 2);
+    aggregates(random, &mut draft, "", relation);
+    draft.constructs.push("group by");
+    if random.random_bool(0.4) {
+        draft.tail = format!(" WHERE {}", predicate(random, "", relation));
+        draft.constructs.push("filter");
+    }
+    draft.tail += &format!(" GROUP BY {}", keys.join(", "));
+    if random.random_bool(0.3) {
+        draft.tail += " HAVING count(*) > 1";
+        draft.constructs.push("having");
+    }
+    draft
+}
+
+fn global_aggregate(random: &mut StdRng, relations: &[Relation]) -> Draft {
+    let relation = pick_relation(random, relations);
+    let mut draft = Draft { from: relation.name.clone(), reads: vec![relation.name.clone()], ..Draft::default() };
+    aggregates(random, &mut draft, "", relation);
+    draft.constructs.push("global aggregate");
+    if random.random_bool(0.5) {
+        draft.tail = format!(" WHERE {}", predicate(random, "", relation));
+    }
+    draft
+}
+
+/// A relation as windows over one of its timestamp columns: the FROM item and the construct.
+fn window(random: &mut StdRng, relation: &Relation, column: &str) -> (String, &'static str) {
+    let name = &relation.name;
+    match random.random_range(0..4) {
+        0 => (format!("TUMBLE({name}, {column}, INTERVAL '1 minute')"), "tumble"),
+        1 => (format!("TUMBLE({name}, {column}, INTERVAL '5 minutes')"), "tumble"),
+        2 => (format!("HOP({name}, {column}, INTERVAL '30 seconds', INTERVAL '2 minutes')"), "hop"),
+        _ => (format!("HOP({name}, {column}, INTERVAL '1 minute', INTERVAL '3 minutes')"), "hop"),
+    }
+}
+
+fn windowed(random: &mut StdRng, relations: &[Relation]) -> Draft {
+    let timed: Vec<&Relation> =
+        relations.iter().filter(|relation| !columns_of(relation, Ty::Stamp).is_empty()).collect();
+    let relation = *timed.choose(random).expect("tables have a timestamp");
+    let column = columns_of(relation, Ty::Stamp).choose(random).expect("just filtered").to_string();
+    let (from, construct) = window(random, relation, &column);
+    let mut draft = Draft { from, reads: vec![relation.name.clone()], constructs: vec![construct], ..Draft::default() };
+    draft.item("window_start", Ty::Stamp);
+    if random.random_bool(0.2) {
+        let column = relation.columns.choose(random).expect("a relation has columns");
+        draft.item("window_end", Ty::Stamp);
+        draft.item(column.name.clone(), column.ty);
+        draft.constructs.push("window rows");
+        return draft;
+    }
+    let mut group = vec!["window_start".to_string(), "window_end".to_string()];
+    if random.random_bool(0.6) {
+        group.extend(keys(random, &mut draft, "", relation, 1));
+    }
+    aggregates(random, &mut draft, "", relation);
+    draft.tail = format!(" GROUP BY {}", group.join(", "));
+    draft
+}
+
+/// EMIT ON WINDOW CLOSE over the append-only table: holds the windows whose end the watermark has passed.
+fn on_window_close(random: &mut StdRng, relations: &[Relation], name: String) -> View {
+    let relation = relations.iter().find(|relation| relation.watermark.is_some()).expect("an append-only table");
+    let (from, construct) = window(random, relation, "ts");
+    let mut draft = Draft { from, reads: vec![relation.name.clone()], ..Draft::default() };
+    draft.constructs.extend([construct, "window close"]);
+    draft.item("window_start", Ty::Stamp);
+    draft.item("window_end", Ty::Stamp);
+    let mut group = vec!["window_start".to_string(), "window_end".to_string()];
+    if random.random_bool(0.6) {
+        group.extend(keys(random, &mut draft, "", relation, 1));
+    }
+    aggregates(random, &mut draft, "", relation);
+    draft.tail = format!(" GROUP BY {}", group.join(", "));
+    let mut view = draft.into_view(name);
+    view.emit_on_window_close = true;
+    view.expected = format!(
+        "SELECT * FROM ({}) AS w WHERE c1 <= (SELECT max(ts) - INTERVAL '{WATERMARK_DELAY_S} seconds' FROM {})",
+        view.sql, relation.name
+    );
+    view
+}
+
+/// The types that sides are joined on.
+const JOINABLE: &[Ty] = &[Ty::Int, Ty::Text, Ty::Big];
+
+/// The next side of a join and its ON condition, which needs a column of a type that an earlier side has too.
+fn join_side<'a>(
+    random: &mut StdRng,
+    relations: &'a [Relation],
+    joined: &[(String, &Relation)],
+    alias: &str,
+) -> (&'a Relation, String) {
+    for _ in 0..20 {
+        let relation = pick_relation(random, relations);
+        let ty = *JOINABLE.choose(random).expect("not empty");
+        let right = columns_of(relation, ty);
+        let Some(right) = right.choose(random) else { continue };
+        let Some((other_alias, other)) = joined.choose(random) else { return (relation, String::new()) };
+        if let Some(left) = columns_of(other, ty).choose(random) {
+            return (relation, format!("{other_alias}.{left} = {alias}.{right}"));
+        }
+    }
+    // Tables have columns of every type, and the first side has one that can be joined on.
+    let (other_alias, other) = &joined[0];
+    let ty = *JOINABLE.iter().find(|ty| !columns_of(other, **ty).is_empty()).expect("the first side is joinable");
+    let (left, right) = (columns_of(other, ty)[0], columns_of(&relations[0], ty)[0]);
+    (&relations[0], format!("{other_alias}.{left} = {alias}.{right}"))
+}
+
+fn join(random: &mut StdRng, relations: &[Relation], sides: usize) -> Draft {
+    let mut draft = Draft::default();
+    let mut joined: Vec<(String, &Relation)> = Vec::new();
+    for n in 0..sides {
+        let alias = format!("x{n}");
+        let (relation, on) = join_side(random, relations, &joined, &alias);
+        draft.from += &match n {
+            0 => format!("{} AS {alias}", relation.name),
+            _ => format!(" JOIN {} AS {alias} ON {on}", relation.name),
+        };
+        draft.reads.push(relation.name.clone());
+        joined.push((alias, relation));
+    }
+    draft.constructs.push(if sides == 2 { "join" } else { "three-way join" });
+    let nth = random.random_range(0..joined.len());
+    let (alias, relation) = joined[nth].clone();
+    if random.random_bool(0.4) {
+        draft.from += &format!(" AND {}", predicate(random, &format!("{alias}."), relation));
+        draft.constructs.push("join with condition");
+    }
+    if sides == 3 || random.random_bool(0.3) {
+        // Grouped: three-way joins of small domains grow large.
+        let keys = keys(random, &mut draft, &format!("{alias}."), relation, 1);
+        let (alias, relation) = joined.choose(random).expect("not empty").clone();
+        aggregates(random, &mut draft, &format!("{alias}."), relation);
+        draft.tail = format!(" GROUP BY {}", keys.join(", "));
+        draft.constructs.push("group by");
+    } else {
+        for (alias, relation) in &joined {
+            let column = relation.columns.choose(random).expect("a relation has columns");
+            let (sql, ty) = expression(random, &format!("{alias}."), column);
+            draft.item(sql, ty);
+        }
+        if random.random_bool(0.4) {
+            draft.tail = format!(" WHERE {}", predicate(random, &format!("{alias}."), relation));
+            draft.constructs.push("filter");
+        }
+    }
+    draft
+}
