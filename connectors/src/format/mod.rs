@@ -10,6 +10,8 @@ pub mod column;
 pub mod datetime;
 pub mod json;
 pub mod number;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -312,7 +312,7 @@ fn hex4(text: &str) -> u32 {
 }
 
 fn lone_surrogate(code: u32) -> String {
-    format!("invalid JSON string: \\u{code:04x} is half of a surrogate pair")
+    format!("\\u{code:04x} is half of a surrogate pair")
 }
 
 #[cfg(test)]
