@@ -432,8 +432,12 @@ mod size {
 
     /// The largest binary unit that leaves a whole number.
     pub fn show(value: &usize) -> String {
-        let (name, factor) =
-            UNITS[2..6].iter().rev().find(|(_, factor)| *value > 0 && value % factor == 0).copied().unwrap_or(("", 1));
+        let (name, factor) = UNITS[2..6]
+            .iter()
+            .rev()
+            .find(|(_, factor)| *value > 0 && value.is_multiple_of(*factor))
+            .copied()
+            .unwrap_or(("", 1));
         format!("{}{name}", value / factor)
     }
 }

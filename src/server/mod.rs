@@ -12,6 +12,7 @@ pub mod encode;
 mod extended;
 pub mod http;
 mod message;
+mod open;
 mod parameters;
 mod rows;
 mod run;
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::open::{database_options, open};
 pub use self::run::{init_logging, run};
 pub use self::startup::SERVER_VERSION;
 

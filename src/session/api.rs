@@ -233,6 +233,7 @@ pub struct Notice {
 
 impl Notice {
     /// NOTICE 00000.
+    #[expect(clippy::self_named_constructors, reason = "named by its severity, like `warning`")]
     pub fn notice(message: impl Into<String>) -> Self {
         Self::new(Severity::Notice, "00000", message)
     }
