@@ -13,7 +13,7 @@ use super::scan::Scan;
 use super::snapshot::clip;
 use super::store::{Store, batch_get};
 use super::system::{self, EpochRecord};
-use super::write_set::WriteSet;
+use super::write_set::{SortedWrites, TableWrites, WriteSet};
 use crate::error::{Error, Result};
 
 /// Which writes a scan sees.
@@ -101,15 +101,22 @@ impl State {
         if let Some(bound) = self.bound(table, Level::Open) {
             order.retain(|i| keys.get(*i as usize) >= bound);
         }
-        order.retain(|i| match self.written(table, keys.get(*i as usize)) {
-            Layer::Written(value) => {
-                if let Some(value) = value {
-                    found.set(*i as usize, value);
+        let open_drops = self.open.drops.contains(&table.object);
+        let frozen = self.frozen.as_ref().filter(|_| !open_drops);
+        let mut in_open = self.open.tables.get(&table).map(TableWrites::finder).unwrap_or_default();
+        let mut in_frozen = frozen.and_then(|f| f.tables.get(&table)).map(SortedWrites::finder).unwrap_or_default();
+        let in_base = !open_drops && frozen.is_none_or(|f| !f.drops.contains(&table.object));
+        order.retain(|i| {
+            let key = keys.get(*i as usize);
+            match in_open.get(key).or_else(|| in_frozen.get(key)) {
+                Some(value) => {
+                    if let Some(value) = value {
+                        found.set(*i as usize, value);
+                    }
+                    false
                 }
-                false
+                None => in_base,
             }
-            Layer::Ends => false,
-            Layer::Through => true,
         });
         batch_get(&self.store, &ReadOptions::default(), table, keys, &order, &mut found)?;
         Ok(found)

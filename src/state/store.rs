@@ -106,10 +106,16 @@ impl Store {
             return Err(Error::internal(format!("epoch {} cannot follow epoch {last}", frozen.epoch())));
         }
         self.bounds.begin(frozen.epoch(), frozen.bounds.clone());
-        if frozen.bytes() > self.options.max_write_set_bytes {
-            spill::ingest(self, frozen)?;
-        } else {
-            self.write(frozen, sync)?;
+        let written = match frozen.bytes() > self.options.max_write_set_bytes {
+            true => spill::ingest(self, frozen),
+            false => self.write(frozen, sync),
+        };
+        if let Err(e) = written {
+            // A step after the decisive one may have failed: what counts is which epoch the database shows.
+            if last == frozen.epoch() || self.stored_epoch().ok() != Some(frozen.epoch()) {
+                return Err(e);
+            }
+            tracing::warn!(epoch = frozen.epoch(), error = %e, "an epoch was committed in spite of an error");
         }
         self.bounds.committed();
         self.epoch.store(frozen.epoch(), Ordering::Release);
@@ -235,6 +241,12 @@ impl Store {
         options.set_sync(sync);
         options.set_memtable_insert_hint_per_batch(true);
         self.database.write_opt(batch, &options).map_err(|e| from_rocksdb("commit an epoch", e))
+    }
+
+    /// The epoch that the database shows.
+    fn stored_epoch(&self) -> Result<u64> {
+        let record = self.get(system::EPOCH, b"")?.ok_or_else(|| system::corrupt("the epoch record"))?;
+        Ok(EpochRecord::from_bytes(&record)?.epoch)
     }
 
     /// Deletes the files that hold nothing but rows of the table below its bound. A failure costs only space, and
