@@ -3,8 +3,10 @@
 //! The extended protocol's messages are in [`super::extended`], row streams in [`super::rows`].
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use pgwire::messages::PgWireFrontendMessage as Frontend;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -55,7 +57,13 @@ where
     /// Serves the client until it leaves or is sent away.
     pub async fn run(mut self) {
         put_ready(&mut self.socket.output, self.session.transaction_status());
-        let end = self.serve().await;
+        let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
+            Ok(end) => end,
+            // The panic's own message is in the log.
+            Err(_) => Err(Disconnect::Terminated(
+                Error::internal("the server failed while it ran the statement").with_hint("see the server's log"),
+            )),
+        };
         // What still runs belongs to a client that is gone.
         self.portals.clear();
         say_goodbye(&mut self.socket, end).await;

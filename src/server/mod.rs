@@ -1,9 +1,9 @@
 //! The front: PostgreSQL's wire protocol on one port, HTTP for operators on another.
 //!
 //! [`Server::bind`] takes the ports, [`Server::serve`] answers on them: with "starting up" until the engine is open, then
-//! one task a connection, until it is told to stop. A connection is a [`socket`] (bytes and messages), a start-up
-//! ([`startup`]), then the message loop ([`connection`], [`extended`]) over one session. The session is behind
-//! [`crate::session::api`]: nothing else in the crate knows the wire, and nothing here knows SQL.
+//! one task a connection, until it is told to stop. A connection is a `socket` (bytes and messages), a start-up (`startup`),
+//! then the message loop (`connection`, `extended`) over one session; `rows` streams what it returns through [`encode`].
+//! The session is behind [`crate::session::api`]: nothing else in the crate knows the wire, and nothing here knows SQL.
 
 mod cancel;
 mod connection;

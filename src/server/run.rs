@@ -13,6 +13,9 @@ use crate::config::{Config, LogFormat};
 use crate::error::{Error, Result, sqlstate};
 use crate::session::api::Sessions;
 
+/// Stack of the threads that plan statements: planners recurse over the depth of a query. Only touched pages cost memory.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Runs a server until SIGTERM or SIGINT; `open` recovers the engine. The exit code is 0 after an orderly stop.
 pub fn run<E, F, O>(config: Config, open: F) -> ExitCode
 where
@@ -36,7 +39,11 @@ where
     O: Future<Output = Result<Arc<E>>> + Send,
 {
     init_logging(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("millstream").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("millstream")
+        .thread_stack_size(STACK_BYTES)
+        .build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;

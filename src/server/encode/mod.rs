@@ -69,6 +69,10 @@ pub struct RowEncoder {
 impl RowEncoder {
     /// Prepares a batch; `formats` has one entry a column.
     pub fn new(schema: &Schema, batch: &RecordBatch, formats: &[Format], output: &OutputFormat) -> Result<Self> {
+        if batch.num_columns() != schema.fields().len() || formats.len() != schema.fields().len() {
+            let (found, wanted) = (batch.num_columns(), schema.fields().len());
+            return Err(Error::internal(format!("a batch of {found} columns in a result of {wanted}")));
+        }
         let columns = schema
             .fields()
             .iter()
