@@ -1,7 +1,7 @@
 //! The real binary on free ports and a directory of its own: started, killed, started again, and spoken to.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -44,6 +44,16 @@ impl Server {
     /// The `--data-dir`.
     pub fn data_dir(&self) -> PathBuf {
         self.dir().join("data")
+    }
+
+    /// The port for PostgreSQL clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
     }
 
     /// The port of the HTTP listener.
@@ -96,11 +106,30 @@ impl Server {
 
     /// SIGTERM, and waits for the orderly end.
     pub fn terminate(&mut self) -> ExitStatus {
+        signal(self.child.as_ref().expect("the server runs"), libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the server runs");
-        signal(&child, libc::SIGTERM);
-        wait_for("the server's end after SIGTERM", Duration::from_secs(30), Duration::from_millis(5), || {
+        wait_for("the server's orderly end", Duration::from_secs(30), Duration::from_millis(5), || {
             child.try_wait().expect("a child of ours").ok_or_else(|| self.log())
         })
+    }
+
+    /// Starts another process on the same directory, on ports of its own, and waits for its end.
+    pub fn second_process(&self) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+        command.arg("serve").arg("--data-dir").arg(self.data_dir());
+        command.arg("--listen").arg(format!("127.0.0.1:{}", free_port()));
+        command.arg("--http").arg(format!("127.0.0.1:{}", free_port()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command).expect("the binary starts");
+        wait_for("the second server's refusal", Duration::from_secs(20), Duration::from_millis(10), || {
+            child.try_wait().expect("a child of ours").ok_or_else(|| "it runs".to_string())
+        });
+        child.wait_with_output().expect("a child of ours")
     }
 
     /// Whether the process still runs.
@@ -110,8 +139,7 @@ impl Server {
 
     /// Resident memory, bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the server runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("kibibytes");
         kib * 1024

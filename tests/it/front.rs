@@ -1,0 +1,196 @@
+//! The wire: psql, the extended protocol, errors, large results, cancel.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use tokio_postgres::types::Type;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::client::{Failure, Session};
+use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn psql_describes() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE SCHEMA risk").await;
+    session
+        .run("CREATE TABLE accounts (id BIGINT PRIMARY KEY, holder VARCHAR(20) NOT NULL, balance DECIMAL(12,2))")
+        .await;
+    session.run("CREATE VIEW rich AS SELECT * FROM accounts WHERE balance > 1000").await;
+    session.run("CREATE MATERIALIZED VIEW holders AS SELECT holder, count(*) AS n FROM accounts GROUP BY holder").await;
+    for (command, expected) in [
+        ("\\d", &["accounts", "rich", "holders", "materialized view"][..]),
+        ("\\d accounts", &["id", "bigint", "holder", "character varying(20)", "not null", "numeric(12,2)"]),
+        ("\\d holders", &["holder", "bigint"]),
+        ("\\dt", &["accounts"]),
+        ("\\dv", &["rich"]),
+        ("\\dm", &["holders"]),
+        ("\\dn", &["public", "risk"]),
+        ("\\l", &["millstream"]),
+        ("\\df", &["Name"]),
+        ("\\conninfo", &["millstream"]),
+    ] {
+        let output = server.psql(command);
+        assert!(!output.contains("ERROR"), "{command}:\n{output}");
+        for word in expected {
+            assert!(output.contains(word), "{command} does not show {word}:\n{output}");
+        }
+    }
+    assert!(!server.psql("\\dt").contains("rich"));
+    let output = server.psql("SELECT 1/0;\nSELECT 'after' AS word;");
+    assert!(output.contains("22012") && output.contains("after"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn extended_protocol() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session
+        .run("CREATE TABLE t (i INT, l BIGINT, s SMALLINT, f DOUBLE PRECISION, r REAL, b BOOLEAN, c TEXT, y BYTEA)")
+        .await;
+    let insert = session.client.prepare("INSERT INTO t VALUES ($1, $2, $3, $4, $5, $6, $7, $8)").await;
+    let insert = insert.expect("a statement with parameters");
+    assert_eq!(
+        insert.params(),
+        [Type::INT4, Type::INT8, Type::INT2, Type::FLOAT8, Type::FLOAT4, Type::BOOL, Type::TEXT, Type::BYTEA]
+    );
+    for n in 0..3_i32 {
+        let count = session
+            .client
+            .execute(
+                &insert,
+                &[
+                    &n,
+                    &(1_i64 << 40),
+                    &7_i16,
+                    &0.1_f64,
+                    &0.5_f32,
+                    &(n == 1),
+                    &format!("row {n}"),
+                    &vec![0_u8, 255, n as u8],
+                ],
+            )
+            .await;
+        assert_eq!(count.expect("an insert"), 1);
+    }
+    let nulls = session.client.execute("INSERT INTO t (i, c) VALUES ($1, $2)", &[&9_i32, &None::<String>]).await;
+    assert_eq!(nulls.expect("an insert"), 1);
+
+    // Values come back in the binary format.
+    let rows = session.client.query("SELECT i, l, s, f, r, b, c, y FROM t WHERE i < $1 ORDER BY i", &[&3_i32]).await;
+    let rows = rows.expect("rows");
+    assert_eq!(rows.len(), 3);
+    let row = &rows[1];
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1), row.get::<_, i16>(2)), (1, 1 << 40, 7));
+    assert_eq!((row.get::<_, f64>(3), row.get::<_, f32>(4), row.get::<_, bool>(5)), (0.1, 0.5, true));
+    assert_eq!((row.get::<_, String>(6), row.get::<_, Vec<u8>>(7)), ("row 1".to_string(), vec![0, 255, 1]));
+    let row = session.client.query_one("SELECT c, l, b FROM t WHERE i = 9", &[]).await.expect("a row");
+    assert_eq!((row.get::<_, Option<String>>(0), row.get::<_, Option<i64>>(1)), (None, None));
+
+    // The types of parameters follow from where they stand.
+    let statement =
+        session.client.prepare("SELECT count(*) FROM t WHERE l = $1 AND c LIKE $2").await.expect("a statement");
+    assert_eq!(statement.params(), [Type::INT8, Type::TEXT]);
+    assert_eq!(statement.columns()[0].type_(), &Type::INT8);
+    let row = session.client.query_one(&statement, &[&(1_i64 << 40), &"row%"]).await.expect("a row");
+    assert_eq!(row.get::<_, i64>(0), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn errors_have_code_and_position() {
+    let server = Server::start();
+    let session = server.connect().await;
+    for (sql, sqlstate, position) in [
+        ("SELECT nothing FROM (SELECT 1 AS a) AS x", "42703", Some(8)),
+        ("SELECT * FROM missing", "42P01", Some(15)),
+        ("SELECT 1 +", "42601", None),
+        ("SELECT 1/0", "22012", None),
+    ] {
+        let error = session.client.simple_query(sql).await.expect_err("an error");
+        let db = error.as_db_error().expect("an error of the server");
+        assert_eq!(db.code().code(), sqlstate, "{sql}: {db}");
+        if let Some(expected) = position {
+            let found = match db.position() {
+                Some(tokio_postgres::error::ErrorPosition::Original(at)) => Some(*at),
+                _ => None,
+            };
+            assert_eq!(found, Some(expected), "{sql}: {db}");
+        }
+    }
+    // An error in the extended protocol leaves the connection usable.
+    session.client.query("SELECT * FROM missing", &[]).await.expect_err("an error");
+    assert_eq!(session.client.query_one("SELECT 5", &[]).await.expect("a row").get::<_, i32>(0), 5);
+    // Statements before the error in one message have happened or not as PostgreSQL has it: all are one transaction.
+    session.run("CREATE TABLE t (a INT)").await;
+    session.error("INSERT INTO t VALUES (1); SELECT 1/0").await;
+    assert_eq!(session.rows("SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn large_results_are_streamed() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("SELECT 1").await;
+    let before = server.resident_bytes();
+    let stream = session
+        .client
+        .simple_query_raw("SELECT n, n * 2, 'some text to make rows wider' FROM generate_series(1, 1000000) AS s (n)")
+        .await;
+    let mut stream = pin!(stream.expect("a result"));
+    let (mut rows, mut peak) = (0_u64, before);
+    while let Some(message) = stream.try_next().await.expect("rows") {
+        if let SimpleQueryMessage::Row(_) = message {
+            rows += 1;
+            if rows % 50_000 == 0 {
+                peak = peak.max(server.resident_bytes());
+            }
+        }
+    }
+    assert_eq!(rows, 1_000_000);
+    let grown = peak.saturating_sub(before) >> 20;
+    assert!(grown < 150, "{grown} MiB more while a million rows streamed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancel_works_while_rows_stream() {
+    let server = Server::start();
+    let session = server.connect().await;
+    let endless = "SELECT a.n, b.n FROM generate_series(1, 100000) AS a (n), generate_series(1, 100000) AS b (n)";
+    let error = cancelled_after_rows(&session, endless).await;
+    assert_eq!(error.sqlstate.as_deref(), Some("57014"), "{error}");
+    assert_eq!(session.rows("SELECT 'alive'").await, ["alive"]);
+
+    // And while nothing has come yet.
+    let token = session.client.cancel_token();
+    let silent = "SELECT count(*) FROM generate_series(1, 100000) AS a (n), generate_series(1, 100000) AS b (n)";
+    let (result, ()) = tokio::join!(session.try_run(silent), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(NoTls).await.expect("the request is sent");
+    });
+    assert_eq!(result.expect_err("cancelled").sqlstate.as_deref(), Some("57014"));
+
+    session.run("SET statement_timeout = '200ms'").await;
+    assert_eq!(session.error(silent).await.sqlstate.as_deref(), Some("57014"));
+    session.run("RESET statement_timeout").await;
+    assert_eq!(session.rows("SELECT 1").await, ["1"]);
+}
+
+/// Reads the first rows of a statement, cancels it, and gives the error that ends it.
+async fn cancelled_after_rows(session: &Session, sql: &str) -> Failure {
+    let token = session.client.cancel_token();
+    let mut stream = pin!(session.client.simple_query_raw(sql).await.expect("a result"));
+    for _ in 0..1000 {
+        stream.next().await.expect("a row").expect("a row");
+    }
+    token.cancel_query(NoTls).await.expect("the request is sent");
+    let start = Instant::now();
+    loop {
+        match stream.next().await {
+            Some(Ok(_)) => assert!(start.elapsed() < Duration::from_secs(10), "rows still come"),
+            Some(Err(error)) => return Failure::from(error),
+            None => panic!("the result ended without an error"),
+        }
+    }
+}
