@@ -128,7 +128,8 @@ impl CachedTable {
         Ok(Values { bytes: &self.young.bytes, spans })
     }
 
-    /// Writes `value(i)` for key `i`, or deletes it where that is `None`, in the store and in the cache. Nothing is read.
+    /// Writes `value(i)` for key `i`, or deletes it where that is `None`, in the store and in the cache; of equal keys the
+    /// last counts. Nothing is read. No key is below what was truncated.
     pub fn write_many<'v>(&mut self, state: &mut State, keys: &ByteRows, value: impl Fn(usize) -> Option<&'v [u8]>) {
         state.write_batch(self.table, keys, &value);
         for (i, key) in keys.iter().enumerate() {
@@ -306,4 +307,65 @@ impl Generation {
 fn key_at(bytes: &[u8], record: usize) -> &[u8] {
     let len = bytes[record..].first_chunk().map_or(0, |chunk| u32::from_le_bytes(*chunk));
     &bytes[record + HEADER..][..len as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::{Just, any, prop_assert_eq, prop_oneof, proptest};
+
+    use super::{ByteRows, CachedTable, State, TableId};
+    use crate::state::{Store, StoreOptions};
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 48, ..Default::default() })]
+
+        #[test]
+        fn it_holds_what_was_written(
+            budget in prop_oneof![Just(0usize), Just(200), Just(1000), Just(1 << 20)],
+            steps in proptest::collection::vec(
+                (proptest::collection::vec((0u8..20, proptest::option::of(0usize..40)), 0..8), any::<[bool; 4]>()), 1..12),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(&StoreOptions::new(dir.path())).unwrap();
+            let mut state = State::new(store);
+            let mut table = CachedTable::new(TableId::new(9, 1), budget);
+            let mut model: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+            let mut floor = 0;
+            for (writes, [resets, ends, commits, truncates]) in steps {
+                let writes: Vec<_> = writes.into_iter().filter(|(key, _)| *key >= floor).collect();
+                let keys: ByteRows = writes.iter().map(|(key, _)| [*key, 1]).collect();
+                let values: Vec<Option<Vec<u8>>> = writes.iter().map(|(key, len)| len.map(|n| vec![*key; n])).collect();
+                table.write_many(&mut state, &keys, |i| values[i].as_deref());
+                for ((key, _), value) in writes.iter().zip(&values) {
+                    match value {
+                        Some(value) => model.insert(*key, value.clone()),
+                        None => model.remove(key),
+                    };
+                }
+                if truncates {
+                    floor += 1;
+                    table.truncate_below(&mut state, &[floor]);
+                    model.retain(|key, _| *key >= floor);
+                }
+                if ends {
+                    table.end_epoch();
+                }
+                if commits {
+                    let frozen = state.freeze().unwrap();
+                    state.store().commit(&frozen, false).unwrap();
+                    state.committed();
+                }
+                if resets {
+                    table.reset();
+                }
+                let keys: ByteRows = (0u8..20).filter(|k| (k + floor) % 3 > 0).map(|k| [k, 1]).collect();
+                let found = table.get_many(&state, &keys).unwrap();
+                for (i, key) in keys.iter().enumerate() {
+                    prop_assert_eq!(found.get(i), model.get(&key[0]).map(Vec::as_slice));
+                }
+            }
+        }
+    }
 }

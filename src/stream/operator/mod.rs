@@ -10,6 +10,8 @@ mod groups;
 pub mod join;
 pub mod project;
 pub mod union;
+#[cfg(test)]
+mod testing;
 pub mod unnest;
 
 use arrow::datatypes::SchemaRef;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, new_null_array};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type};
 
 use super::exact::ExactSum;
@@ -127,6 +127,8 @@ pub(super) fn empty_row(functions: &[Function], codec: &RowCodec) -> Result<Vec<
         for data_type in function.state_types() {
             columns.push(match function {
                 Function::Extreme(_) => new_null_array(&data_type, 1),
+                // A sum of floats without parts.
+                _ if data_type == DataType::Binary => Arc::new(BinaryArray::from_vec(vec![b"".as_slice()])),
                 _ => zero(&data_type)?,
             });
         }

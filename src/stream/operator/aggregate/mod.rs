@@ -16,6 +16,8 @@ mod extreme;
 mod float;
 mod function;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -8,6 +8,8 @@
 
 mod rows_cache;
 mod side;
+#[cfg(test)]
+mod tests;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take;
@@ -16,7 +18,7 @@ use millstream_catalog::ObjectId;
 
 use self::side::{Changes, Layout, Side};
 use super::event_time::TimeColumn;
-use super::{Description, EpochContext, LateRows, Operator, StateDescription, Watermarks};
+use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, StateDescription, Watermarks};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, State, TableId};
 use crate::stream::changelog::Delta;
@@ -63,6 +65,8 @@ pub struct Join {
     spec: JoinSpec,
     sides: [Side; 2],
     time: Option<TimeColumn>,
+    /// The watermark below which rows are known to be freed.
+    freed: Option<i64>,
     output_rows_max: usize,
 }
 
@@ -110,7 +114,7 @@ impl Join {
             Side::new(left, &key_order, &spec.null_safe, table(0))?,
             Side::new(right, &key_order, &spec.null_safe, table(1))?,
         ];
-        Ok(Self { sides, time, output_rows_max: OUTPUT_ROWS_MAX, spec })
+        Ok(Self { sides, time, freed: None, output_rows_max: OUTPUT_ROWS_MAX, spec })
     }
 
     /// The same with another budget for the cache of each side.
@@ -298,9 +302,15 @@ impl Operator for Join {
         {
             let bound = time.key_of(current)?;
             self.sides.iter_mut().for_each(|side| side.truncate_below(context.state, &bound));
+            self.freed = Some(current);
         }
         self.sides.iter_mut().for_each(Side::end_epoch);
         Ok(output.deltas)
+    }
+
+    fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
+        let current = self.passed(|port| Some(watermarks.get(port)?.current.clone()));
+        current.is_some_and(|current| self.freed.is_none_or(|freed| freed < current))
     }
 
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
@@ -320,6 +330,7 @@ impl Operator for Join {
     }
 
     fn reset(&mut self) {
+        self.freed = None;
         self.sides.iter_mut().for_each(Side::reset);
     }
 

@@ -1,0 +1,281 @@
+//! The join against a recomputation from scratch, over random changelogs of every kind of side, failures and restarts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::test_runner::Config;
+
+use super::{Join, JoinSide, JoinSpec, Layout};
+use crate::stream::changelog::Delta;
+use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add, rows};
+use crate::stream::operator::{EpochContext, Operator, PortWatermarks};
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    k: Option<i32>,
+    id: i64,
+    v: Option<String>,
+    ts: i64,
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Int32, true),
+        Field::new("id", DataType::Int64, false),
+        Field::new("v", DataType::Utf8View, true),
+        Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+    ]))
+}
+
+fn delta(changes: &[(Row, i64)]) -> Delta {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(changes.iter().map(|(r, _)| r.k).collect::<Int32Array>()),
+        Arc::new(Int64Array::from_iter_values(changes.iter().map(|(r, _)| r.id))),
+        Arc::new(changes.iter().map(|(r, _)| r.v.clone()).collect::<StringViewArray>()),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(changes.iter().map(|(r, _)| r.ts))),
+    ];
+    let batch = RecordBatch::try_new(schema(), columns).unwrap();
+    match changes.iter().all(|(_, w)| *w == 1) {
+        true => Delta::inserts(batch),
+        false => Delta::new(batch, Int64Array::from_iter_values(changes.iter().map(|(_, w)| *w))),
+    }
+}
+
+fn side(layout: Layout) -> JoinSide {
+    let stream_key = match layout {
+        Layout::Unique => Some(vec![0]),
+        Layout::Keyed => Some(vec![1]),
+        Layout::Log | Layout::Multiset => None,
+    };
+    JoinSide { schema: schema(), key: vec![0], stream_key, append_only: layout == Layout::Log }
+}
+
+fn spec(left: JoinSide, right: JoinSide, null_safe: bool) -> JoinSpec {
+    let fields: Vec<Field> =
+        schema().fields().iter().chain(schema().fields()).map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    JoinSpec {
+        operator: 2,
+        object: OBJECT,
+        first_part: 1,
+        null_safe: vec![null_safe; left.key.len()],
+        sides: [left, right],
+        output: Arc::new(Schema::new(fields)),
+        time_key: None,
+    }
+}
+
+/// Rows that a side holds, and how a random change becomes changes that its layout allows.
+#[derive(Debug, Default)]
+struct Model(BTreeMap<Row, i64>);
+
+impl Model {
+    fn change(&mut self, layout: Layout, row: &Row, insert: bool, out: &mut Vec<(Row, i64)>) {
+        let same_key = |other: &Row| match layout {
+            Layout::Unique => other.k == row.k,
+            Layout::Keyed => other.id == row.id,
+            Layout::Log => false,
+            Layout::Multiset => !insert && other.k == row.k,
+        };
+        if let Some(old) = self.0.keys().find(|other| same_key(other)).cloned() {
+            self.add(old, -1, out);
+        }
+        if insert || layout == Layout::Log {
+            self.add(row.clone(), 1, out);
+        }
+    }
+
+    fn add(&mut self, row: Row, weight: i64, out: &mut Vec<(Row, i64)>) {
+        let total = self.0.entry(row.clone()).or_default();
+        *total += weight;
+        if *total == 0 {
+            self.0.remove(&row);
+        }
+        out.push((row, weight));
+    }
+}
+
+fn expected(left: &Model, right: &Model, matches: impl Fn(&Row, &Row) -> bool) -> ZSet {
+    let mut result = ZSet::new();
+    for (l, lw) in &left.0 {
+        for (r, rw) in &right.0 {
+            if matches(l, r) {
+                let text = |row: &Row| rows(&delta(&[(row.clone(), 1)]).batch).remove(0);
+                result.insert([text(l), text(r)].concat(), lw * rw);
+            }
+        }
+    }
+    result
+}
+
+fn any_row() -> impl Strategy<Value = Row> {
+    (proptest::option::weighted(0.9, 0..4i32), 0..8i64, proptest::option::of("[ab]"), 0..6i64)
+        .prop_map(|(k, id, v, ts)| Row { k, id, v, ts: ts * 10 })
+}
+
+fn any_layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![Just(Layout::Unique), Just(Layout::Keyed), Just(Layout::Log), Just(Layout::Multiset)]
+}
+
+fn any_after() -> impl Strategy<Value = After> {
+    prop_oneof![
+        3 => Just(After::Commit),
+        3 => Just(After::CommitLater),
+        1 => Just(After::Reset),
+        1 => Just(After::Reopen),
+        1 => Just(After::FailOnce),
+    ]
+}
+
+type Step = (bool, Row, bool);
+
+proptest! {
+    #![proptest_config(Config { cases: 96, ..Config::default() })]
+
+    #[test]
+    fn the_join_follows_both_sides(
+        layouts in (any_layout(), any_layout()),
+        null_safe in any::<bool>(),
+        cache in prop_oneof![Just(0usize), Just(600), Just(1 << 20)],
+        epochs in proptest::collection::vec((proptest::collection::vec((any::<bool>(), any_row(), proptest::bool::weighted(0.7)), 0..10), any_after()), 1..8),
+    ) {
+        let (left, right) = layouts;
+        let mut operator = Join::new(spec(side(left), side(right), null_safe)).unwrap().with_cache_bytes(cache);
+        prop_assert_eq!((operator.sides[0].layout, operator.sides[1].layout), layouts);
+        let mut harness = Harness::new();
+        let (mut left_rows, mut right_rows) = (Model::default(), Model::default());
+        let mut shown = ZSet::new();
+        for (steps, after) in &epochs {
+            let steps: &Vec<Step> = steps;
+            let (mut l, mut r) = (Vec::new(), Vec::new());
+            for (to_left, row, insert) in steps {
+                match to_left {
+                    true => left_rows.change(left, row, *insert, &mut l),
+                    false => right_rows.change(right, row, *insert, &mut r),
+                }
+            }
+            let (first, second) = l.split_at(l.len() / 2);
+            let inputs = [vec![delta(first), delta(second)], vec![delta(&r)]];
+            let outcome = harness.epoch(&mut operator, &inputs, &[], *after);
+            if left == Layout::Log && right == Layout::Log {
+                prop_assert!(outcome.deltas.iter().all(|d| d.weights.is_none()));
+            }
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            let matches = |l: &Row, r: &Row| l.k == r.k && (null_safe || l.k.is_some());
+            prop_assert_eq!(&shown, &expected(&left_rows, &right_rows, matches));
+        }
+    }
+
+    #[test]
+    fn rows_that_both_watermarks_passed_are_freed(
+        layouts in (any_layout(), any_layout()),
+        epochs in proptest::collection::vec((proptest::collection::vec((any::<bool>(), any_row(), proptest::bool::weighted(0.7)), 0..10), any_after(), 0..25i64, 0..25i64), 1..8),
+    ) {
+        // The key is (k, ts) on both sides; a side of layout Unique is so on k alone, which is fine.
+        let with_time = |layout| JoinSide { key: vec![0, 3], ..side(layout) };
+        let mut spec = spec(with_time(layouts.0), with_time(layouts.1), false);
+        spec.time_key = Some(1);
+        let mut operator = Join::new(spec).unwrap().with_cache_bytes(600);
+        let layouts = (operator.sides[0].layout, operator.sides[1].layout);
+        let mut harness = Harness::new();
+        let (mut all, mut counted) = ([Model::default(), Model::default()], [Model::default(), Model::default()]);
+        let mut shown = ZSet::new();
+        let mut current = [0, 0];
+        let mut committed: Option<[i64; 2]> = None;
+        for (steps, after, left_advance, right_advance) in &epochs {
+            let mut changes = [Vec::new(), Vec::new()];
+            for (to_left, row, insert) in steps {
+                let side = usize::from(!to_left);
+                let layout = if side == 0 { layouts.0 } else { layouts.1 };
+                all[side].change(layout, row, *insert, &mut changes[side]);
+            }
+            current = [current[0] + left_advance, current[1] + right_advance];
+            let port = |side: usize| {
+                let of = |w| vec![None, None, None, w];
+                PortWatermarks { committed: of(committed.map(|c| c[side])), current: of(Some(current[side])) }
+            };
+            let inputs = [vec![delta(&changes[0])], vec![delta(&changes[1])]];
+            let outcome = harness.epoch(&mut operator, &inputs, &[port(0), port(1)], *after);
+            let bound = committed.map(|c| c[0].min(c[1]));
+            let before: Vec<BTreeMap<Row, i64>> = counted.iter().map(|m| m.0.clone()).collect();
+            let mut late = 0;
+            for side in 0..2 {
+                for (row, weight) in &changes[side] {
+                    if bound.is_some_and(|b| row.ts < b) {
+                        late += 1;
+                    } else {
+                        counted[side].add(row.clone(), *weight, &mut Vec::new());
+                    }
+                }
+            }
+            prop_assert_eq!(outcome.late.iter().map(|l| l.rows.rows()).sum::<usize>(), late);
+            let matches = |l: &Row, r: &Row| l.k == r.k && l.k.is_some() && l.ts == r.ts;
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            prop_assert_eq!(&shown, &expected(&counted[0], &counted[1], matches), "before {:?}", before);
+            let passed = current[0].min(current[1]);
+            for (side, model) in counted.iter().enumerate() {
+                let open = model.0.iter().filter(|(row, _)| row.ts >= passed && row.k.is_some());
+                let layout = if side == 0 { layouts.0 } else { layouts.1 };
+                let rows = if layout == Layout::Log { open.map(|(_, w)| *w as usize).sum() } else { open.count() };
+                prop_assert_eq!(harness.stored_rows(1 + side as u16), rows);
+            }
+            committed = Some(current);
+        }
+    }
+}
+
+fn numbered(n: i64, k: i32) -> Vec<(Row, i64)> {
+    (0..n).map(|id| (Row { k: Some(k), id, v: Some("x".into()), ts: 0 }, 1)).collect()
+}
+
+#[test]
+fn a_large_result_comes_in_chunks() {
+    let mut operator = Join::new(spec(side(Layout::Log), side(Layout::Keyed), false)).unwrap();
+    let mut harness = Harness::new();
+    // More rows of one key than are cached.
+    let outcome = harness.epoch(&mut operator, &[vec![], vec![delta(&numbered(9_000, 1))]], &[], After::Commit);
+    assert!(outcome.deltas.is_empty());
+    for after in [After::Reset, After::Commit] {
+        let outcome = harness.epoch(&mut operator, &[vec![delta(&numbered(3, 1))], vec![]], &[], after);
+        assert_eq!(outcome.deltas.iter().map(Delta::rows).sum::<usize>(), 27_000);
+        assert!(outcome.deltas.iter().all(|d| d.rows() <= super::CHUNK_ROWS));
+    }
+}
+
+#[test]
+fn a_result_beyond_the_limit_is_refused() {
+    let operator = Join::new(spec(side(Layout::Log), side(Layout::Log), false)).unwrap();
+    let mut operator = operator.with_output_rows_max(99);
+    let dir = tempfile::tempdir().unwrap();
+    let store = crate::state::Store::open(&crate::state::StoreOptions::new(dir.path())).unwrap();
+    let mut state = crate::state::State::new(store);
+    let (mut errors, mut late) = (Vec::new(), Vec::new());
+    let mut context = EpochContext {
+        epoch: 1,
+        now_us: 0,
+        object: OBJECT,
+        state: &mut state,
+        watermarks: &[],
+        errors: &mut errors,
+        late: &mut late,
+    };
+    let rows = || vec![delta(&numbered(10, 1))];
+    let error = operator.run(vec![rows(), rows()], &mut context).unwrap_err();
+    assert_eq!(error.sqlstate(), "54000");
+    operator.reset();
+    context.state.discard(OBJECT.0);
+    let delta_rows = vec![delta(&numbered(9, 1))];
+    let output = operator.run(vec![rows(), delta_rows], &mut context).unwrap();
+    assert_eq!(output.iter().map(Delta::rows).sum::<usize>(), 90);
+}
+
+#[test]
+fn the_result_has_the_keys_of_both_sides() {
+    let key = |l, r| Join::new(spec(side(l), side(r), false)).unwrap().stream_key();
+    assert_eq!(key(Layout::Keyed, Layout::Keyed), Some(vec![1, 5]));
+    assert_eq!(key(Layout::Keyed, Layout::Unique), Some(vec![1]));
+    assert_eq!(key(Layout::Unique, Layout::Keyed), Some(vec![5]));
+    assert_eq!(key(Layout::Log, Layout::Unique), None);
+}
