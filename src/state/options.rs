@@ -93,7 +93,7 @@ impl StoreOptions {
     fn table_options(&self, cache: &Cache) -> Options {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
-        table.set_block_size(16 << 10);
+        table.set_block_size(8 << 10);
         table.set_format_version(6);
         table.set_checksum_type(ChecksumType::XXH3);
         table.set_bloom_filter(10.0, false);

@@ -1,5 +1,6 @@
 //! How the epoch loop sees the state: its own writes over those being committed over RocksDB.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::bounds::Bounds;
 use super::bytes::{ByteRows, Found};
 use super::frozen::FrozenSet;
 use super::scan::Scan;
+use super::segments::Tail;
 use super::snapshot::clip;
 use super::store::{Store, batch_get};
 use super::system::{self, EpochRecord};
@@ -37,6 +39,8 @@ pub struct State {
     frozen: Option<Arc<FrozenSet>>,
     open: WriteSet,
     record: EpochRecord,
+    /// Small segments that may be merged, by segment table appended to since the start.
+    tails: HashMap<TableId, Tail>,
 }
 
 /// What a layer of writes says of a key.
@@ -53,7 +57,7 @@ impl State {
     pub fn new(store: Arc<Store>) -> Self {
         let base_bounds = store.bounds().current();
         let record = EpochRecord { epoch: store.epoch() + 1, now_us: 0 };
-        Self { store, base_bounds, frozen: None, open: WriteSet::default(), record }
+        Self { store, base_bounds, frozen: None, open: WriteSet::default(), record, tails: HashMap::new() }
     }
 
     /// The store underneath.
@@ -184,13 +188,14 @@ impl State {
     /// Drops all state of an object, bounds included. What is written to it afterwards stays.
     pub fn drop_object(&mut self, object: u32) {
         debug_assert_ne!(object, 0, "the system's state cannot be dropped");
-        self.open.forget(object);
+        self.discard(object);
         self.open.drops.insert(object);
     }
 
     /// Forgets what the open epoch wrote to an object.
     pub fn discard(&mut self, object: u32) {
         self.open.forget(object);
+        self.tails.retain(|table, _| table.object != object);
     }
 
     /// Memory that the open epoch's writes take.
@@ -229,6 +234,7 @@ impl State {
     pub fn rollback(&mut self) {
         self.frozen = None;
         self.open = WriteSet::default();
+        self.tails.clear();
         self.base_bounds = self.store.bounds().current();
         self.record.epoch = self.store.epoch() + 1;
     }
@@ -249,6 +255,15 @@ impl State {
     /// Rows that the open epoch appended to a segment table.
     pub(super) fn ordinal_mut(&mut self, table: TableId) -> &mut u32 {
         self.open.ordinals.entry(table).or_default()
+    }
+
+    /// What is known of the end of a segment table; to be put back, unless it is in doubt.
+    pub(super) fn take_tail(&mut self, table: TableId) -> Tail {
+        self.tails.remove(&table).unwrap_or_default()
+    }
+
+    pub(super) fn put_tail(&mut self, table: TableId, tail: Tail) {
+        self.tails.insert(table, tail);
     }
 
     fn written(&self, table: TableId, key: &[u8]) -> Layer<'_> {

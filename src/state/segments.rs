@@ -11,12 +11,13 @@
 //! table's. RocksDB compresses it. A segment with fewer columns than the schema was written before the others were added:
 //! they are NULL.
 
+mod merge;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, new_null_array};
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::ipc::reader::FileDecoder;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
@@ -27,6 +28,8 @@ use super::scan::Scan;
 use super::snapshot::Snapshot;
 use super::{Level, State, TableId};
 use crate::error::{Error, Result, sqlstate};
+
+pub(super) use self::merge::Tail;
 
 const VERSION: u8 = 1;
 const ALIGNMENT: usize = 16;
@@ -86,10 +89,11 @@ impl RowId {
     }
 }
 
-/// Appends rows to a table and returns the id of the first; the others follow it. Nothing is written for no rows.
+/// Appends rows to a table and returns the id of the first; the others follow it. Nothing is written for no rows. Now and
+/// then merges small segments at the end of the table, in the same epoch.
 ///
 /// # Errors
-/// 54000 if the open epoch appends more than [`RowId::ROWS_PER_EPOCH_MAX`] rows to the table.
+/// 54000 if the open epoch appends more than [`RowId::ROWS_PER_EPOCH_MAX`] rows to the table; those of [`State::get`].
 pub fn append(state: &mut State, table: TableId, batch: &RecordBatch) -> Result<RowId> {
     let epoch = state.epoch();
     let ordinal = *state.ordinal_mut(table);
@@ -102,17 +106,26 @@ pub fn append(state: &mut State, table: TableId, batch: &RecordBatch) -> Result<
         .with_hint("write the rows with several statements"));
     }
     let first = RowId::new(epoch, ordinal.min(RowId::ROWS_PER_EPOCH_MAX - 1));
+    if batch.num_rows() == 0 {
+        return Ok(first);
+    }
     let batch = compact_views(batch)?;
     let rows_at_once = rows_per_segment(&batch);
     let mut ordinal = ordinal;
+    let mut tail = state.take_tail(table);
+    tail.look_back(state, table)?;
     for start in (0..batch.num_rows()).step_by(rows_at_once) {
         let slice = batch.slice(start, rows_at_once.min(batch.num_rows() - start));
         let rows = slice.num_rows() as u32;
         let value = encode(&slice, &[Piece { epoch, first: ordinal, rows }])?;
         ordinal += rows;
-        state.put(table, &RowId::new(epoch, ordinal - 1).key(), &value);
+        let last = RowId::new(epoch, ordinal - 1);
+        state.put(table, &last.key(), &value);
+        tail.push(last, value.len());
     }
     *state.ordinal_mut(table) = ordinal;
+    tail.merge(state, table, &batch.schema())?;
+    state.put_tail(table, tail);
     Ok(first)
 }
 
@@ -203,118 +216,6 @@ impl Iterator for SegmentScan<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_segment().transpose()
-    }
-}
-
-/// Merges the small segments that small epochs leave at the end of a table, a bounded number at a time, in the write set
-/// of an epoch. Remembers what it has seen; a new one looks back only a little, so that a few small segments stay per
-/// restart.
-#[derive(Debug)]
-pub struct Merger {
-    table: TableId,
-    schema: SchemaRef,
-    /// Segments at the end of the table that may still be merged, in order.
-    tail: Vec<Tail>,
-    seen: Option<RowId>,
-    calls: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Tail {
-    last: RowId,
-    bytes: usize,
-}
-
-impl Merger {
-    /// Segments merged into one at a time.
-    const FAN_IN: usize = 8;
-    /// Epochs that a new merger looks back.
-    const LOOK_BACK: u64 = 1024;
-
-    /// A merger of one table, whose rows have this schema.
-    pub fn new(table: TableId, schema: SchemaRef) -> Self {
-        Self { table, schema, tail: Vec::new(), seen: None, calls: 0 }
-    }
-
-    /// To be called once in an epoch, after its appends. Every eighth call looks for something to merge; returns whether
-    /// it did.
-    ///
-    /// # Errors
-    /// As [`State::get`].
-    pub fn step(&mut self, state: &mut State) -> Result<bool> {
-        self.calls += 1;
-        if !self.calls.is_multiple_of(Self::FAN_IN) {
-            return Ok(false);
-        }
-        self.look(state)?;
-        let mut merged = false;
-        while self.tail.len() >= Self::FAN_IN {
-            let start = self.tail.len() - Self::FAN_IN;
-            let newest = &self.tail[start..];
-            let bytes: usize = newest.iter().map(|t| t.bytes).sum();
-            // Sizes of one kind only, so that a row is rewritten once for each eightfold growth.
-            let alike = newest[0].bytes <= Self::FAN_IN * (bytes - newest[0].bytes) / (Self::FAN_IN - 1);
-            if !alike {
-                break;
-            }
-            self.merge(state, start)?;
-            merged = true;
-        }
-        Ok(merged)
-    }
-
-    /// Adds the segments appended since the last look to the tail.
-    fn look(&mut self, state: &State) -> Result<()> {
-        let seen = *self.seen.get_or_insert_with(|| RowId::new(state.epoch().saturating_sub(Self::LOOK_BACK), 0));
-        let start = seen.key();
-        let mut scan = state.scan(self.table, Bound::Excluded(&start), Bound::Unbounded, Level::Open);
-        while let Some((key, value)) = scan.next_row()? {
-            let last = parse_key(key)?;
-            self.seen = Some(last);
-            if value.len() >= SEGMENT_BYTES / 2 {
-                self.tail.clear();
-            } else {
-                self.tail.push(Tail { last, bytes: value.len() });
-            }
-        }
-        Ok(())
-    }
-
-    /// Merges the tail from `start` into one segment.
-    fn merge(&mut self, state: &mut State, start: usize) -> Result<()> {
-        let decoder = Decoder::new(&self.schema, None)?;
-        let parts = self.tail.split_off(start);
-        let mut batches = Vec::with_capacity(parts.len());
-        let mut pieces: Vec<Piece> = Vec::new();
-        for part in &parts {
-            // Truncated or rolled back since: the tail is not what it was.
-            let Some(value) = state.get(self.table, &part.last.key())? else {
-                self.tail.clear();
-                return Ok(());
-            };
-            let (batch, more) = decoder.decode(&value)?;
-            batches.push(batch);
-            for piece in more {
-                match pieces.last_mut() {
-                    Some(last) if last.epoch == piece.epoch && last.first + last.rows == piece.first => {
-                        last.rows += piece.rows;
-                    }
-                    _ => pieces.push(piece),
-                }
-            }
-        }
-        let merged = encode(&compact_views(&concat_batches(&self.schema, &batches)?)?, &pieces)?;
-        let Some((last, before)) = parts.split_last() else { return Ok(()) };
-        for part in before {
-            state.delete(self.table, &part.last.key());
-        }
-        state.put(self.table, &last.last.key(), &merged);
-        if merged.len() >= SEGMENT_BYTES / 2 {
-            self.tail.clear();
-        } else {
-            self.tail.push(Tail { last: last.last, bytes: merged.len() });
-        }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use tempfile::TempDir;
 
-use super::{Merger, RowId, Segment};
+use super::{RowId, Segment};
 use crate::state::{Level, State, Store, StoreOptions, TableId, segments};
 
 const TABLE: TableId = TableId::new(3, 1);
@@ -43,6 +43,13 @@ fn state(dir: &TempDir) -> State {
     State::new(Store::open(&options).unwrap())
 }
 
+fn reopen(state: State, dir: &TempDir) -> Arc<Store> {
+    let options = state.store().options().clone();
+    assert_eq!(options.dir, dir.path());
+    drop(state);
+    Store::open(&options).unwrap()
+}
+
 fn commit(state: &mut State) {
     let frozen = state.freeze().unwrap();
     state.store().commit(&frozen, false).unwrap();
@@ -59,7 +66,6 @@ proptest! {
     ) {
         let dir = TempDir::new().unwrap();
         let mut state = state(&dir);
-        let mut merger = Merger::new(TABLE, schema());
         let mut expected: Vec<(i64, RowId)> = Vec::new();
         for (appends, pending) in epochs {
             let epoch = state.epoch();
@@ -73,7 +79,6 @@ proptest! {
                     ordinal += 1;
                 }
             }
-            merger.step(&mut state).unwrap();
             if pending {
                 prop_assert_eq!(&rows(segments::scan_state(&state, TABLE, &schema(), None, None, Level::Open).unwrap()), &expected);
             }
@@ -99,11 +104,24 @@ proptest! {
 fn many_small_epochs_become_few_segments() {
     let dir = TempDir::new().unwrap();
     let mut state = state(&dir);
-    let mut merger = Merger::new(TABLE, schema());
     let epochs = 600;
     for n in 0..epochs {
         segments::append(&mut state, TABLE, &batch(n..n + 1)).unwrap();
-        merger.step(&mut state).unwrap();
+        match n {
+            // What a failed commit takes away is appended again, to the same place.
+            100 | 333 => {
+                state.freeze().unwrap();
+                segments::append(&mut state, TABLE, &batch(n + 1..n + 2)).unwrap();
+                state.rollback();
+                segments::append(&mut state, TABLE, &batch(n..n + 1)).unwrap();
+            }
+            // A restart forgets what it knew of small segments.
+            200 => state = State::new(reopen(state, &dir)),
+            _ => {}
+        }
+        if n == 200 {
+            segments::append(&mut state, TABLE, &batch(n..n + 1)).unwrap();
+        }
         commit(&mut state);
     }
     let all: Vec<Segment> =
