@@ -447,10 +447,11 @@ impl Poller {
             }
             for i in 0..self.parts.len() {
                 let part = &self.parts[i];
-                if part.is_dirty() && (idle || now.duration_since(part.arrived) >= CHUNK_AGE_MAX) {
-                    if let Err(Retired) = self.emit(i)? {
-                        return Ok(());
-                    }
+                if part.is_dirty()
+                    && (idle || now.duration_since(part.arrived) >= CHUNK_AGE_MAX)
+                    && let Err(Retired) = self.emit(i)?
+                {
+                    return Ok(());
                 }
             }
         }
