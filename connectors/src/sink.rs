@@ -118,6 +118,11 @@ impl SinkSpec {
         }
     }
 
+    /// Whether rows go nowhere, so that they need not be kept until they are delivered.
+    pub fn discards(&self) -> bool {
+        matches!(self.connector, Connector::Blackhole)
+    }
+
     /// The topic or what else names the place outside.
     pub fn topic(&self) -> &str {
         match &self.connector {

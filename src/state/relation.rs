@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
 };
 use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -262,16 +262,19 @@ impl Relation {
         let mut batches = Vec::new();
         let mut rows = 0;
         if self.layout == Layout::Segments {
-            let from = match position {
-                Some(ScanPosition::Segment(position)) => Some(*position),
+            let after = match position {
+                Some(ScanPosition::Row(id)) => Some(RowId::from_i64(*id)),
                 _ => None,
             };
-            for entry in segments::scan_state(state, self.table, None, from, level)? {
-                let (position, batch) = entry?;
-                rows += batch.num_rows();
-                batches.push(batch);
-                if rows >= rows_min {
-                    return Ok((batches, Some(ScanPosition::Segment(position))));
+            for segment in segments::scan_state(state, self.table, &self.schema, None, after, level)? {
+                let segment = segment?;
+                rows += segment.batch.num_rows();
+                let last = segment.row_ids.values().last().copied();
+                batches.push(segment.batch);
+                if let Some(last) = last
+                    && rows >= rows_min
+                {
+                    return Ok((batches, Some(ScanPosition::Row(last))));
                 }
             }
             return Ok((batches, None));

@@ -216,7 +216,7 @@ impl EpochLoop {
             self.command(command, epoch, now_us, &mut work)?;
         }
         if !self.outbox_full() {
-            self.take_sources(epoch, now_us, &mut work)?;
+            self.take_sources(now_us, &mut work)?;
         }
         self.run_pipelines(epoch, now_us, &mut work)?;
         self.finish_ddl(&mut work);
@@ -315,7 +315,7 @@ impl EpochLoop {
         let history = system::ddl_entries(epoch, now_us, &entries)?;
         let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
         let before = std::mem::replace(&mut self.catalog, Arc::new(catalog));
-        let started = self.start_new(new, &writes, epoch, work);
+        let started = self.start_new(new, &writes, work);
         if let Err(e) = started {
             self.catalog = before;
             for id in &ids {
@@ -360,7 +360,6 @@ impl EpochLoop {
         &mut self,
         new: Vec<NewObject>,
         writes: &[super::handle::TableWrite],
-        epoch: u64,
         work: &mut Work,
     ) -> Result<()> {
         for object in new {
@@ -369,7 +368,7 @@ impl EpochLoop {
         self.start_readers()?;
         self.start_sinks()?;
         for write in writes {
-            self.apply_all(std::slice::from_ref(write), epoch, work)?;
+            self.apply_all(std::slice::from_ref(write), work)?;
         }
         Ok(())
     }
@@ -472,7 +471,7 @@ impl EpochLoop {
     }
 
     fn write(&mut self, request: &WriteRequest, epoch: u64, work: &mut Work) -> Result<WriteOutcome> {
-        let inserted = self.apply_all(&request.writes, epoch, work)?;
+        let inserted = self.apply_all(&request.writes, work)?;
         work.dirty = true;
         work.sync = true;
         Ok(WriteOutcome { epoch, inserted })
@@ -482,13 +481,12 @@ impl EpochLoop {
     fn apply_all(
         &mut self,
         writes: &[super::handle::TableWrite],
-        epoch: u64,
         work: &mut Work,
     ) -> Result<Vec<Option<arrow::array::RecordBatch>>> {
         let mut done: Vec<(ObjectId, super::table::Applied)> = Vec::new();
         for write in writes {
             let result = match self.tables.get_mut(&write.table) {
-                Some(table) => table.apply(write, &mut self.state, epoch),
+                Some(table) => table.apply(write, &mut self.state),
                 None => Err(Error::new(
                     sqlstate::UNDEFINED_TABLE,
                     format!("table with OID {} does not exist any more", write.table),
@@ -516,7 +514,7 @@ impl EpochLoop {
         Ok(inserted)
     }
 
-    fn take_sources(&mut self, epoch: u64, now_us: i64, work: &mut Work) -> Result<()> {
+    fn take_sources(&mut self, now_us: i64, work: &mut Work) -> Result<()> {
         let mut dead_letters: Vec<(ObjectId, Vec<DeadLetter>)> = Vec::new();
         for (id, source) in &mut self.sources {
             let taken = source.take(self.limits.rows, self.limits.bytes, &self.stats)?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
@@ -100,7 +100,7 @@ impl Outbox {
         let (order, deleted) = self.messages(delta)?;
         let rows = order.len() as u64;
         if !self.discards && rows > 0 {
-            let batch = take_record_batch(&delta.batch, &order.into())?;
+            let batch = take_record_batch(&delta.batch, &UInt32Array::from(order))?;
             let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
             columns.push(Arc::new(BooleanArray::from(deleted)));
             let batch = RecordBatch::try_new(self.schema.clone(), columns)?;

@@ -251,7 +251,7 @@ impl Pipeline {
         if !result.is_empty() {
             let result = Delta::concat(&self.output_schema, &result)?.consolidate()?;
             if !result.is_empty() {
-                self.counters.rows += match &self.target {
+                self.counters.rows += match &mut self.target {
                     Target::View(relation) => relation.apply(state, &result.batch, result.weights.as_ref())?,
                     Target::Sink(outbox) => outbox.append(state, &result)? as i64,
                 };
@@ -260,7 +260,7 @@ impl Pipeline {
             }
         }
         if !errors.is_empty() {
-            self.counters.errors += self.put_errors(state, epoch, &errors)?;
+            self.counters.errors += self.put_errors(state, &errors)?;
             self.counters_changed = true;
         }
         if !late.is_empty() {
@@ -334,7 +334,7 @@ impl Pipeline {
     }
 
     /// Adds failed rows to the view's errors, or takes them away with their cause; returns the net number.
-    fn put_errors(&self, state: &mut State, epoch: u64, errors: &[RowError]) -> Result<i64> {
+    fn put_errors(&self, state: &mut State, errors: &[RowError]) -> Result<i64> {
         let text = |f: fn(&RowError) -> &str| -> ArrayRef {
             Arc::new(errors.iter().map(|e| Some(f(e))).collect::<StringViewArray>())
         };

@@ -108,9 +108,9 @@ impl Table {
     ///
     /// # Errors
     /// 23505 for a taken key, 40001 if a row that should go is not there as it was read. Nothing is applied then.
-    pub fn apply(&mut self, write: &TableWrite, state: &mut State, epoch: u64) -> Result<Applied> {
+    pub fn apply(&mut self, write: &TableWrite, state: &mut State) -> Result<Applied> {
         let mut applied = Applied { deltas: Vec::new(), inserted: None, undo: Vec::new(), grew: 0 };
-        let result = self.try_apply(write, state, epoch, &mut applied);
+        let result = self.try_apply(write, state, &mut applied);
         match result {
             Ok(()) => Ok(applied),
             Err(e) => {
@@ -129,7 +129,7 @@ impl Table {
         Ok(())
     }
 
-    fn try_apply(&mut self, write: &TableWrite, state: &mut State, epoch: u64, applied: &mut Applied) -> Result<()> {
+    fn try_apply(&mut self, write: &TableWrite, state: &mut State, applied: &mut Applied) -> Result<()> {
         if write.truncate {
             self.truncate(state, applied)?;
         }
@@ -137,7 +137,7 @@ impl Table {
             self.delete(deletes, state, applied)?;
         }
         if let Some(inserts) = &write.inserts {
-            self.insert(inserts, write.on_conflict, state, epoch, applied)?;
+            self.insert(inserts, write.on_conflict, state, applied)?;
         }
         Ok(())
     }
@@ -175,7 +175,6 @@ impl Table {
         rows: &RecordBatch,
         on_conflict: OnConflict,
         state: &mut State,
-        epoch: u64,
         applied: &mut Applied,
     ) -> Result<()> {
         if *self.relation.layout() == Layout::Segments {

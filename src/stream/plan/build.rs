@@ -12,8 +12,8 @@ use millstream_sql::{CatalogSource, Target};
 use super::expressions::{monotone_column, physical};
 use super::{Input, Node, Options, PlannedView, Relations, Scan, part};
 use crate::error::{Error, Result};
-use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, HashAggregate, HashAggregateConfig};
-use crate::stream::operator::join::{Join, JoinConfig, JoinSide};
+use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
+use crate::stream::operator::join::{Join, JoinSide, JoinSpec};
 use crate::stream::operator::project::Project;
 use crate::stream::operator::union::Union;
 use crate::stream::operator::unnest::Unnest;
@@ -226,15 +226,15 @@ impl<'a> Builder<'a> {
             stream_key: Some((0..groups).collect()),
             watermark_columns: edge.properties.watermark_columns.iter().copied().filter(|c| *c < groups).collect(),
         };
-        let operator = HashAggregate::new(HashAggregateConfig {
-            number: self.nodes.len() as u32,
+        let operator = HashAggregate::new(AggregateSpec {
+            operator: self.nodes.len() as u32,
             object: self.object,
-            first_part: self.next_part,
-            input_schema: edge.properties.schema.clone(),
-            output_schema: output,
-            group_columns: (0..groups).collect(),
-            aggregates: calls,
+            first_part: self.take_parts(HashAggregate::PARTS),
+            input: edge.properties.schema.clone(),
             append_only: edge.properties.append_only,
+            group_by: (0..groups).collect(),
+            aggregates: calls,
+            output,
             time_column,
             emit_on_window_close: emit_on_close,
         })?;
@@ -281,20 +281,24 @@ impl<'a> Builder<'a> {
             stream_key,
             watermark_columns,
         };
-        let side = |edge: &Edge, key_columns: Vec<usize>| JoinSide {
+        let time_key = left_columns.iter().zip(&right_columns).position(|(l, r)| {
+            left.properties.watermark_columns.contains(l) && right.properties.watermark_columns.contains(r)
+        });
+        let pairs = left_columns.len();
+        let side = |edge: &Edge, key: Vec<usize>| JoinSide {
             schema: edge.properties.schema.clone(),
-            key_columns,
+            key,
             stream_key: edge.properties.stream_key.clone(),
             append_only: edge.properties.append_only,
         };
-        let operator = Join::new(JoinConfig {
-            number: self.nodes.len() as u32,
+        let operator = Join::new(JoinSpec {
+            operator: self.nodes.len() as u32,
             object: self.object,
-            first_part: self.next_part,
-            left: side(&left, left_columns),
-            right: side(&right, right_columns),
-            output_schema: joined,
-            null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
+            first_part: self.take_parts(Join::PARTS),
+            sides: [side(&left, left_columns), side(&right, right_columns)],
+            null_safe: vec![join.null_equality == NullEquality::NullEqualsNull; pairs],
+            output: joined,
+            time_key,
         })?;
         let left_plain = join.left.schema().fields().len();
         let right_plain = join.right.schema().fields().len();
@@ -432,10 +436,14 @@ impl<'a> Builder<'a> {
         Ok(self.add(Box::new(operator), vec![edge.input], properties))
     }
 
+    /// State parts for an operator.
+    fn take_parts(&mut self, parts: u16) -> u16 {
+        let first = self.next_part;
+        self.next_part += parts;
+        first
+    }
+
     fn add(&mut self, operator: Box<dyn Operator>, inputs: Vec<Input>, properties: EdgeProperties) -> Edge {
-        for state in operator.describe().state {
-            self.next_part = self.next_part.max(state.part + 1);
-        }
         let input = Input::Node(self.nodes.len());
         self.nodes.push(Node { operator, inputs });
         Edge { input, properties }

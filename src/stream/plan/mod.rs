@@ -4,11 +4,9 @@
 //! 2. [`Builder`] turns each node into an [`Operator`] and derives what is known of its output: append-only or not, its
 //!    stream key, its watermarks.
 
-#[cfg(any())]
 mod build;
 mod expressions;
 mod relations;
-#[cfg(any())]
 mod rules;
 
 use datafusion::logical_expr::LogicalPlan;
@@ -20,7 +18,6 @@ use crate::stream::operator::{Description, EdgeProperties, Operator};
 pub use crate::state::Layout;
 pub use expressions::physical;
 pub use relations::{CatalogRelations, layout, view_layout};
-#[cfg(any())]
 pub use rules::{RULES, RuleUse};
 
 /// State parts of a view's key space; see [`crate::state::TableId`].
@@ -155,7 +152,6 @@ impl PlannedView {
 ///
 /// # Errors
 /// 0A000 naming the construct that cannot be kept incrementally.
-#[cfg(any())]
 pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, options: Options) -> Result<PlannedView> {
     let optimized = rules::optimize(query)?;
     build::Builder::new(relations, object, options).build(&optimized)
