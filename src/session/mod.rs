@@ -95,7 +95,13 @@ impl Session {
         }
         let external_schemas = external.iter().map(|(call, table)| (call.clone(), table.schema())).collect();
         Ok(Scope {
-            inside: Inside::new(self.database.clone(), published.clone(), self.settings.clone()),
+            inside: Inside::new(
+                self.database.clone(),
+                published.clone(),
+                &self.settings,
+                &self.search_path,
+                &self.client.user,
+            ),
             published,
             external,
             external_schemas,

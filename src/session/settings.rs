@@ -93,13 +93,13 @@ impl Settings {
         Ok(set.cloned().unwrap_or_else(|| known.default.to_string()))
     }
 
-    /// Every setting as (name, value, description).
-    pub fn all(&self) -> Vec<(&'static str, String, &'static str)> {
+    /// Every setting as (name, value, default, description).
+    pub fn all(&self) -> Vec<(&'static str, String, &'static str, &'static str)> {
         let mut all: Vec<_> = KNOWN
             .iter()
             .map(|k| {
                 let set = self.values.get(&k.name.to_lowercase());
-                (k.name, set.cloned().unwrap_or_else(|| k.default.to_string()), k.description)
+                (k.name, set.cloned().unwrap_or_else(|| k.default.to_string()), k.default, k.description)
             })
             .collect();
         all.sort_by_key(|(name, ..)| name.to_lowercase());

@@ -45,7 +45,7 @@ impl Session {
             ShowPlan::AllSettings => {
                 let all = self.settings.all().into_iter();
                 let rows: Vec<_> = all
-                    .map(|(name, value, description)| {
+                    .map(|(name, value, _, description)| {
                         vec![Some(name.to_string()), Some(value), Some(description.to_string())]
                     })
                     .collect();

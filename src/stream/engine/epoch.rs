@@ -216,7 +216,7 @@ impl EpochLoop {
             self.command(command, epoch, now_us, &mut work)?;
         }
         if !self.outbox_full() {
-            self.take_sources(now_us, &mut work)?;
+            self.take_sources(epoch, &mut work)?;
         }
         self.run_pipelines(epoch, now_us, &mut work)?;
         self.finish_ddl(&mut work);
@@ -344,13 +344,18 @@ impl EpochLoop {
             Change::Drop(id) => (*id, None),
         };
         let old = self.catalog.get(id).cloned();
-        let name = new.as_ref().or(old.as_ref()).map_or(String::new(), |o| o.name.clone());
+        let object = new.as_ref().or(old.as_ref());
+        let name = object.map_or(String::new(), |o| o.name.clone());
+        let kind = object.map_or("", |o| o.kind_name());
+        let schema = object.map_or(String::new(), |o| self.catalog.schema_name(o).to_string());
         let definition = |o: Option<Arc<Object>>| o.map(|o| o.definition.clone());
         DdlEntry {
             statement,
             user,
+            kind,
+            schema,
+            name,
             object_id: id,
-            object_name: name,
             old_definition: definition(old),
             new_definition: definition(new),
         }
@@ -514,7 +519,7 @@ impl EpochLoop {
         Ok(inserted)
     }
 
-    fn take_sources(&mut self, now_us: i64, work: &mut Work) -> Result<()> {
+    fn take_sources(&mut self, epoch: u64, work: &mut Work) -> Result<()> {
         let mut dead_letters: Vec<(ObjectId, Vec<DeadLetter>)> = Vec::new();
         for (id, source) in &mut self.sources {
             let taken = source.take(self.limits.rows, self.limits.bytes, &self.stats)?;
@@ -539,7 +544,7 @@ impl EpochLoop {
         }
         for (id, dead) in dead_letters {
             let Some(source) = self.sources.get(&id) else { continue };
-            let rows = system::dead_letter_rows(id, &source.name, source.topic(), now_us, &dead)?;
+            let rows = system::dead_letter_rows(id, &source.name, source.topic(), epoch, &dead)?;
             system::dead_letters()?.apply(&mut self.state, &rows, None)?;
         }
         Ok(())

@@ -98,10 +98,10 @@ pub struct WriteOutcome {
     pub inserted: Vec<Option<RecordBatch>>,
 }
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+pub type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// Messages to the epoch loop.
-pub(super) enum Command {
+pub enum Command {
     Ddl(Box<DdlRequest>, Reply<u64>),
     Write(WriteRequest, Reply<WriteOutcome>),
     /// Commit what came in before this and make it visible.

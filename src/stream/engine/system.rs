@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    UInt32Array,
 };
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::{Catalog, Object, ObjectId, SqlType, catalog::Change};
@@ -49,11 +50,13 @@ pub fn read_catalog(snapshot: &Arc<Snapshot>) -> Result<Catalog> {
 pub fn ddl_history_schema() -> SchemaRef {
     schema(&[
         ("epoch", SqlType::Int8),
-        ("executed_at", SqlType::Timestamptz),
-        ("user_name", SqlType::Text),
+        ("at", SqlType::Timestamptz),
+        ("user", SqlType::Text),
         ("statement", SqlType::Text),
+        ("kind", SqlType::Text),
+        ("schema", SqlType::Text),
+        ("name", SqlType::Text),
         ("object_id", SqlType::Oid),
-        ("object_name", SqlType::Text),
         ("old_definition", SqlType::Text),
         ("new_definition", SqlType::Text),
     ])
@@ -67,11 +70,11 @@ pub fn dead_letters_schema() -> SchemaRef {
         ("topic", SqlType::Text),
         ("partition", SqlType::Int4),
         ("offset", SqlType::Int8),
-        ("message_timestamp", SqlType::Timestamptz),
-        ("received_at", SqlType::Timestamptz),
+        ("timestamp", SqlType::Timestamptz),
         ("error", SqlType::Text),
         ("key", SqlType::Bytea),
         ("payload", SqlType::Bytea),
+        ("epoch", SqlType::Int8),
     ])
 }
 
@@ -89,8 +92,10 @@ pub fn dead_letters() -> Result<Relation> {
 pub struct DdlEntry<'a> {
     pub statement: &'a str,
     pub user: &'a str,
+    pub kind: &'static str,
+    pub schema: String,
+    pub name: String,
     pub object_id: ObjectId,
-    pub object_name: String,
     pub old_definition: Option<String>,
     pub new_definition: Option<String>,
 }
@@ -106,8 +111,10 @@ pub fn ddl_entries(epoch: u64, now_us: i64, entries: &[DdlEntry<'_>]) -> Result<
         timestamps(std::iter::repeat_n(Some(now_us), n)),
         text(&|e| Some(e.user.to_string())),
         text(&|e| Some(e.statement.to_string())),
-        Arc::new(entries.iter().map(|e| Some(e.object_id.0)).collect::<arrow::array::UInt32Array>()),
-        text(&|e| Some(e.object_name.clone())),
+        text(&|e| Some(e.kind.to_string())),
+        text(&|e| Some(e.schema.clone())),
+        text(&|e| Some(e.name.clone())),
+        Arc::new(entries.iter().map(|e| Some(e.object_id.0)).collect::<UInt32Array>()),
         text(&|e| e.old_definition.clone()),
         text(&|e| e.new_definition.clone()),
     ];
@@ -119,21 +126,21 @@ pub fn dead_letter_rows(
     source: ObjectId,
     name: &str,
     topic: &str,
-    now_us: i64,
+    epoch: u64,
     dead: &[DeadLetter],
 ) -> Result<RecordBatch> {
     let n = dead.len();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(arrow::array::UInt32Array::from_value(source.0, n)),
+        Arc::new(UInt32Array::from_value(source.0, n)),
         Arc::new(std::iter::repeat_n(Some(name), n).collect::<StringViewArray>()),
         Arc::new(std::iter::repeat_n(Some(topic), n).collect::<StringViewArray>()),
         Arc::new(dead.iter().map(|d| Some(d.partition)).collect::<Int32Array>()),
         Arc::new(dead.iter().map(|d| Some(d.offset)).collect::<Int64Array>()),
         timestamps(dead.iter().map(|d| d.timestamp_ms.map(|ms| ms * 1000))),
-        timestamps(std::iter::repeat_n(Some(now_us), n)),
         Arc::new(dead.iter().map(|d| Some(d.error.as_str())).collect::<StringViewArray>()),
         Arc::new(dead.iter().map(|d| d.key.as_deref()).collect::<BinaryArray>()),
         Arc::new(dead.iter().map(|d| d.payload.as_deref()).collect::<BinaryArray>()),
+        Arc::new(Int64Array::from_value(epoch as i64, n)),
     ];
     Ok(RecordBatch::try_new(dead_letters_schema(), columns)?)
 }

@@ -412,7 +412,7 @@ impl<'a> Builder<'a> {
             return Err(Error::unsupported("UNNEST of several lists is not supported in a continuous view")
                 .with_hint("unnest one list at a time in nested subqueries"));
         };
-        if column.depth != 1 || !unnest.struct_type_columns.is_empty() || unnest.options.preserve_nulls {
+        if column.depth != 1 || !unnest.struct_type_columns.is_empty() || unnest.options.preserve_nulls() {
             return Err(Error::unsupported("UNNEST of nested lists or structs is not supported in a continuous view"));
         }
         let edge = self.edge(&unnest.input)?;

@@ -1,0 +1,338 @@
+//! What the server knows of itself, as rows of schema `millstream` and of the system catalogs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, new_null_array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use datafusion::datasource::TableProvider;
+use datafusion::logical_expr::ScalarUDF;
+use millstream_catalog::{Object, ObjectKind};
+use millstream_sql::SystemTables;
+
+use super::database::Database;
+use super::settings::Settings;
+use crate::batch::pg_catalog::{CatalogView, PgCatalog, Setting};
+use crate::batch::system;
+use crate::error::{Error, Result, sqlstate};
+use crate::state::Relation;
+use crate::stream::engine::Published;
+use crate::stream::engine::pipeline::errors_relation;
+use crate::stream::engine::system as stored;
+
+/// The server as one statement sees it.
+#[derive(Clone)]
+pub struct Inside {
+    database: Database,
+    published: Arc<Published>,
+    pg: PgCatalog,
+}
+
+impl Inside {
+    pub fn new(database: Database, published: Arc<Published>, settings: &Settings, search_path: &[String], user: &str) -> Self {
+        let mut view = CatalogView::new(published.catalog.clone());
+        view.search_path = search_path.to_vec();
+        view.user = user.to_string();
+        view.settings = settings
+            .all()
+            .into_iter()
+            .map(|(name, value, default, description)| Setting {
+                name: name.to_string(),
+                value,
+                default: default.to_string(),
+                unit: None,
+                description: description.to_string(),
+            })
+            .collect();
+        let store = database.store.clone();
+        view.size_of = Arc::new(move |id| Some(store.size_of(id.0)));
+        Self { database, published, pg: PgCatalog::new(view) }
+    }
+
+    /// The rows of a system table.
+    ///
+    /// # Errors
+    /// 42P01 if there is none of that name.
+    pub fn provider(&self, schema: &str, name: &str) -> Result<Arc<dyn TableProvider>> {
+        let found = match schema {
+            "millstream" => system::provider(name, Arc::new(self.clone())),
+            _ => self.pg.provider(schema, name),
+        };
+        found.ok_or_else(|| {
+            Error::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist"))
+        })
+    }
+}
+
+impl SystemTables for Inside {
+    fn table(&self, schema: &str, name: &str) -> Option<SchemaRef> {
+        match schema {
+            "millstream" => system::schema(name),
+            _ => PgCatalog::schema(schema, name),
+        }
+    }
+
+    fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.pg.function(name)
+    }
+}
+
+impl system::Inside for Inside {
+    fn table(&self, name: &str) -> Result<RecordBatch> {
+        let schema =
+            system::schema(name).ok_or_else(|| Error::internal(format!("there is no table millstream.{name}")))?;
+        match name {
+            "sources" => rows(&schema, self.sources()),
+            "views" => rows(&schema, self.views()?),
+            "sinks" => rows(&schema, self.sinks()),
+            "jobs" => rows(&schema, self.jobs()),
+            "sessions" => rows(&schema, self.sessions()),
+            "settings" => rows(&schema, self.settings()),
+            "view_errors" => self.view_errors(&schema),
+            "dead_letters" => self.history(&stored::dead_letters()?, &schema),
+            "ddl_history" => self.history(&stored::ddl_history()?, &schema),
+            "epochs" => rows(&schema, self.epochs()),
+            other => Err(Error::internal(format!("there is no table millstream.{other}"))),
+        }
+    }
+}
+
+/// A row of a small table, by column name; a column that is not named is NULL.
+type Row = BTreeMap<&'static str, ScalarValue>;
+
+impl Inside {
+    fn name_of(&self, object: &Object) -> [(&'static str, ScalarValue); 2] {
+        [("schema", text(self.published.catalog.schema_name(object))), ("name", text(&object.name))]
+    }
+
+    fn sources(&self) -> Vec<Row> {
+        let all = self.database.engine.stats().sources();
+        let uptime = self.database.started.elapsed().as_secs_f64().max(0.001);
+        let mut out = Vec::new();
+        for object in self.published.catalog.objects() {
+            let ObjectKind::Source(source) = &object.kind else { continue };
+            let option = |key: &str| source.options.get(key).map_or(ScalarValue::Utf8View(None), |v| text(v));
+            let base: Row = Row::from_iter(
+                self.name_of(object)
+                    .into_iter()
+                    .chain([("connector", option("connector")), ("topic", option("topic"))]),
+            );
+            let Some(stats) = all.get(&object.id).filter(|s| !s.partitions.is_empty() || s.status.error.is_some()) else {
+                let mut row = base;
+                row.insert("status", text("not read"));
+                out.push(row);
+                continue;
+            };
+            if stats.partitions.is_empty() {
+                let mut row = base.clone();
+                row.insert("status", text("waiting"));
+                row.insert("error", optional_text(stats.status.error.as_deref()));
+                out.push(row);
+            }
+            for (partition, p) in &stats.partitions {
+                let reader = stats.status.partitions.iter().find(|s| s.partition == *partition);
+                let high = reader.and_then(|r| r.high_watermark);
+                let error = reader.and_then(|r| r.error.clone()).or_else(|| stats.status.error.clone());
+                let stopped = reader.is_some_and(|r| r.stopped);
+                let mut row = base.clone();
+                row.insert("partition", ScalarValue::Int32(Some(*partition)));
+                row.insert("position", int(p.next_offset));
+                row.insert("high_watermark", ScalarValue::Int64(high));
+                row.insert("lag", ScalarValue::Int64(high.map(|h| (h - p.next_offset).max(0))));
+                row.insert("watermark", ScalarValue::TimestampMicrosecond(p.watermark_us, None));
+                row.insert("idle", ScalarValue::Boolean(Some(p.idle)));
+                row.insert("rows_per_second", ScalarValue::Float64(Some(stats.rows as f64 / uptime)));
+                row.insert("status", text(if stopped { "stopped" } else { "running" }));
+                row.insert("error", optional_text(error.as_deref()));
+                out.push(row);
+            }
+        }
+        out
+    }
+
+    fn views(&self) -> Result<Vec<Row>> {
+        let all = self.database.engine.stats().views();
+        let mut out = Vec::new();
+        for object in self.published.catalog.objects() {
+            if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
+                continue;
+            }
+            let stats = all.get(&object.id).cloned().unwrap_or_default();
+            let ms = |q: f64| ScalarValue::Float64(stats.latency_us(q).map(|us| us as f64 / 1000.0));
+            let status = match (&stats.failed, stats.backfilling) {
+                (Some(_), _) => "failed",
+                (None, true) => "backfilling",
+                (None, false) => "running",
+            };
+            let mut row = Row::from_iter(self.name_of(object));
+            row.insert("rows", int(stats.rows));
+            row.insert("state_bytes", int(self.database.store.size_of(object.id.0) as i64));
+            row.insert("epoch", int(stats.epoch as i64));
+            row.insert("latency_p50_ms", ms(0.5));
+            row.insert("latency_p99_ms", ms(0.99));
+            row.insert("late_rows", int(stats.late_rows as i64));
+            row.insert("failed_rows", int(stats.errors));
+            row.insert("status", text(status));
+            row.insert("error", optional_text(stats.failed.as_deref()));
+            out.push(row);
+        }
+        Ok(out)
+    }
+
+    fn sinks(&self) -> Vec<Row> {
+        let sinks = self.database.engine.stats().sinks();
+        let views = self.database.engine.stats().views();
+        let mut out = Vec::new();
+        for object in self.published.catalog.objects() {
+            let ObjectKind::Sink(sink) = &object.kind else { continue };
+            let stats = sinks.get(&object.id).cloned().unwrap_or_default();
+            let failed = views.get(&object.id).and_then(|v| v.failed.clone());
+            let discards = sink.options.get("connector").is_some_and(|c| c.eq_ignore_ascii_case("blackhole"));
+            let delivered = if discards { stats.produced } else { stats.delivered };
+            let status = match (&failed, &stats.error) {
+                (Some(_), _) => "failed",
+                (None, Some(_)) => "retrying",
+                (None, None) => "running",
+            };
+            let mut row = Row::from_iter(self.name_of(object));
+            row.insert("connector", sink.options.get("connector").map_or(ScalarValue::Utf8View(None), |c| text(c)));
+            row.insert("outbox_rows", int(stats.produced.saturating_sub(delivered) as i64));
+            row.insert("last_sequence", int(stats.produced as i64));
+            row.insert("acknowledged_sequence", int(delivered as i64));
+            row.insert("status", text(status));
+            row.insert("error", optional_text(failed.or(stats.error).as_deref()));
+            out.push(row);
+        }
+        out
+    }
+
+    fn jobs(&self) -> Vec<Row> {
+        let all = self.database.engine.stats().views();
+        let mut out = Vec::new();
+        for object in self.published.catalog.objects() {
+            let Some(stats) = all.get(&object.id).filter(|v| v.backfilling) else { continue };
+            let mut row = Row::from_iter(self.name_of(object));
+            row.insert("id", int(i64::from(object.id.0)));
+            row.insert("kind", text("backfill"));
+            row.insert("status", text(if stats.failed.is_some() { "failed" } else { "running" }));
+            row.insert("rows_done", int(stats.rows));
+            row.insert("error", optional_text(stats.failed.as_deref()));
+            out.push(row);
+        }
+        out
+    }
+
+    fn sessions(&self) -> Vec<Row> {
+        let of = |s: super::database::SessionInfo| {
+            Row::from_iter([
+                ("pid", ScalarValue::Int32(Some(s.process_id))),
+                ("user", text(&s.user)),
+                ("client_address", text(&s.address)),
+                ("state", text(if s.statement.is_some() { "active" } else { "idle" })),
+                ("statement", optional_text(s.statement.as_deref())),
+                ("connected_at", timestamptz(s.connected_us)),
+            ])
+        };
+        self.database.sessions().into_iter().map(of).collect()
+    }
+
+    fn settings(&self) -> Vec<Row> {
+        let of = |s: &super::database::SettingRow| {
+            Row::from_iter([
+                ("name", text(&s.name)),
+                ("value", text(&s.value)),
+                ("default", text(&s.default)),
+                ("description", text(&s.description)),
+            ])
+        };
+        self.database.options.settings.iter().map(of).collect()
+    }
+
+    fn epochs(&self) -> Vec<Row> {
+        vec![Row::from_iter([
+            ("epoch", int(self.published.epoch as i64)),
+            ("at", timestamptz(self.published.now_us)),
+        ])]
+    }
+
+    fn view_errors(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let mut out: Vec<Row> = Vec::new();
+        for object in self.published.catalog.objects() {
+            if !matches!(object.kind, ObjectKind::MaterializedView(_) | ObjectKind::Sink(_)) {
+                continue;
+            }
+            let relation = errors_relation(object.id)?;
+            let mut counts: BTreeMap<(i32, String, String, String), i64> = BTreeMap::new();
+            for batch in relation.scan(&self.published.snapshot)? {
+                let batch = batch?;
+                let operators = batch.column(0).as_primitive::<arrow::datatypes::Int32Type>();
+                let string = |column: usize, row: usize| batch.column(column).as_string_view().value(row).to_string();
+                for row in 0..batch.num_rows() {
+                    let key = (operators.value(row), string(1, row), string(2, row), string(3, row));
+                    *counts.entry(key).or_default() += 1;
+                }
+            }
+            for ((operator, code, message, row_text), count) in counts {
+                out.push(Row::from_iter([
+                    ("view", text(&object.name)),
+                    ("operator", text(&operator.to_string())),
+                    ("sqlstate", text(&code)),
+                    ("error", text(&message)),
+                    ("row", text(&row_text)),
+                    ("count", int(count)),
+                ]));
+            }
+        }
+        rows(schema, out)
+    }
+
+    /// The rows of a stored history, its columns put in the shown order; `id` counts them.
+    fn history(&self, relation: &Relation, schema: &SchemaRef) -> Result<RecordBatch> {
+        let batches = relation.scan(&self.published.snapshot)?.collect::<Result<Vec<_>>>()?;
+        let all = concat_batches(relation.schema(), &batches)?;
+        let columns: Vec<ArrayRef> = schema
+            .fields()
+            .iter()
+            .map(|field| match all.column_by_name(field.name()) {
+                Some(column) => column.clone(),
+                None if field.name() == "id" => Arc::new(Int64Array::from_iter_values(1..=all.num_rows() as i64)),
+                None => new_null_array(field.data_type(), all.num_rows()),
+            })
+            .collect();
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
+
+/// A batch of small rows.
+fn rows(schema: &SchemaRef, rows: Vec<Row>) -> Result<RecordBatch> {
+    if rows.is_empty() {
+        return Ok(RecordBatch::new_empty(schema.clone()));
+    }
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let null = ScalarValue::try_from(field.data_type())?;
+            ScalarValue::iter_to_array(rows.iter().map(|r| r.get(field.name().as_str()).cloned().unwrap_or(null.clone())))
+        })
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+fn text(value: &str) -> ScalarValue {
+    ScalarValue::Utf8View(Some(value.to_string()))
+}
+
+fn optional_text(value: Option<&str>) -> ScalarValue {
+    ScalarValue::Utf8View(value.map(str::to_string))
+}
+
+fn int(value: i64) -> ScalarValue {
+    ScalarValue::Int64(Some(value))
+}
+
+fn timestamptz(us: i64) -> ScalarValue {
+    ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))
+}
