@@ -23,12 +23,14 @@ pub struct SqlError {
     pub hint: Option<String>,
     /// Character position in the text given to [`crate::parse`], from 1.
     pub position: Option<usize>,
+    /// Line and column, from 1, where planning found the error; [`crate::Parsed::locate`] makes a position of it.
+    pub location: Option<(u64, u64)>,
 }
 
 impl SqlError {
     /// An error without detail, hint and position.
     pub fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
-        Self { sqlstate, message: message.into(), detail: None, hint: None, position: None }
+        Self { sqlstate, message: message.into(), detail: None, hint: None, position: None, location: None }
     }
 
     /// 0A000: a construct that is not supported, by name.
@@ -64,6 +66,14 @@ impl SqlError {
         self
     }
 
+    /// Adds where sqlparser saw it.
+    pub fn with_span(mut self, span: datafusion_sql::sqlparser::tokenizer::Span) -> Self {
+        if self.location.is_none() && span.start.line > 0 {
+            self.location = Some((span.start.line, span.start.column));
+        }
+        self
+    }
+
     /// What DataFusion reports, with errors of ours that travelled through it taken out again.
     pub fn from_datafusion(error: DataFusionError) -> Self {
         match error {
@@ -77,7 +87,14 @@ impl SqlError {
                     },
                 },
             },
-            DataFusionError::Context(_, e) | DataFusionError::Diagnostic(_, e) => Self::from_datafusion(*e),
+            DataFusionError::Context(_, e) => Self::from_datafusion(*e),
+            DataFusionError::Diagnostic(diagnostic, e) => {
+                let mut error = Self::from_datafusion(*e);
+                if let (None, Some(span)) = (error.location, diagnostic.span) {
+                    error.location = Some((span.start.line, span.start.column));
+                }
+                error
+            }
             DataFusionError::Collection(mut errors) if !errors.is_empty() => {
                 Self::from_datafusion(errors.swap_remove(0))
             }
@@ -177,7 +194,14 @@ impl From<ArrowError> for SqlError {
 
 impl From<CatalogError> for SqlError {
     fn from(e: CatalogError) -> Self {
-        Self { sqlstate: e.sqlstate(), message: e.to_string(), detail: e.detail(), hint: e.hint(), position: None }
+        Self {
+            sqlstate: e.sqlstate(),
+            message: e.to_string(),
+            detail: e.detail(),
+            hint: e.hint(),
+            position: None,
+            location: None,
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! * [`statement`]: what a text says, before any name is looked up.
 //! * [`parser`]: text to [`Statement`]s.
+//! * [`planner`]: [`Statement`] to [`Plan`].
+//! * [`functions`](mod@functions): the functions of the dialect.
 //! * [`context`]: what planning may look at ([`PlanContext`]), and the leaf of every plan ([`CatalogSource`]).
 //! * [`plan`](mod@plan): what the session carries out.
 //! * [`types`]: names of types, casts, text to values.
@@ -9,8 +11,10 @@
 
 pub mod context;
 pub mod error;
+pub mod functions;
 pub mod parser;
 pub mod plan;
+pub mod planner;
 pub mod statement;
 pub mod types;
 
@@ -18,6 +22,8 @@ pub use context::{
     CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, SessionVars, SystemTables, Target,
 };
 pub use error::{Result, SqlError};
+pub use functions::{FunctionSet, functions};
 pub use parser::{parse, parse_expr, parse_query};
 pub use plan::{Plan, PlannedQuery};
+pub use planner::{checked_arithmetic, external_calls, plan, plan_query};
 pub use statement::{Parsed, Statement};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use datafusion_sql::sqlparser::ast;
 
+use crate::error::SqlError;
+
 /// One statement of a text that may hold several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
@@ -12,6 +14,23 @@ pub struct Parsed {
     pub text: String,
     /// Where `text` starts, in characters from 0; positions in errors count from the start of the whole text.
     pub offset: usize,
+    /// Line and column where `text` starts, from 1.
+    pub start: (u64, u64),
+}
+
+impl Parsed {
+    /// Gives an error of planning this statement its character position.
+    pub fn locate(&self, mut error: SqlError) -> SqlError {
+        if let (None, Some((line, column))) = (error.position, error.location)
+            && line >= self.start.0
+        {
+            let lines_down = (line - self.start.0) as usize;
+            let before: usize = self.text.split_inclusive('\n').take(lines_down).map(|l| l.chars().count()).sum();
+            let first_column = if lines_down == 0 { self.start.1 } else { 1 };
+            error.position = Some(self.offset + before + column.saturating_sub(first_column) as usize + 1);
+        }
+        error
+    }
 }
 
 /// A statement. Names are as the user wrote them; nothing is resolved.

@@ -39,10 +39,11 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
     for tokens in split(tokenize(&text, sql)?) {
         let (Some(first), own_text) = (tokens.first(), text.of(&tokens).to_string()) else { continue };
         let offset = text.position(first.span.start).map_or(0, |p| p - 1);
+        let start = (first.span.start.line, first.span.start.column);
         let mut cursor = Cursor::new(&text, tokens);
         let statement = statement(&mut cursor)?;
         cursor.end()?;
-        parsed.push(Parsed { statement, text: own_text, offset });
+        parsed.push(Parsed { statement, text: own_text, offset, start });
     }
     Ok(parsed)
 }
@@ -67,6 +68,18 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
     let expr = cursor.expr()?;
     cursor.end()?;
     Ok(expr)
+}
+
+/// Reads a type's name.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_type(sql: &str) -> Result<ast::DataType> {
+    let text = Text::new(sql);
+    let mut cursor = Cursor::new(&text, tokenize(&text, sql)?);
+    let data_type = cursor.run(datafusion_sql::sqlparser::parser::Parser::parse_data_type)?;
+    cursor.end()?;
+    Ok(data_type)
 }
 
 /// One statement; every first word that PostgreSQL knows is named here.

@@ -1,5 +1,14 @@
-//! SQL types: their names, casts and how text becomes a value.
+//! SQL types: their names, how text becomes a value and a value text, and the casts between them.
 
+mod input;
+mod interval;
 mod names;
+mod output;
+mod time;
 
+pub(crate) use input::fit;
+pub use input::parse_value;
+pub(crate) use names::internal_name;
 pub use names::{normalize, sql_type};
+pub use output::to_text;
+pub(crate) use time::Zone;

@@ -151,3 +151,25 @@ fn microseconds(precision: Option<u64>, data_type: &DataType) -> Result<()> {
             .with_hint("times have microseconds; date_trunc takes digits away")),
     }
 }
+
+/// PostgreSQL's internal name of a type, `pg_type.typname`.
+pub(crate) fn internal_name(t: &SqlType) -> String {
+    use SqlType as T;
+    match t {
+        T::Bool => "bool".into(),
+        T::Int2 => "int2".into(),
+        T::Int4 => "int4".into(),
+        T::Int8 => "int8".into(),
+        T::Float4 => "float4".into(),
+        T::Float8 => "float8".into(),
+        T::Numeric(_) => "numeric".into(),
+        T::Varchar(_) => "varchar".into(),
+        T::Char(_) => "bpchar".into(),
+        T::Time => "time".into(),
+        T::Timestamp => "timestamp".into(),
+        T::Timestamptz => "timestamptz".into(),
+        T::InternalChar => "char".into(),
+        T::Array(item) => format!("_{}", internal_name(item)),
+        other => other.to_string(),
+    }
+}

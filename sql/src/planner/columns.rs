@@ -1,0 +1,233 @@
+//! Column lists of CREATE TABLE, CREATE SOURCE and CREATE EXTERNAL TABLE, made into catalog columns.
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::DataType;
+use datafusion_common::DFSchema;
+use datafusion_expr::ExprSchemable;
+use datafusion_sql::sqlparser::ast::{Expr, Ident};
+use millstream_catalog::object::{Include, Watermark, columns_schema};
+use millstream_catalog::{Column, SqlType};
+
+use super::query::plan_exprs;
+use crate::context::{PlanContext, ROW_ID};
+use crate::error::{Result, SqlError};
+use crate::functions::cast::can_cast;
+use crate::statement::{ColumnDefinition, IncludeClause, WatermarkDefinition};
+use crate::types::{normalize, sql_type};
+
+/// The columns of a list, their DEFAULT and GENERATED expressions checked.
+///
+/// # Errors
+/// 42701 for a name that is there twice, 42804 for an expression of the wrong type.
+pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) -> Result<Vec<Column>> {
+    let mut columns = Vec::with_capacity(definitions.len());
+    for definition in definitions {
+        let name = normalize(&definition.name);
+        let at = |e: SqlError| e.with_span(definition.name.span);
+        let sql_type = sql_type(&definition.data_type).map_err(at)?;
+        if let SqlType::Json = sql_type
+            && definition.primary_key
+        {
+            return Err(at(SqlError::new("42704", "json cannot be a primary key")));
+        }
+        let mut column = Column::new(name, sql_type, !definition.not_null);
+        column.default = definition.default.as_ref().map(ToString::to_string);
+        column.generated = definition.generated.as_ref().map(ToString::to_string);
+        if column.default.is_some() && column.generated.is_some() {
+            return Err(at(SqlError::syntax(format!(
+                "both default and generation expression specified for column \"{}\"",
+                column.name
+            ))));
+        }
+        columns.push(column);
+    }
+    check_names(&columns)?;
+    for (definition, column) in definitions.iter().zip(&columns) {
+        if let Some(default) = &definition.default {
+            let empty = DFSchema::empty();
+            let expr = plan_exprs(vec![default.clone()], &empty, ctx).map_err(|e| match e.sqlstate {
+                "42703" => SqlError::unsupported("cannot use a column reference in a DEFAULT expression"),
+                _ => e,
+            })?;
+            check_assignable(&expr[0], &empty, column, "default expression")?;
+        }
+        if let Some(generated) = &definition.generated {
+            let plain: Vec<Column> = columns.iter().filter(|c| c.generated.is_none()).cloned().collect();
+            let schema = schema(&plain)?;
+            let expr = plan_exprs(vec![generated.clone()], &schema, ctx)?;
+            check_assignable(&expr[0], &schema, column, "generation expression")?;
+        }
+    }
+    Ok(columns)
+}
+
+/// No name twice, none of ours.
+pub(crate) fn check_names(columns: &[Column]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for column in columns {
+        if !seen.insert(column.name.as_str()) {
+            return Err(SqlError::new("42701", format!("column \"{}\" specified more than once", column.name)));
+        }
+        if column.name == ROW_ID {
+            return Err(SqlError::new(
+                "42701",
+                format!("column name \"{ROW_ID}\" conflicts with a system column name"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_assignable(expr: &datafusion_expr::Expr, schema: &DFSchema, column: &Column, what: &str) -> Result<()> {
+    if let Some(from) = super::operators::type_of(expr, schema)
+        && !super::operators::is_untyped(expr)
+        && !can_cast(&from, &column.sql_type, true)
+    {
+        return Err(SqlError::new(
+            "42804",
+            format!("column \"{}\" is of type {} but {what} is of type {from}", column.name, column.sql_type),
+        ));
+    }
+    if let datafusion_expr::Expr::Literal(datafusion_common::ScalarValue::Utf8(Some(text)), None) = expr {
+        crate::types::parse_value(text, &column.sql_type, "UTC")?;
+    }
+    Ok(())
+}
+
+/// The columns as an unqualified schema for expressions.
+pub(crate) fn schema(columns: &[Column]) -> Result<DFSchema> {
+    Ok(DFSchema::try_from(columns_schema(columns).as_ref().clone())?)
+}
+
+/// Position of a column by its written name.
+pub(crate) fn position(columns: &[Column], name: &Ident, relation: &str) -> Result<usize> {
+    let normal = normalize(name);
+    columns.iter().position(|c| c.name == normal).ok_or_else(|| {
+        SqlError::new("42703", format!("column \"{normal}\" of relation \"{relation}\" does not exist"))
+            .with_span(name.span)
+    })
+}
+
+/// Positions of the primary key, from the columns' own clauses or the table's; its columns become NOT NULL.
+pub(crate) fn primary_key(
+    definitions: &[ColumnDefinition],
+    clause: Option<&Vec<Ident>>,
+    columns: &mut [Column],
+) -> Result<Vec<usize>> {
+    let mut key: Vec<usize> = definitions.iter().enumerate().filter(|(_, d)| d.primary_key).map(|(i, _)| i).collect();
+    if key.len() > 1 || (!key.is_empty() && clause.is_some()) {
+        return Err(SqlError::new("42P16", "multiple primary keys are not allowed")
+            .with_hint("write PRIMARY KEY (a, b) for a key of several columns"));
+    }
+    for name in clause.into_iter().flatten() {
+        let normal = normalize(name);
+        let at = columns.iter().position(|c| c.name == normal).ok_or_else(|| {
+            SqlError::new("42703", format!("column \"{normal}\" named in key does not exist")).with_span(name.span)
+        })?;
+        if key.contains(&at) {
+            return Err(SqlError::new("42701", format!("column \"{normal}\" appears twice in primary key constraint")));
+        }
+        key.push(at);
+    }
+    for at in &key {
+        let column = &mut columns[*at];
+        if matches!(column.sql_type, SqlType::Json | SqlType::Jsonb | SqlType::Array(_) | SqlType::Record(_)) {
+            return Err(SqlError::unsupported(format!("a primary key of type {} is not supported", column.sql_type)));
+        }
+        column.nullable = false;
+    }
+    Ok(key)
+}
+
+/// CHECK constraints as (name, text), each checked to be boolean. Unnamed ones are named as PostgreSQL names them.
+pub(crate) fn checks(
+    table: &str,
+    definitions: &[ColumnDefinition],
+    table_checks: &[(Option<Ident>, Expr)],
+    columns: &[Column],
+    ctx: &PlanContext<'_>,
+) -> Result<Vec<(String, String)>> {
+    let schema = schema(columns)?;
+    let on_columns = definitions.iter().flat_map(|d| {
+        d.checks.iter().map(|(name, expr)| (name, expr, format!("{table}_{}_check", normalize(&d.name))))
+    });
+    let on_table = table_checks.iter().map(|(name, expr)| (name, expr, format!("{table}_check")));
+    let mut checks: Vec<(String, String)> = Vec::new();
+    for (name, expr, unnamed) in on_columns.chain(on_table) {
+        let planned = plan_exprs(vec![expr.clone()], &schema, ctx)?;
+        if planned[0].get_type(&schema)? != DataType::Boolean {
+            return Err(SqlError::new("42804", "argument of CHECK must be type boolean"));
+        }
+        let taken = |n: &str| checks.iter().any(|(other, _)| other == n);
+        let name = match name {
+            Some(name) => {
+                let name = normalize(name);
+                if taken(&name) {
+                    return Err(SqlError::new("42710", format!("constraint \"{name}\" already exists")));
+                }
+                name
+            }
+            None => {
+                let numbered = (1..).map(|n| format!("{unnamed}{n}"));
+                std::iter::once(unnamed.clone()).chain(numbered).find(|n| !taken(n)).unwrap_or(unnamed)
+            }
+        };
+        checks.push((name, expr.to_string()));
+    }
+    Ok(checks)
+}
+
+/// WATERMARK FOR, checked: a column of timestamps, an expression of the same type.
+pub(crate) fn watermark(
+    definition: Option<&WatermarkDefinition>,
+    columns: &[Column],
+    relation: &str,
+    ctx: &PlanContext<'_>,
+) -> Result<Option<Watermark>> {
+    let Some(WatermarkDefinition { column, expression }) = definition else { return Ok(None) };
+    let at = position(columns, column, relation)?;
+    let sql_type = &columns[at].sql_type;
+    if !matches!(sql_type, SqlType::Timestamp | SqlType::Timestamptz) {
+        return Err(SqlError::new(
+            "42804",
+            format!("watermark column \"{}\" must be a timestamp, not {sql_type}", columns[at].name),
+        )
+        .with_span(column.span));
+    }
+    let schema = schema(columns)?;
+    let planned = plan_exprs(vec![expression.clone()], &schema, ctx)?;
+    let (_, field) = planned[0].to_field(&schema)?;
+    if SqlType::of(&field).as_ref() != Some(sql_type) {
+        return Err(SqlError::new(
+            "42804",
+            format!("watermark of column \"{}\" must be of type {sql_type}", columns[at].name),
+        )
+        .with_hint("for example WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"));
+    }
+    Ok(Some(Watermark { column: at, expression: expression.to_string() }))
+}
+
+/// Columns that INCLUDE adds, behind the declared ones.
+pub(crate) fn include(clauses: &[IncludeClause], columns: &mut Vec<Column>) -> Result<()> {
+    for IncludeClause { part, alias } in clauses {
+        let word = part.value.to_lowercase();
+        let (include, sql_type) = match word.as_str() {
+            "key" => (Include::Key, SqlType::Bytea),
+            "partition" => (Include::Partition, SqlType::Int4),
+            "offset" => (Include::Offset, SqlType::Int8),
+            "timestamp" => (Include::Timestamp, SqlType::Timestamptz),
+            "headers" => (Include::Headers, SqlType::Jsonb),
+            _ => {
+                return Err(SqlError::syntax(format!("unknown INCLUDE \"{}\"", part.value))
+                    .with_hint("the parts are key, partition, offset, timestamp, headers")
+                    .with_span(part.span));
+            }
+        };
+        let name = alias.as_ref().map_or_else(|| format!("_kafka_{word}"), normalize);
+        let mut column = Column::new(name, sql_type, true);
+        column.include = Some(include);
+        columns.push(column);
+    }
+    check_names(columns)
+}

@@ -1,0 +1,302 @@
+//! CREATE of every kind: the validated object, ready for the catalog.
+
+use datafusion_sql::sqlparser::ast::{Ident, ObjectName};
+use millstream_catalog::object::{ExternalTable, Format, Sink, Source, Table, View};
+use millstream_catalog::{Column, ObjectId, SqlType};
+
+use super::provider::table_reference;
+use super::query::plan_query;
+use super::{columns, dml};
+use crate::context::{ExternalCall, PlanContext};
+use crate::error::{Result, SqlError};
+use crate::plan::{
+    CreateExternalTablePlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan, CreateTableAsPlan,
+    CreateTablePlan, CreateViewPlan, NewName, Plan, PlannedQuery,
+};
+use crate::statement::{
+    CreateExternalTable, CreateMaterializedView, CreateSchema, CreateSink, CreateSource, CreateTable, CreateTableAs,
+    CreateView, FormatClause, SinkInput,
+};
+use crate::types::normalize;
+
+/// Where a new relation goes, or that it is there already.
+enum Place {
+    Free(NewName),
+    Taken(Plan),
+}
+
+/// Resolves the name of a new relation.
+///
+/// # Errors
+/// 42P07 if it is taken and not `if_not_exists`, 3F000 for an unknown schema, 42501 in a system schema.
+fn place(name: &ObjectName, if_not_exists: bool, tag: &'static str, ctx: &PlanContext<'_>) -> Result<Place> {
+    let reference = table_reference(name)?;
+    let span = name.0.last().and_then(|p| p.as_ident()).map(|i| i.span);
+    let located = |e: SqlError| match span {
+        Some(span) => e.with_span(span),
+        None => e,
+    };
+    if reference.catalog().is_some_and(|c| c != ctx.session.database) {
+        return Err(located(SqlError::unsupported(format!("cross-database references are not supported: {name}"))));
+    }
+    let schema_name = match reference.schema() {
+        Some(schema) => schema.to_string(),
+        None => ctx
+            .search_path
+            .iter()
+            .find(|s| ctx.catalog.schema(s).is_ok())
+            .cloned()
+            .ok_or_else(|| SqlError::new("3F000", "no schema has been selected to create in"))?,
+    };
+    let schema = ctx.catalog.schema(&schema_name).map_err(|e| located(e.into()))?;
+    if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
+        return Err(located(SqlError::new("42501", format!("permission denied for schema {schema_name}"))));
+    }
+    let table = reference.table().to_string();
+    if ctx.catalog.find(&schema_name, &table).is_some() {
+        if if_not_exists {
+            let notice = format!("relation \"{table}\" already exists, skipping");
+            return Ok(Place::Taken(Plan::Nothing { tag, notice, sqlstate: "42P07" }));
+        }
+        return Err(located(SqlError::new("42P07", format!("relation \"{table}\" already exists"))));
+    }
+    Ok(Place::Free(NewName { schema, schema_name, name: table }))
+}
+
+macro_rules! free {
+    ($place:expr) => {
+        match $place {
+            Place::Free(name) => name,
+            Place::Taken(plan) => return Ok(plan),
+        }
+    };
+}
+
+/// `CREATE TABLE`.
+pub(crate) fn table(s: &CreateTable, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE TABLE", ctx)?);
+    if !s.options.is_empty() || s.format.is_some() || !s.include.is_empty() {
+        return Err(SqlError::unsupported("CREATE TABLE ... WITH (connector ...) is not supported")
+            .with_hint("use CREATE SOURCE, and a materialized view over it to keep the rows"));
+    }
+    if s.columns.is_empty() {
+        return Err(SqlError::unsupported("a table without columns is not supported"));
+    }
+    let mut columns = columns::define(&s.columns, ctx)?;
+    let primary_key = columns::primary_key(&s.columns, s.primary_key.as_ref(), &mut columns)?;
+    if s.append_only && !primary_key.is_empty() {
+        return Err(SqlError::unsupported("an APPEND ONLY table with a primary key is not supported"));
+    }
+    let checks = columns::checks(&name.name, &s.columns, &s.checks, &columns, ctx)?;
+    let watermark = columns::watermark(s.watermark.as_ref(), &columns, &name.name, ctx)?;
+    if watermark.is_some() && !s.append_only {
+        return Err(SqlError::unsupported("WATERMARK FOR on a table that is not APPEND ONLY is not supported")
+            .with_hint("declare the table APPEND ONLY"));
+    }
+    let table = Table { columns, primary_key, append_only: s.append_only, watermark, checks };
+    Ok(Plan::CreateTable(CreateTablePlan { name, table }))
+}
+
+/// `CREATE TABLE … AS`.
+pub(crate) fn table_as(s: &CreateTableAs, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE TABLE AS", ctx)?);
+    let query = renamed(plan_query(&s.query, ctx)?, &s.columns)?;
+    no_parameters(&query)?;
+    let columns = query.columns.iter().map(|c| Column::new(&c.name, c.sql_type.clone(), true)).collect();
+    let table = Table { columns, primary_key: Vec::new(), append_only: s.append_only, watermark: None, checks: vec![] };
+    Ok(Plan::CreateTableAs(CreateTableAsPlan { name, table, query, with_data: s.with_data }))
+}
+
+/// `CREATE SOURCE`.
+pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE SOURCE", ctx)?);
+    if s.columns.is_empty() {
+        return Err(SqlError::unsupported("a source without a column list is not supported")
+            .with_hint("list the columns with their types"));
+    }
+    if !s.options.contains_key("connector") {
+        return Err(SqlError::new("22023", "CREATE SOURCE needs WITH (connector = '...')"));
+    }
+    let mut columns = columns::define(&s.columns, ctx)?;
+    if let Some(column) = columns.iter().find(|c| c.default.is_some() || c.generated.is_some()) {
+        return Err(SqlError::unsupported(format!(
+            "DEFAULT and GENERATED are not supported on a source (column \"{}\")",
+            column.name
+        ))
+        .with_hint("compute it in a view"));
+    }
+    columns::include(&s.include, &mut columns)?;
+    let watermark = columns::watermark(s.watermark.as_ref(), &columns, &name.name, ctx)?;
+    let format = s.format.as_ref().ok_or_else(|| {
+        SqlError::syntax("CREATE SOURCE needs FORMAT ... ENCODE ...").with_hint("for example FORMAT PLAIN ENCODE JSON")
+    })?;
+    let source = Source { columns, watermark, options: s.options.clone(), format: catalog_format(format) };
+    Ok(Plan::CreateSource(CreateSourcePlan { name, source }))
+}
+
+fn catalog_format(clause: &FormatClause) -> Format {
+    Format { format: clause.format.clone(), encode: clause.encode.clone(), options: clause.options.clone() }
+}
+
+/// `CREATE VIEW`.
+pub(crate) fn view(s: &CreateView, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE VIEW", ctx)?);
+    let query = renamed(plan_query(&s.query, ctx)?, &s.columns)?;
+    no_parameters(&query)?;
+    let view = View { columns: query.columns, query: s.query_text.clone() };
+    Ok(Plan::CreateView(CreateViewPlan { name, view, references: query.references }))
+}
+
+/// `CREATE MATERIALIZED VIEW`.
+pub(crate) fn materialized_view(s: &CreateMaterializedView, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE MATERIALIZED VIEW", ctx)?);
+    let query = renamed(plan_query(&s.query, ctx)?, &s.columns)?;
+    no_parameters(&query)?;
+    Ok(Plan::CreateMaterializedView(CreateMaterializedViewPlan {
+        name,
+        query,
+        query_text: s.query_text.clone(),
+        emit_on_window_close: s.emit_on_window_close,
+        options: s.options.clone(),
+    }))
+}
+
+/// `CREATE SINK`.
+pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE SINK", ctx)?);
+    if !s.options.contains_key("connector") {
+        return Err(SqlError::new("22023", "CREATE SINK needs WITH (connector = '...')"));
+    }
+    let (query, text) = match &s.input {
+        SinkInput::Query(query, text) => (query.clone(), text.clone()),
+        SinkInput::Relation(relation) => {
+            let query = dml::select_columns(relation, &[]);
+            let text = query.to_string();
+            (query, text)
+        }
+    };
+    let query = renamed(plan_query(&query, ctx)?, &[])?;
+    no_parameters(&query)?;
+    let mut key = Vec::new();
+    if let Some(names) = s.options.get("primary_key") {
+        for written in names.split(',') {
+            let column = written.trim();
+            let at = query.columns.iter().position(|c| c.name == column).ok_or_else(|| {
+                SqlError::new("42703", format!("column \"{column}\" named in primary_key does not exist"))
+            })?;
+            if !key.contains(&at) {
+                key.push(at);
+            }
+        }
+    }
+    let sink = Sink {
+        columns: query.columns.clone(),
+        query: text,
+        options: s.options.clone(),
+        format: s.format.as_ref().map(catalog_format),
+        key,
+        fingerprint: String::new(),
+    };
+    Ok(Plan::CreateSink(CreateSinkPlan { name, query, sink, emit_on_window_close: s.emit_on_window_close }))
+}
+
+/// `CREATE EXTERNAL TABLE`.
+pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = free!(place(&s.name, s.if_not_exists, "CREATE EXTERNAL TABLE", ctx)?);
+    match s.stored_as.as_str() {
+        "PARQUET" | "CSV" | "JSON" => {}
+        "DELTA" | "DELTALAKE" | "ICEBERG" | "AVRO" | "ARROW" => {
+            return Err(SqlError::unsupported(format!("STORED AS {} is not supported", s.stored_as))
+                .with_hint("the formats are PARQUET, CSV and JSON"));
+        }
+        other => {
+            return Err(SqlError::new("22023", format!("unknown file format \"{other}\""))
+                .with_hint("the formats are PARQUET, CSV and JSON"));
+        }
+    }
+    let mut columns = if s.columns.is_empty() { found_columns(s, ctx)? } else { columns::define(&s.columns, ctx)? };
+    let partition_columns: Vec<String> = s.partition_by.iter().map(normalize).collect();
+    // Hive partition columns are last; those without a type are text.
+    for partition in &partition_columns {
+        let column = match columns.iter().position(|c| c.name == *partition) {
+            Some(at) => columns.remove(at),
+            None => Column::new(partition, SqlType::Text, true),
+        };
+        columns.push(column);
+    }
+    columns::check_names(&columns)?;
+    let table = ExternalTable {
+        columns,
+        stored_as: s.stored_as.clone(),
+        location: s.location.clone(),
+        partition_columns,
+        options: s.options.clone(),
+    };
+    Ok(Plan::CreateExternalTable(CreateExternalTablePlan { name, table }))
+}
+
+fn found_columns(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> Result<Vec<Column>> {
+    let call = external_schema_call(s);
+    let schema = ctx
+        .external
+        .get(&call)
+        .ok_or_else(|| SqlError::internal(format!("the schema of \"{}\" was not asked for", s.location)))?;
+    schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let sql_type = SqlType::of(field).ok_or_else(|| {
+                SqlError::unsupported(format!(
+                    "column \"{}\" has the unsupported type {}",
+                    field.name(),
+                    field.data_type()
+                ))
+                .with_hint("list the columns that you need")
+            })?;
+            Ok(Column::new(field.name(), sql_type, field.is_nullable()))
+        })
+        .collect()
+}
+
+/// What to ask for the columns of a CREATE EXTERNAL TABLE without a list.
+pub(crate) fn external_schema_call(s: &CreateExternalTable) -> ExternalCall {
+    ExternalCall { format: s.stored_as.to_lowercase(), location: s.location.clone(), options: s.options.clone() }
+}
+
+/// `CREATE SCHEMA`.
+pub(crate) fn schema(s: &CreateSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let name = normalize(&s.name);
+    if ctx.catalog.schema(&name).is_ok() {
+        if s.if_not_exists {
+            let notice = format!("schema \"{name}\" already exists, skipping");
+            return Ok(Plan::Nothing { tag: "CREATE SCHEMA", notice, sqlstate: "42P06" });
+        }
+        return Err(SqlError::new("42P06", format!("schema \"{name}\" already exists")).with_span(s.name.span));
+    }
+    if name.starts_with("pg_") {
+        return Err(SqlError::new("42939", format!("unacceptable schema name \"{name}\""))
+            .with_detail("the prefix \"pg_\" is reserved for system schemas")
+            .with_span(s.name.span));
+    }
+    Ok(Plan::CreateSchema { name })
+}
+
+/// Gives the columns the names of a view's column list, and refuses names that are there twice.
+fn renamed(mut query: PlannedQuery, names: &[Ident]) -> Result<PlannedQuery> {
+    if names.len() > query.columns.len() {
+        return Err(SqlError::syntax("too many column names were specified"));
+    }
+    for (column, name) in query.columns.iter_mut().zip(names) {
+        column.name = normalize(name);
+    }
+    columns::check_names(&query.columns)?;
+    query.plan = super::query::rename_output(query.plan, &query.columns)?;
+    Ok(query)
+}
+
+fn no_parameters(query: &PlannedQuery) -> Result<()> {
+    if query.parameters.is_empty() {
+        return Ok(());
+    }
+    Err(SqlError::new("42P02", "parameters are not allowed in a definition"))
+}

@@ -1,0 +1,136 @@
+//! DROP, ALTER … RENAME and COMMENT ON: names to ids.
+
+use std::sync::Arc;
+
+use datafusion_sql::sqlparser::ast::ObjectName;
+use millstream_catalog::{Object, ObjectId, ObjectKind};
+
+use super::columns;
+use super::provider::table_reference;
+use crate::context::PlanContext;
+use crate::error::{Result, SqlError};
+use crate::plan::{DropPlan, Plan};
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, Rename};
+use crate::types::normalize;
+
+/// The existing object of that kind and name.
+///
+/// # Errors
+/// 42P01 or 3F000 if there is none, 42809 if it is of another kind.
+pub(crate) fn find(kind: DropKind, name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
+    let span = name.0.last().and_then(|p| p.as_ident()).map(|i| i.span);
+    let located = |e: SqlError| match span {
+        Some(span) => e.with_span(span),
+        None => e,
+    };
+    let reference = table_reference(name)?;
+    if kind == DropKind::Schema {
+        let id = ctx.catalog.schema(reference.table()).map_err(|e| located(e.into()))?;
+        return ctx.catalog.get(id).cloned().ok_or_else(|| SqlError::internal("schema without a record"));
+    }
+    let found = ctx.catalog.resolve(reference.schema(), reference.table(), ctx.search_path);
+    let object = found.map_err(|e| {
+        let e = SqlError::from(e);
+        located(if e.sqlstate == "42P01" {
+            SqlError::new("42P01", format!("{} \"{}\" does not exist", kind.name(), reference.table()))
+        } else {
+            e
+        })
+    })?;
+    if object.kind_name() != kind.name() {
+        let article = if kind.name().starts_with('e') { "an" } else { "a" };
+        return Err(located(
+            SqlError::new("42809", format!("\"{}\" is not {article} {}", object.name, kind.name())).with_hint(format!(
+                "it is a {}; use DROP or ALTER {}",
+                object.kind_name(),
+                object.kind_name().to_uppercase()
+            )),
+        ));
+    }
+    Ok(object.clone())
+}
+
+fn is_missing(e: &SqlError) -> bool {
+    matches!(e.sqlstate, "42P01" | "3F000")
+}
+
+/// `DROP`.
+pub(crate) fn drop(s: &Drop, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let mut ids: Vec<ObjectId> = Vec::new();
+    let mut notices = Vec::new();
+    for name in &s.names {
+        match find(s.kind, name, ctx) {
+            Ok(object) => {
+                if object.id < ObjectId::FIRST_USER {
+                    return Err(SqlError::new(
+                        "42501",
+                        format!("cannot drop {} because it is required by the database system", object.describe()),
+                    ));
+                }
+                if !ids.contains(&object.id) {
+                    ids.push(object.id);
+                }
+            }
+            Err(e) if s.if_exists && is_missing(&e) => {
+                notices.push(format!("{}, skipping", e.message));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Plan::Drop(DropPlan { kind: s.kind, ids, cascade: s.cascade, notices }))
+}
+
+/// `ALTER … RENAME TO`.
+pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let object = match find(s.kind, &s.name, ctx) {
+        Ok(object) => object,
+        Err(e) if s.if_exists && is_missing(&e) => {
+            return Ok(Plan::Nothing {
+                tag: alter_tag(s.kind),
+                notice: format!("{}, skipping", e.message),
+                sqlstate: "00000",
+            });
+        }
+        Err(e) => return Err(e),
+    };
+    let to = normalize(&s.to);
+    let taken = match object.kind {
+        ObjectKind::Schema => ctx.catalog.schema(&to).is_ok(),
+        _ => ctx.catalog.find(ctx.catalog.get(object.schema).map_or("", |s| s.name.as_str()), &to).is_some(),
+    };
+    if taken {
+        let (code, word) = if s.kind == DropKind::Schema { ("42P06", "schema") } else { ("42P07", "relation") };
+        return Err(SqlError::new(code, format!("{word} \"{to}\" already exists")).with_span(s.to.span));
+    }
+    Ok(Plan::Rename { id: object.id, kind: s.kind, to })
+}
+
+/// Command tag of ALTER.
+pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
+    match kind {
+        DropKind::Schema => "ALTER SCHEMA",
+        DropKind::Table => "ALTER TABLE",
+        DropKind::Source => "ALTER SOURCE",
+        DropKind::View => "ALTER VIEW",
+        DropKind::MaterializedView => "ALTER MATERIALIZED VIEW",
+        DropKind::Sink => "ALTER SINK",
+        DropKind::ExternalTable => "ALTER EXTERNAL TABLE",
+    }
+}
+
+/// `COMMENT ON`.
+pub(crate) fn comment(s: &Comment, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let text = s.text.clone().filter(|t| !t.is_empty());
+    match &s.target {
+        CommentTarget::Object(kind, name) => {
+            let object = find(*kind, name, ctx)?;
+            Ok(Plan::Comment { id: object.id, kind: kind.name(), column: None, text })
+        }
+        CommentTarget::Column(relation, column) => {
+            let reference = table_reference(relation)?;
+            let object = ctx.catalog.resolve(reference.schema(), reference.table(), ctx.search_path)?;
+            let at = columns::position(object.columns(), column, &object.name)?;
+            Ok(Plan::Comment { id: object.id, kind: "column", column: Some(at), text })
+        }
+    }
+}

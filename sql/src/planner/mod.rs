@@ -1,0 +1,195 @@
+//! From a [`Statement`] to a [`Plan`]: names resolved, types checked, nothing carried out.
+//!
+//! * [`query`]: the passes of a query; [`provider`] answers datafusion-sql's questions, [`operators`] and [`rewrite`] put
+//!   PostgreSQL's typing in, [`checked`] its arithmetic
+//! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
+//! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
+
+mod checked;
+mod columns;
+mod create;
+mod ddl;
+mod dml;
+mod naming;
+mod operators;
+mod provider;
+mod query;
+mod refuse;
+mod relations;
+mod rewrite;
+
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
+
+pub use checked::checked_arithmetic;
+pub use query::plan_query;
+
+use crate::context::{ExternalCall, PlanContext};
+use crate::error::{Result, SqlError};
+use crate::plan::{CopyFromPlan, CopyTarget, CopyToPlan, ExplainPlan, Plan, ShowPlan};
+use crate::statement::{
+    Copy, CopyEnd, CopyRelation, CreateExternalTable, Parsed, Show, SinkInput, Statement, TransactionModes,
+};
+
+impl Parsed {
+    /// [`plan`], with errors that know their position.
+    ///
+    /// # Errors
+    /// As [`plan`].
+    pub fn plan(&self, ctx: &PlanContext<'_>) -> Result<Plan> {
+        plan(&self.statement, ctx).map_err(|e| self.locate(e))
+    }
+}
+
+/// Plans a statement. Pure: the outside world was asked before ([`external_calls`]).
+///
+/// # Errors
+/// With PostgreSQL's SQLSTATE; use [`Parsed::plan`] or [`Parsed::locate`] for the position.
+pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
+    Ok(match statement {
+        Statement::Query(query) => Plan::Query(plan_query(query, ctx)?),
+        Statement::Explain(explain) => {
+            let inner = plan(&explain.statement, ctx)?;
+            match inner {
+                Plan::Query(_)
+                | Plan::CreateMaterializedView(_)
+                | Plan::CreateSink(_)
+                | Plan::Insert(_)
+                | Plan::Update(_)
+                | Plan::Delete(_) => {}
+                _ => {
+                    return Err(SqlError::unsupported("EXPLAIN of this statement is not supported")
+                        .with_hint("EXPLAIN takes a query, INSERT, UPDATE, DELETE or CREATE MATERIALIZED VIEW"));
+                }
+            }
+            Plan::Explain(ExplainPlan { analyze: explain.analyze, verbose: explain.verbose, plan: Box::new(inner) })
+        }
+        Statement::CreateTable(s) => create::table(s, ctx)?,
+        Statement::CreateTableAs(s) => create::table_as(s, ctx)?,
+        Statement::CreateSource(s) => create::source(s, ctx)?,
+        Statement::CreateView(s) => create::view(s, ctx)?,
+        Statement::CreateMaterializedView(s) => create::materialized_view(s, ctx)?,
+        Statement::CreateSink(s) => create::sink(s, ctx)?,
+        Statement::CreateExternalTable(s) => create::external_table(s, ctx)?,
+        Statement::CreateSchema(s) => create::schema(s, ctx)?,
+        Statement::Drop(s) => ddl::drop(s, ctx)?,
+        Statement::Rename(s) => ddl::rename(s, ctx)?,
+        Statement::Comment(s) => ddl::comment(s, ctx)?,
+        Statement::Insert(s) => dml::insert(s, ctx)?,
+        Statement::Update(s) => dml::update(s, ctx)?,
+        Statement::Delete(s) => dml::delete(s, ctx)?,
+        Statement::Truncate(s) => dml::truncate(s, ctx)?,
+        Statement::Copy(s) => copy(s, ctx)?,
+        Statement::Show(s) => Plan::Show(show(s, ctx)?),
+        Statement::Set(s) => Plan::Set { local: s.local, name: s.name.clone(), value: s.value.clone() },
+        Statement::Reset(name) => Plan::Reset(name.clone()),
+        Statement::Begin(TransactionModes { read_only }) => Plan::Begin { read_only: *read_only },
+        Statement::Commit => Plan::Commit,
+        Statement::Rollback => Plan::Rollback,
+        Statement::Flush => Plan::Flush,
+        Statement::DiscardAll => Plan::DiscardAll,
+        Statement::Deallocate(name) => Plan::Deallocate(name.clone()),
+    })
+}
+
+/// The files whose schema must be known before a statement is planned: ask for them, put the answers into
+/// [`PlanContext::external`].
+pub fn external_calls(statement: &Statement) -> Vec<ExternalCall> {
+    let mut calls = Calls(Vec::new());
+    let mut visit = |query: &Query| {
+        let _ = query.visit(&mut calls);
+    };
+    match statement {
+        Statement::Query(query) => visit(query),
+        Statement::Explain(explain) => return external_calls(&explain.statement),
+        Statement::CreateTableAs(s) => visit(&s.query),
+        Statement::CreateMaterializedView(s) => visit(&s.query),
+        Statement::CreateView(s) => visit(&s.query),
+        Statement::CreateSink(s) => {
+            if let SinkInput::Query(query, _) = &s.input {
+                visit(query);
+            }
+        }
+        Statement::Insert(s) => {
+            if let Some(query) = &s.source {
+                visit(query);
+            }
+        }
+        Statement::Copy(Copy { source: CopyRelation::Query(query), .. }) => visit(query),
+        Statement::CreateExternalTable(s) if s.columns.is_empty() => return vec![create::external_schema_call(s)],
+        _ => {}
+    }
+    calls.0
+}
+
+/// The call whose answer is the schema of a CREATE EXTERNAL TABLE without a column list.
+pub fn external_table_call(statement: &CreateExternalTable) -> ExternalCall {
+    create::external_schema_call(statement)
+}
+
+struct Calls(Vec<ExternalCall>);
+
+impl Visitor for Calls {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let Some(call) = relations::external_call(factor)
+            && !self.0.contains(&call)
+        {
+            self.0.push(call);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn show(show: &Show, ctx: &PlanContext<'_>) -> Result<ShowPlan> {
+    Ok(match show {
+        Show::Tables => ShowPlan::Tables,
+        Show::Sources => ShowPlan::Sources,
+        Show::Views => ShowPlan::Views,
+        Show::MaterializedViews => ShowPlan::MaterializedViews,
+        Show::Sinks => ShowPlan::Sinks,
+        Show::Schemas => ShowPlan::Schemas,
+        Show::Jobs => ShowPlan::Jobs,
+        Show::All => ShowPlan::AllSettings,
+        Show::Setting(name) => ShowPlan::Setting(name.clone()),
+        Show::Create(kind, name) => ShowPlan::Create(ddl::find(*kind, name, ctx)?.id),
+    })
+}
+
+fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let mut options = copy.options.clone();
+    let given = options.remove("format");
+    let file = match &copy.target {
+        CopyEnd::ToFile(file) | CopyEnd::FromFile(file) => Some(file.clone()),
+        CopyEnd::ToStdout | CopyEnd::FromStdin => None,
+    };
+    let by_extension = file.as_deref().and_then(|f| f.rsplit_once('.')).map(|(_, e)| e.to_lowercase());
+    let format = given
+        .or_else(|| by_extension.filter(|e| ["parquet", "csv", "json"].contains(&e.as_str())))
+        .unwrap_or_else(|| "text".into());
+    if !["text", "csv", "json", "parquet"].contains(&format.as_str()) {
+        return Err(SqlError::new("22023", format!("COPY format \"{format}\" not recognized"))
+            .with_hint("the formats are text, csv, json, parquet"));
+    }
+    match &copy.target {
+        CopyEnd::ToFile(_) | CopyEnd::ToStdout => {
+            let query = match &copy.source {
+                CopyRelation::Query(query) => query.clone(),
+                CopyRelation::Table { name, columns } => dml::select_columns(name, columns),
+            };
+            let query = plan_query(&query, ctx)?;
+            let target = file.map_or(CopyTarget::Stdout, CopyTarget::File);
+            Ok(Plan::CopyTo(CopyToPlan { query, target, format, options }))
+        }
+        CopyEnd::FromFile(_) | CopyEnd::FromStdin => {
+            let CopyRelation::Table { name, columns } = &copy.source else {
+                return Err(SqlError::syntax("COPY FROM fills a table, not a query"));
+            };
+            let object = dml::target_table(name, ctx)?;
+            let columns = dml::column_positions(columns, &object)?;
+            Ok(Plan::CopyFrom(CopyFromPlan { table: object.id, columns, file, format, options }))
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The names of output columns, PostgreSQL's instead of DataFusion's expression text.
+//!
+//! DataFusion wants the columns of a projection to have distinct names; PostgreSQL lets `SELECT 1, 1` pass. Where names
+//! repeat they get a hidden suffix here, which [`visible`] takes off again.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{
+    CastKind, Expr, Function, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TrimWhereField, VisitMut,
+    VisitorMut,
+};
+
+use crate::types::{internal_name, normalize, sql_type};
+
+/// Between a repeated name and its number; no client can type it by accident.
+const HIDDEN: char = '\u{1}';
+
+/// The name as the client sees it.
+pub(crate) fn visible(name: &str) -> &str {
+    name.split(HIDDEN).next().unwrap_or(name)
+}
+
+/// Gives every unnamed expression in a select list its name, in all queries within.
+pub(crate) fn name_columns(query: &mut Query) {
+    let _ = query.visit(&mut Name);
+}
+
+struct Name;
+
+impl VisitorMut for Name {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        name_items(&mut select.projection);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Names the items of one select list.
+pub(crate) fn name_items(items: &mut [SelectItem]) {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for item in items.iter() {
+        if let Some(name) = item_name(item) {
+            *seen.entry(name).or_default() += 1;
+        }
+    }
+    let mut number: BTreeMap<String, usize> = BTreeMap::new();
+    for item in items.iter_mut() {
+        let Some(name) = item_name(item) else { continue };
+        let repeated = seen.get(&name).is_some_and(|n| *n > 1);
+        let alias = if repeated {
+            let n = number.entry(name.clone()).or_default();
+            *n += 1;
+            format!("{name}{HIDDEN}{n}")
+        } else {
+            name
+        };
+        let expr = match item {
+            SelectItem::UnnamedExpr(expr) if !repeated && is_column(expr) => continue,
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.clone(),
+            _ => continue,
+        };
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+}
+
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
+fn item_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => Some(expr_name(expr)),
+        SelectItem::ExprWithAlias { alias, .. } => Some(normalize(alias)),
+        _ => None,
+    }
+}
+
+/// PostgreSQL's `FigureColname`.
+pub(crate) fn expr_name(expr: &Expr) -> String {
+    figure(expr).unwrap_or_else(|| "?column?".into())
+}
+
+fn figure(expr: &Expr) -> Option<String> {
+    Some(match expr {
+        Expr::Identifier(ident) => normalize(ident),
+        Expr::CompoundIdentifier(idents) => normalize(idents.last()?),
+        Expr::CompoundFieldAccess { root, .. } => figure(root)?,
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure(inner)?,
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
+            figure(expr).or_else(|| type_name(data_type))?
+        }
+        Expr::TypedString(t) => type_name(&t.data_type)?,
+        Expr::Interval(_) => "interval".into(),
+        Expr::Function(Function { name: ObjectName(parts), .. }) => normalize(parts.last()?.as_ident()?),
+        Expr::Case { else_result, .. } => {
+            else_result.as_deref().and_then(figure_strong).unwrap_or_else(|| "case".into())
+        }
+        Expr::Exists { .. } => "exists".into(),
+        Expr::Subquery(query) => subquery_name(query)?,
+        Expr::Array(_) => "array".into(),
+        Expr::Tuple(_) => "row".into(),
+        Expr::Extract { .. } => "extract".into(),
+        Expr::Ceil { .. } => "ceil".into(),
+        Expr::Floor { .. } => "floor".into(),
+        Expr::Position { .. } => "position".into(),
+        Expr::Substring { .. } => "substring".into(),
+        Expr::Overlay { .. } => "overlay".into(),
+        Expr::AtTimeZone { .. } => "timezone".into(),
+        Expr::Trim { trim_where, .. } => match trim_where {
+            None | Some(TrimWhereField::Both) => "btrim".into(),
+            Some(TrimWhereField::Leading) => "ltrim".into(),
+            Some(TrimWhereField::Trailing) => "rtrim".into(),
+        },
+        _ => return None,
+    })
+}
+
+/// CASE takes a name from its ELSE only if that is a column or function, not from a mere type name.
+fn figure_strong(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Cast { expr, .. } => figure_strong(expr),
+        Expr::Nested(inner) => figure_strong(inner),
+        Expr::TypedString(_) | Expr::Interval(_) => None,
+        other => figure(other),
+    }
+}
+
+fn subquery_name(query: &Query) -> Option<String> {
+    match query.body.as_ref() {
+        SetExpr::Select(select) => item_name(select.projection.first()?),
+        SetExpr::Query(query) => subquery_name(query),
+        SetExpr::Values(_) => Some("column1".into()),
+        _ => None,
+    }
+}
+
+fn type_name(data_type: &datafusion_sql::sqlparser::ast::DataType) -> Option<String> {
+    use millstream_catalog::SqlType;
+    let t = sql_type(data_type).ok()?;
+    let item = match &t {
+        SqlType::Array(item) => item.as_ref(),
+        other => other,
+    };
+    Some(internal_name(item))
+}

@@ -1,0 +1,143 @@
+//! From a query's tree to a typed logical plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion_common::{Column as DfColumn, DFSchema};
+use datafusion_expr::logical_plan::builder::project;
+use datafusion_expr::{EmptyRelation, Expr, LogicalPlan};
+use datafusion_optimizer::Analyzer;
+use datafusion_sql::planner::{PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::ast::{self, Query};
+use millstream_catalog::types::field_ref;
+use millstream_catalog::{Column, ObjectId, SqlType};
+
+use super::checked::checked_arithmetic;
+use super::naming::{name_columns, visible};
+use super::provider::Provider;
+use super::refuse::refuse_unconsumed;
+use super::rewrite::rewrite;
+use crate::context::PlanContext;
+use crate::error::{Result, SqlError};
+use crate::plan::PlannedQuery;
+
+/// Plans a query: names, types, checked arithmetic.
+///
+/// # Errors
+/// With PostgreSQL's SQLSTATE; [`SqlError::location`] says where if sqlparser kept it.
+pub fn plan_query(query: &Query, ctx: &PlanContext<'_>) -> Result<PlannedQuery> {
+    plan_query_with(query, ctx, None)
+}
+
+/// As [`plan_query`], with the hidden row id shown on scans of one table.
+pub(crate) fn plan_query_with(
+    query: &Query,
+    ctx: &PlanContext<'_>,
+    row_id_of: Option<ObjectId>,
+) -> Result<PlannedQuery> {
+    refuse_unconsumed(query)?;
+    let mut query = query.clone();
+    name_columns(&mut query);
+    let provider = Provider::new(*ctx).with_row_id(row_id_of);
+    let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
+    let plan = SqlToRel::new(&provider)
+        .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)?;
+    let plan = analyze(plan, ctx)?;
+    let parameters = parameters(&plan, ctx)?;
+    let (plan, columns) = with_our_layout(plan)?;
+    Ok(PlannedQuery { plan, columns, references: provider.into_references(), parameters })
+}
+
+/// The passes between SqlToRel and a plan that can run: literals and casts, coercion, checked arithmetic.
+pub(crate) fn analyze(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
+    let plan = rewrite(plan, ctx)?;
+    let plan = Analyzer::new().execute_and_check(plan, &coercion_options(ctx), |_, _| {})?;
+    checked_arithmetic(plan)
+}
+
+fn coercion_options(ctx: &PlanContext<'_>) -> datafusion_common::config::ConfigOptions {
+    let mut options = datafusion_common::config::ConfigOptions::default();
+    options.execution.time_zone = Some(ctx.session.time_zone.clone());
+    options
+}
+
+/// Plans expressions over the columns of `schema`, in their own order, typed and checked as in a query.
+pub(crate) fn plan_exprs(exprs: Vec<ast::Expr>, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<Vec<Expr>> {
+    let provider = Provider::new(*ctx);
+    let planner = SqlToRel::new(&provider);
+    let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
+    let mut planned = Vec::with_capacity(exprs.len());
+    for (i, expr) in exprs.into_iter().enumerate() {
+        refuse_unconsumed(&expr)?;
+        planned.push(planner.sql_to_expr(expr, schema, &mut planner_context)?.alias(format!("__expr_{i}")));
+    }
+    let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });
+    match analyze(project(input, planned)?, ctx)? {
+        LogicalPlan::Projection(p) if matches!(p.input.as_ref(), LogicalPlan::EmptyRelation(_)) => {
+            Ok(p.expr.into_iter().map(Expr::unalias).collect())
+        }
+        _ => Err(SqlError::unsupported("a subquery is not supported here")),
+    }
+}
+
+fn declared_parameters(ctx: &PlanContext<'_>) -> Vec<Option<arrow::datatypes::FieldRef>> {
+    ctx.parameters.iter().map(|t| t.as_ref().map(|t| field_ref(t, "", true))).collect()
+}
+
+/// Types of `$1`, `$2`, …; what nothing tells is text, as in PostgreSQL.
+pub(crate) fn parameters(plan: &LogicalPlan, ctx: &PlanContext<'_>) -> Result<Vec<SqlType>> {
+    let mut found: BTreeMap<usize, Option<SqlType>> = BTreeMap::new();
+    for (name, field) in plan.get_parameter_fields()? {
+        let number: usize = name
+            .strip_prefix('$')
+            .and_then(|n| n.parse().ok())
+            .ok_or_else(|| SqlError::new("42P02", format!("there is no parameter {name}")))?;
+        found.insert(number, field.as_deref().and_then(SqlType::of));
+    }
+    let count = found.keys().next_back().copied().unwrap_or(0).max(ctx.parameters.len());
+    Ok((1..=count)
+        .map(|n| {
+            let declared = ctx.parameters.get(n - 1).cloned().flatten();
+            declared.or_else(|| found.get(&n).cloned().flatten()).unwrap_or(SqlType::Text)
+        })
+        .collect())
+}
+
+/// Adds casts where a column does not have the layout of its type, and tells the visible columns.
+pub(crate) fn with_our_layout(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<Column>)> {
+    let schema = plan.schema().clone();
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    let mut exprs = Vec::with_capacity(schema.fields().len());
+    let mut changed = false;
+    for (qualifier, field) in schema.iter() {
+        let name = visible(field.name()).to_string();
+        let sql_type = SqlType::of(field).ok_or_else(|| {
+            SqlError::unsupported(format!("column \"{name}\" has the unsupported type {}", field.data_type()))
+        })?;
+        let column = Expr::Column(DfColumn::new(qualifier.cloned(), field.name()));
+        let target = field_ref(&sql_type, "", true);
+        if field.data_type() == target.data_type() {
+            exprs.push(column);
+        } else {
+            changed = true;
+            let cast = Expr::Cast(datafusion_expr::Cast::new_from_field(Box::new(column), target));
+            exprs.push(cast.alias_qualified(qualifier.cloned(), field.name()));
+        }
+        columns.push(Column::new(name, sql_type, field.is_nullable()));
+    }
+    let plan = if changed { project(plan, exprs)? } else { plan };
+    Ok((plan, columns))
+}
+
+/// Puts a projection on top that gives the output the names of `columns`, without qualifiers.
+pub(crate) fn rename_output(plan: LogicalPlan, columns: &[Column]) -> Result<LogicalPlan> {
+    let exprs: Vec<Expr> = plan
+        .schema()
+        .iter()
+        .zip(columns)
+        .map(|((qualifier, field), column)| {
+            Expr::Column(DfColumn::new(qualifier.cloned(), field.name())).alias(&column.name)
+        })
+        .collect();
+    Ok(project(plan, exprs)?)
+}

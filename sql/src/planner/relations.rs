@@ -1,0 +1,249 @@
+//! TUMBLE, HOP, generate_series and read_parquet in FROM.
+//!
+//! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
+//! slide, size)` an unnest of `hop_starts`, then `window_end`. Both run as they are in a batch; the stream planner knows the
+//! shapes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference};
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, lit};
+use datafusion_sql::sqlparser::ast::{
+    self, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
+};
+
+use crate::context::{CatalogSource, ExternalCall, Target};
+use crate::error::{Result, SqlError};
+use crate::functions::windows::{hop_starts, tumble_start};
+use crate::types::normalize;
+
+/// Column that HOP unnests; it becomes `window_start`.
+const STARTS: &str = "window_start";
+
+#[derive(Debug)]
+pub(crate) struct WindowRelations {
+    external: HashMap<ExternalCall, SchemaRef>,
+}
+
+impl WindowRelations {
+    pub(crate) fn new(external: &HashMap<ExternalCall, SchemaRef>) -> Self {
+        Self { external: external.clone() }
+    }
+}
+
+impl RelationPlanner for WindowRelations {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> DfResult<RelationPlanning> {
+        let Some((name, args, alias)) = call(&relation) else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let (plan, alias) = match name.as_str() {
+            "tumble" => (window(args, context, false)?, alias),
+            "hop" => (window(args, context, true)?, alias),
+            "generate_series" => series(args, alias, context)?,
+            "read_parquet" | "read_csv" | "read_json" => (self.files(&name, args)?, alias),
+            "cumulate" | "session" => {
+                return Err(SqlError::unsupported(format!("{} is not supported", name.to_uppercase())).into());
+            }
+            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
+        };
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
+}
+
+/// Name in lower case, arguments and alias of a function in FROM.
+fn call(relation: &TableFactor) -> Option<(String, Vec<ast::Expr>, Option<TableAlias>)> {
+    let (name, args, alias) = match relation {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, args, alias),
+        _ => return None,
+    };
+    let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return None };
+    let args = args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect::<Option<Vec<_>>>()?;
+    Some((normalize(ident), args, alias.clone()))
+}
+
+/// Files that a query's relations read, in the order of their appearance.
+pub(crate) fn external_call(relation: &TableFactor) -> Option<ExternalCall> {
+    let (name, args, _) = call(relation)?;
+    file_call(&name, &args).ok()
+}
+
+fn file_call(name: &str, args: &[ast::Expr]) -> Result<ExternalCall> {
+    let Some(format) = name.strip_prefix("read_") else {
+        return Err(SqlError::new("42883", format!("table function {name} does not exist")));
+    };
+    if !matches!(format, "parquet" | "csv" | "json") {
+        return Err(SqlError::new("42883", format!("table function {name} does not exist")));
+    }
+    match args {
+        [ast::Expr::Value(value)] => match &value.value {
+            ast::Value::SingleQuotedString(location) => {
+                Ok(ExternalCall { format: format.to_string(), location: location.clone(), options: Default::default() })
+            }
+            _ => Err(SqlError::new("42883", format!("{name} takes a path as a string"))),
+        },
+        _ => Err(SqlError::new("42883", format!("{name} takes one path, as a string"))
+            .with_hint("for example read_parquet('/data/*.parquet')")),
+    }
+}
+
+impl WindowRelations {
+    fn files(&self, name: &str, args: Vec<ast::Expr>) -> Result<LogicalPlan> {
+        let call = file_call(name, &args)?;
+        let schema = self.external.get(&call).ok_or_else(|| {
+            SqlError::unsupported(format!("{name} is not supported here"))
+                .with_hint("use it in a query; for a view, CREATE EXTERNAL TABLE first")
+        })?;
+        let source = CatalogSource::new(Target::External(call), schema.clone());
+        Ok(LogicalPlanBuilder::scan(TableReference::bare(name), Arc::new(source), None)?.build()?)
+    }
+}
+
+/// The relation of a window function: a name (also of a CTE) or a subquery.
+fn input(arg: &ast::Expr, name: &str) -> Result<TableFactor> {
+    let idents = match arg {
+        ast::Expr::Identifier(ident) => vec![ident.clone()],
+        ast::Expr::CompoundIdentifier(idents) => idents.clone(),
+        ast::Expr::Subquery(query) => {
+            return Ok(TableFactor::Derived {
+                lateral: false,
+                subquery: query.clone(),
+                alias: Some(TableAlias { explicit: true, name: Ident::new("__input"), columns: Vec::new(), at: None }),
+                sample: None,
+            });
+        }
+        other => {
+            return Err(SqlError::syntax(format!("the first argument of {name} must be a relation, not {other}")));
+        }
+    };
+    Ok(TableFactor::Table {
+        name: ObjectName(idents.into_iter().map(ObjectNamePart::Identifier).collect()),
+        alias: None,
+        args: None,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    })
+}
+
+fn window(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerContext, hop: bool) -> DfResult<LogicalPlan> {
+    let name = if hop { "HOP" } else { "TUMBLE" };
+    let usage = if hop {
+        "HOP(relation, time column, slide, size [, offset])"
+    } else {
+        "TUMBLE(relation, time column, size [, offset])"
+    };
+    let least = if hop { 4 } else { 3 };
+    if !(least..=least + 1).contains(&args.len()) {
+        return Err(SqlError::new("42883", format!("wrong number of arguments for {name}"))
+            .with_hint(format!("write {usage}"))
+            .into());
+    }
+    let plan = context.plan(input(&args[0], name)?)?;
+    let schema = plan.schema().clone();
+    let time = context.sql_to_expr(args[1].clone(), &schema)?;
+    if !matches!(time, Expr::Column(_)) {
+        return Err(SqlError::syntax(format!("the time of {name} must be a column"))
+            .with_hint("compute it in a common table expression first")
+            .into());
+    }
+    let mut spans = Vec::new();
+    for arg in &args[2..] {
+        let span = context.sql_to_expr(arg.clone(), &DFSchema::empty())?;
+        spans.push(interval(span, usage)?);
+    }
+    let size = if hop { spans[1].clone() } else { spans[0].clone() };
+    // Windows keep the qualifier of the relation, so that t.window_start works.
+    let qualifier = match schema.iter().next() {
+        Some((Some(first), _)) if schema.iter().all(|(q, _)| q == Some(first)) => Some(first.clone()),
+        _ => None,
+    };
+    let mut exprs: Vec<Expr> = schema.iter().map(|(q, f)| Expr::Column(Column::new(q.cloned(), f.name()))).collect();
+    let columns = exprs.clone();
+    let mut call_args = vec![time.clone()];
+    call_args.extend(spans);
+    let start_column = Expr::Column(Column::new(qualifier.clone(), STARTS));
+    let end = |start: Expr| {
+        Expr::BinaryExpr(BinaryExpr::new(Box::new(start), Operator::Plus, Box::new(size.clone())))
+            .alias_qualified(qualifier.clone(), "window_end")
+    };
+    if hop {
+        let starts = Expr::ScalarFunction(ScalarFunction::new_udf(hop_starts(), call_args));
+        exprs.push(starts.alias_qualified(qualifier.clone(), STARTS));
+        let unnested =
+            LogicalPlanBuilder::from(plan).project(exprs)?.unnest_column(Column::new(qualifier.clone(), STARTS))?;
+        let mut exprs = columns;
+        exprs.push(start_column.clone());
+        exprs.push(end(start_column));
+        return unnested.project(exprs)?.build();
+    }
+    let start = Expr::ScalarFunction(ScalarFunction::new_udf(tumble_start(), call_args));
+    exprs.push(start.clone().alias_qualified(qualifier.clone(), STARTS));
+    exprs.push(end(start));
+    // A row without a time is in no window.
+    LogicalPlanBuilder::from(plan).filter(time.is_not_null())?.project(exprs)?.build()
+}
+
+/// A window's size: an interval literal without months, or a string that is one.
+fn interval(expr: Expr, usage: &str) -> Result<Expr> {
+    let value = match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), None) => {
+            crate::types::parse_value(&text, &millstream_catalog::SqlType::Interval, "UTC")?
+        }
+        Expr::Literal(value @ ScalarValue::IntervalMonthDayNano(Some(_)), _) => value,
+        _ => {
+            return Err(SqlError::new("42804", "a window's size must be an interval literal")
+                .with_hint(format!("write {usage}, for example INTERVAL '10 minutes'")));
+        }
+    };
+    if let ScalarValue::IntervalMonthDayNano(Some(interval)) = value {
+        crate::functions::windows::fixed_micros(interval)?;
+    }
+    Ok(lit(value))
+}
+
+/// `generate_series(start, stop [, step])`, its column named by the alias.
+fn series(
+    args: Vec<ast::Expr>,
+    alias: Option<TableAlias>,
+    context: &mut dyn RelationPlannerContext,
+) -> DfResult<(LogicalPlan, Option<TableAlias>)> {
+    if !(2..=3).contains(&args.len()) {
+        return Err(SqlError::new("42883", "generate_series takes start, stop and an optional step").into());
+    }
+    let args =
+        args.into_iter().map(|arg| context.sql_to_expr(arg, &DFSchema::empty())).collect::<DfResult<Vec<_>>>()?;
+    let column = match &alias {
+        Some(alias) if alias.columns.is_empty() => normalize(&alias.name),
+        _ => "generate_series".to_string(),
+    };
+    let function = crate::functions::scalar("generate_series")
+        .ok_or_else(|| SqlError::internal("generate_series is not registered"))?;
+    let list = Expr::ScalarFunction(ScalarFunction::new_udf(function, args)).alias(&column);
+    let plan = LogicalPlanBuilder::empty(true)
+        .project(vec![list])?
+        .unnest_column(Column::new_unqualified(&column))?
+        .build()?;
+    let alias = alias.or_else(|| {
+        Some(TableAlias { explicit: true, name: Ident::new("generate_series"), columns: Vec::new(), at: None })
+    });
+    Ok((plan, alias))
+}
