@@ -460,3 +460,108 @@ fn prepare_spill_dir(dir: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{AsArray, Int64Array};
+    use datafusion::arrow::datatypes::{DataType, Int64Type};
+    use datafusion::datasource::MemTable;
+    use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+
+    use super::*;
+    use crate::batch::testing::{AsPlanned, engine, plan, query};
+
+    /// `rows` distinct numbers in no order.
+    fn numbers(rows: i64) -> Arc<dyn TableProvider> {
+        let batch = |from: i64| {
+            let n: Int64Array = (from..(from + 8192).min(rows)).map(|i| (i * 7919) % rows).collect();
+            let pad: Int64Array = n.iter().collect();
+            let columns: [(&str, datafusion::arrow::array::ArrayRef); 2] = [("n", Arc::new(n)), ("pad", Arc::new(pad))];
+            RecordBatch::try_from_iter(columns).unwrap()
+        };
+        let batches: Vec<_> = (0..rows).step_by(8192).map(batch).collect();
+        Arc::new(MemTable::try_new(batches[0].schema(), vec![batches]).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_sort_larger_than_the_memory_spills_and_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = engine(dir.path(), 10 << 20);
+        let tables = [("t", numbers(1_000_000))];
+        let plan = plan(&batch, "SELECT n, pad FROM t ORDER BY n DESC", &tables).await;
+        let (physical, rows) = batch.analyze(plan.clone(), &AsPlanned, &StatementOptions::default()).await.unwrap();
+        assert_eq!(rows, 1_000_000);
+        let spills = physical.split("spill_count=").nth(1).unwrap().split([',', ']']).next().unwrap();
+        assert_ne!(spills, "0", "{physical}");
+        let batches = batch.collect(plan, &AsPlanned, &StatementOptions::default()).await.unwrap();
+        let mut expected = (0..1_000_000_i64).rev();
+        for b in &batches {
+            assert!(b.column(0).as_primitive::<Int64Type>().values().iter().all(|n| expected.next() == Some(*n)));
+        }
+        assert!(expected.next().is_none());
+        assert_eq!(batch.runtime_env().memory_pool.reserved(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_spill_fails_with_53200() {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = engine(dir.path(), 1 << 20);
+        let sql = "SELECT count(*) FROM t a JOIN t b ON a.n = b.n";
+        let error = query(&batch, sql, &[("t", numbers(500_000))]).await.unwrap_err();
+        assert_eq!(error.sqlstate(), "53200", "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_not_a_short_result() {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = engine(dir.path(), 64 << 20);
+        let state = batch.state(&StatementOptions::default());
+        let broken = create_udf(
+            "broken",
+            vec![DataType::Int64],
+            DataType::Int64,
+            Volatility::Volatile,
+            Arc::new(|args: &[ColumnarValue]| {
+                let values = ColumnarValue::values_to_arrays(args)?;
+                assert!(values[0].as_primitive::<Int64Type>().values().iter().all(|n| *n < 20_000), "boom");
+                Ok(args[0].clone())
+            }),
+        );
+        let mut config = state.config().clone();
+        config.options_mut().catalog.create_default_catalog_and_schema = true;
+        let context = datafusion::prelude::SessionContext::new_with_config(config);
+        context.register_udf(broken);
+        context.register_table("t", numbers(100_000)).unwrap();
+        let plan = context.state().create_logical_plan("SELECT broken(n) FROM t").await.unwrap();
+        let error = batch.collect(plan, &AsPlanned, &StatementOptions::default()).await.unwrap_err();
+        assert_eq!(error.sqlstate(), "XX000");
+        assert!(error.message().contains("boom"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_result_stops_its_query() {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = engine(dir.path(), 256 << 20);
+        let plan = plan(&batch, "SELECT a.n FROM t a, t b, t c", &[("t", numbers(10_000))]).await;
+        let (_, mut rows) = batch.execute(plan, &AsPlanned, &StatementOptions::default()).await.unwrap();
+        assert!(rows.next().await.unwrap().is_ok());
+        drop(rows);
+        for _ in 0..200 {
+            if batch.runtime_env().memory_pool.reserved() == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the query still holds memory");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_server_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("spill/datafusion-abc")).unwrap();
+        std::fs::create_dir_all(dir.path().join("spill/other")).unwrap();
+        let _batch = engine(dir.path(), 1 << 20);
+        assert!(!dir.path().join("spill/datafusion-abc").exists());
+        assert!(dir.path().join("spill/other").exists());
+    }
+}

@@ -2,12 +2,23 @@
 //!
 //! * [`context`]: the runtime, memory pool and threads that all statements share, and how one plan is run on them.
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
+//! * [`files`]: Parquet, CSV and JSON files as tables: external tables and `read_parquet`.
+//! * [`copy`]: `COPY (query) TO 'file'`.
+//! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
+//! * [`system`]: `millstream.*`, the server's inside; [`lazy`]: tables whose rows are made when they are read.
 //!
 //! A plan comes from the `sql` crate over table sources that hold names and schemas only; a [`Resolver`] puts a provider
 //! under each of them before the optimizer sees the plan.
 
 pub mod context;
+pub mod copy;
+pub mod files;
+pub mod lazy;
+pub mod pg_catalog;
+pub mod system;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 
 pub use context::{Batch, BatchOptions, Functions, Resolver, RowStream, StatementOptions};
 pub use tables::{RowScan, RowTable, ScanRequest};
