@@ -42,8 +42,9 @@ pg: ## the comparison with PostgreSQL at length (CASES=n SEED=n)
 slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the answers into the files)
 	@$(TEST) && MILLSTREAM_SLT=$${FILE:-} MILLSTREAM_SLT_COMPLETE=$${COMPLETE:-} cargo test --locked --test it slt:: -- --nocapture
 
-bench: ## the benchmarks, against a real Kafka broker
-	@$(TEST) && dev/kafka/kafka.sh start && cargo bench --locked $(ARGS)
+bench: ## throughput and latency on a real Kafka broker, release build (EVENTS=n SECONDS_EACH=n)
+	@$(TEST) && dev/kafka/kafka.sh resolve && \
+	  KAFKA_JIT_LEVEL=4 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline
 
 kafka: ## a single-node Apache Kafka 4 on 127.0.0.1:9092 (KAFKA_BOOTSTRAP=HOST:PORT for another)
 	@$(TEST) && dev/kafka/kafka.sh start

@@ -1,0 +1,318 @@
+//! `make bench`: throughput and latency of the whole server on a real Kafka broker with JSON card payments.
+//!
+//! Throughput is compared with (a), a bare consumer that decodes the same topic with arrow-json and does nothing else, in
+//! the same run on the same machine. `MILLSTREAM_BENCH_EVENTS` (default one million) sets the size of the topic,
+//! `MILLSTREAM_BENCH_SECONDS` (default 20) the length of the latency run. Bounded in count and time.
+
+#[path = "../tests/it/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../tests/it/kafka.rs"]
+#[allow(dead_code)]
+mod kafka;
+#[path = "../tests/it/process.rs"]
+#[allow(dead_code)]
+mod process;
+#[path = "../tests/it/seed.rs"]
+#[allow(dead_code)]
+mod seed;
+#[path = "../tests/it/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::json::ReaderBuilder;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use client::Session;
+use kafka::{Producer, Record};
+use server::Server;
+
+const PARTITIONS: i32 = 2;
+const CARDS: u64 = 1_000_000;
+const LATENCY_EVENTS_PER_SECOND: u64 = 20_000;
+/// Longest time that one measurement may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn main() {
+    // Whoever runs all targets in debug starts this one too; its numbers mean something in a release build only.
+    if cfg!(debug_assertions) {
+        println!("pipeline: not measured in a debug build");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let events: u64 = seed::setting("MILLSTREAM_BENCH_EVENTS", 1_000_000);
+        let topic = format!("bench-{}", now_ms());
+        kafka::create_topic(&topic, PARTITIONS);
+        let bytes = fill(&topic, events);
+        println!("{events} JSON payments, {} bytes each, {PARTITIONS} partitions, {CARDS} cards", bytes / events);
+        throughput(&topic, events).await;
+        latency().await;
+    });
+}
+
+fn scrambled(n: u64) -> u64 {
+    n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
+}
+
+/// Payment `n` as JSON.
+fn payment(n: u64, ts_ms: u64) -> String {
+    let (noise, second, day) = (scrambled(n), ts_ms / 1000, 1 + ts_ms / 86_400_000 % 28);
+    format!(
+        "{{\"txn_id\":{n},\"card_id\":{},\"amount\":{}.{:02},\"country\":\"{}\",\"merchant\":\"merchant {}\",\
+         \"ts\":\"2024-05-{day:02} {:02}:{:02}:{:02}.{:03}\",\"sent_ms\":{}}}",
+        noise % CARDS,
+        noise / 7 % 1000,
+        noise % 100,
+        ["DE", "FR", "GB", "US", "PL"][(noise % 5) as usize],
+        noise % 5000,
+        second / 3600 % 24,
+        second / 60 % 60,
+        second % 60,
+        ts_ms % 1000,
+        now_ms(),
+    )
+}
+
+/// Whether the amount of payment `n` is above 500.
+fn is_large(n: u64) -> bool {
+    let (units, cents) = (scrambled(n) / 7 % 1000, scrambled(n) % 100);
+    (units, cents) > (500, 0)
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Sends the payments, ten to a millisecond of event time; gives their bytes.
+fn fill(topic: &str, events: u64) -> u64 {
+    let producer = Producer::new();
+    let mut bytes = 0;
+    for n in 0..events {
+        let payload = payment(n, n / 10);
+        bytes += payload.len() as u64;
+        producer.send(topic, &Record::of((n % PARTITIONS as u64) as i32, payload));
+    }
+    producer.flush();
+    bytes
+}
+
+/// A consumer of all partitions from their beginning.
+fn consumer(topic: &str, partitions: i32, settings: &[(&str, &str)]) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka::bootstrap()).set("group.id", "millstream-bench");
+    config.set("enable.auto.commit", "false");
+    settings.iter().for_each(|(key, value)| drop(config.set(*key, *value)));
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
+    }
+    consumer.assign(&assignment).expect("an assignment");
+    consumer
+}
+
+/// (a): one thread polls all partitions and decodes every column.
+fn bare_consumer(topic: &str, events: u64) -> Duration {
+    let schema = Schema::new(vec![
+        Field::new("txn_id", DataType::Int64, true),
+        Field::new("card_id", DataType::Int64, true),
+        Field::new("amount", DataType::Decimal128(12, 2), true),
+        Field::new("country", DataType::Utf8View, true),
+        Field::new("merchant", DataType::Utf8View, true),
+        Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("sent_ms", DataType::Int64, true),
+    ]);
+    let reader = ReaderBuilder::new(Arc::new(schema)).with_batch_size(8192);
+    let mut decoder = reader.build_decoder().expect("a decoder for the schema");
+    let start = Instant::now();
+    let consumer = consumer(topic, PARTITIONS, &[("enable.partition.eof", "true"), ("fetch.queue.backoff.ms", "5")]);
+    let (mut rows, mut open) = (0, PARTITIONS);
+    while open > 0 {
+        match consumer.poll(Duration::from_secs(10)) {
+            Some(Ok(message)) => {
+                let payload = message.payload().unwrap_or_default();
+                let taken = decoder.decode(payload).expect("valid JSON");
+                if taken < payload.len() {
+                    rows += decoder.flush().expect("valid rows").map_or(0, |batch| batch.num_rows());
+                    decoder.decode(&payload[taken..]).expect("valid JSON");
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            other => panic!("no message: {:?}", other.map(|result| result.map(|_| ()))),
+        }
+    }
+    rows += decoder.flush().expect("valid rows").map_or(0, |batch| batch.num_rows());
+    assert_eq!(rows as u64, events, "rows of the bare consumer");
+    start.elapsed()
+}
+
+fn create_source(topic: &str) -> String {
+    format!(
+        "CREATE SOURCE payments (txn_id BIGINT, card_id BIGINT, amount DECIMAL(12,2), country VARCHAR, \
+         merchant VARCHAR, ts TIMESTAMP, sent_ms BIGINT, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') \
+         WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{}', \
+         scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON",
+        kafka::bootstrap()
+    )
+}
+
+/// One throughput measurement: from the first statement until the query gives what it must.
+struct Case {
+    name: &'static str,
+    statements: &'static [&'static str],
+    query: &'static str,
+    expected: u64,
+}
+
+fn cases(events: u64) -> Vec<Case> {
+    let large = (0..events).filter(|n| is_large(*n)).count() as u64;
+    vec![
+        Case {
+            name: "(b) continuous count",
+            statements: &["CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM payments"],
+            query: "SELECT n FROM v",
+            expected: events,
+        },
+        Case {
+            name: "(c) HOP velocity by card",
+            statements: &["CREATE MATERIALIZED VIEW v AS SELECT card_id, window_start, count(*) AS n, \
+                           sum(amount) AS total FROM HOP(payments, ts, INTERVAL '1 minute', INTERVAL '10 minutes') \
+                           GROUP BY card_id, window_start, window_end"],
+            query: "SELECT sum(n) FROM v",
+            expected: events * 10,
+        },
+        Case {
+            name: "(d) join with a table",
+            statements: &[
+                "CREATE TABLE countries (code VARCHAR PRIMARY KEY, name VARCHAR)",
+                "INSERT INTO countries VALUES ('DE', 'Germany'), ('FR', 'France'), ('GB', 'Britain'), \
+                 ('US', 'America'), ('PL', 'Poland')",
+                "CREATE MATERIALIZED VIEW v AS SELECT p.txn_id, p.amount, c.name FROM payments p \
+                 JOIN countries c ON p.country = c.code",
+            ],
+            query: "SELECT count(*) FROM v",
+            expected: events,
+        },
+        Case {
+            name: "(e) filter into an append-only view",
+            statements: &[
+                "CREATE MATERIALIZED VIEW v AS SELECT txn_id, card_id, amount FROM payments WHERE amount > 500",
+            ],
+            query: "SELECT count(*) FROM v",
+            expected: large,
+        },
+        Case {
+            name: "(e) and from there into blackhole",
+            statements: &[
+                "CREATE MATERIALIZED VIEW v AS SELECT txn_id, card_id, amount FROM payments WHERE amount > 500",
+                "CREATE SINK s FROM v WITH (connector = 'blackhole')",
+            ],
+            query: "SELECT count(*) FROM v",
+            expected: large,
+        },
+    ]
+}
+
+async fn throughput(topic: &str, events: u64) {
+    let rate = |elapsed: Duration| events as f64 / elapsed.as_secs_f64();
+    let bare = rate(bare_consumer(topic, events));
+    println!("{:<38} {bare:>10.0} events/s", "(a) bare consumer with arrow-json");
+    for case in cases(events) {
+        let server = Server::start();
+        let session = server.connect().await;
+        session.run(&create_source(topic)).await;
+        let start = Instant::now();
+        for statement in case.statements {
+            session.run(statement).await;
+        }
+        let measured = rate(until(&session, case.query, case.expected, start).await);
+        println!(
+            "{:<38} {measured:>10.0} events/s, {:>3.0} % of (a), {} MiB resident",
+            case.name,
+            100.0 * measured / bare,
+            server.resident_bytes() >> 20
+        );
+    }
+}
+
+/// Repeats `query` until it gives `expected`; waits in proportion to the time passed, so that asking costs little.
+async fn until(session: &Session, query: &str, expected: u64, start: Instant) -> Duration {
+    loop {
+        let rows = session.rows(query).await;
+        let elapsed = start.elapsed();
+        if rows == [expected.to_string()] {
+            return elapsed;
+        }
+        assert!(elapsed < LIMIT, "{query}: {rows:?} instead of {expected} after {elapsed:?}");
+        tokio::time::sleep((elapsed / 30).clamp(Duration::from_millis(5), Duration::from_millis(300))).await;
+    }
+}
+
+/// Kafka to Kafka at 20,000 events/s through a view and a sink: the receiver's clock minus the sender's in the payload;
+/// and the server's own arrival-to-visible, from `millstream.views`.
+async fn latency() {
+    let seconds: u64 = seed::setting("MILLSTREAM_BENCH_SECONDS", 20);
+    let (input, output) = (format!("bench-in-{}", now_ms()), format!("bench-out-{}", now_ms()));
+    kafka::create_topic(&input, PARTITIONS);
+    kafka::create_topic(&output, 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run(&create_source(&input)).await;
+    session.run("CREATE MATERIALIZED VIEW passed AS SELECT txn_id, sent_ms FROM payments WHERE amount >= 0").await;
+    session
+        .run(&format!(
+            "CREATE SINK s FROM passed WITH (connector = 'kafka', topic = '{output}', \
+             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+    let total = seconds * LATENCY_EVENTS_PER_SECOND;
+    let receiver = std::thread::spawn(move || receive(&output, total));
+    let sender = std::thread::spawn(move || send_evenly(&input, total));
+    sender.join().expect("the sender does not fail");
+    let mut latencies = receiver.join().expect("the receiver does not fail");
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
+    println!("Kafka to Kafka at {LATENCY_EVENTS_PER_SECOND} events/s: p50 {} ms, p99 {} ms", at(50), at(99));
+    let outcome = session.run("SELECT * FROM millstream.views WHERE name = 'passed'").await;
+    for (name, value) in outcome.columns.iter().flatten().zip(&outcome.rows[0]) {
+        if name.contains("p50") || name.contains("p99") {
+            println!("arrival to visible, {name}: {}", value.as_deref().unwrap_or("none"));
+        }
+    }
+}
+
+fn send_evenly(topic: &str, total: u64) {
+    let producer = Producer::new();
+    let start = Instant::now();
+    for n in 0..total {
+        while (start.elapsed().as_micros() as u64) * LATENCY_EVENTS_PER_SECOND / 1_000_000 < n {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        producer.send(topic, &Record::of((n % PARTITIONS as u64) as i32, payment(n, n / 20)));
+    }
+    producer.flush();
+}
+
+/// Milliseconds from `sent_ms` to now for `total` messages; the first tenth is warming up and left out.
+fn receive(topic: &str, total: u64) -> Vec<u64> {
+    let consumer = consumer(topic, 1, &[("fetch.wait.max.ms", "5")]);
+    let (mut latencies, mut received, start) = (Vec::new(), 0, Instant::now());
+    while received < total {
+        assert!(start.elapsed() < LIMIT, "only {received} of {total} messages");
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let row: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
+        received += 1;
+        if received > total / 10 {
+            latencies.push(now_ms().saturating_sub(row["sent_ms"].as_u64().expect("a number")));
+        }
+    }
+    latencies
+}
