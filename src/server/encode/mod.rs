@@ -6,6 +6,7 @@
 //! timestamps print differently from PostgreSQL.
 
 pub mod binary;
+mod float;
 pub mod text;
 
 use bytes::{BufMut, BytesMut};

@@ -3,8 +3,6 @@
 //! Layouts follow PostgreSQL's output functions (`float8out`, `numeric_out`, `timestamp_out`, `interval_out`,
 //! `array_out`, `record_out`) under `DateStyle = ISO`, `IntervalStyle = postgres`, `bytea_output = hex`.
 
-use std::fmt::Write;
-
 use bytes::BytesMut;
 
 /// Microseconds in a day.
@@ -22,17 +20,15 @@ pub fn put_bool(out: &mut BytesMut, value: bool) {
 
 /// The shortest decimal that reads back as the same `real`.
 pub fn put_float4(out: &mut BytesMut, value: f32) {
-    let mut digits = Digits::default();
-    if !put_special(out, f64::from(value)) && write!(digits, "{value:e}").is_ok() {
-        put_float(out, digits.as_str(), 6);
+    if !put_special(out, f64::from(value)) {
+        put_float(out, super::float::shortest_f32(value).as_str(), 6);
     }
 }
 
 /// The shortest decimal that reads back as the same `double precision`.
 pub fn put_float8(out: &mut BytesMut, value: f64) {
-    let mut digits = Digits::default();
-    if !put_special(out, value) && write!(digits, "{value:e}").is_ok() {
-        put_float(out, digits.as_str(), 15);
+    if !put_special(out, value) {
+        put_float(out, super::float::shortest_f64(value).as_str(), 15);
     }
 }
 
@@ -77,28 +73,6 @@ fn put_float(out: &mut BytesMut, scientific: &str, fixed_below: i32) {
         out.extend_from_slice(mantissa.as_bytes());
         out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
         put_padded(out, exponent.unsigned_abs(), 2);
-    }
-}
-
-/// Text of a float in scientific notation: sign, 17 digits, point, exponent.
-#[derive(Default)]
-struct Digits {
-    bytes: [u8; 32],
-    len: usize,
-}
-
-impl Digits {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
-    }
-}
-
-impl Write for Digits {
-    fn write_str(&mut self, s: &str) -> std::fmt::Result {
-        let end = self.len + s.len();
-        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(s.as_bytes());
-        self.len = end;
-        Ok(())
     }
 }
 
