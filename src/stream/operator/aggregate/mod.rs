@@ -309,6 +309,10 @@ impl HashAggregate {
             let after = self.results(&new, |_| true)?;
             self.emit_changes(columns, &groups, &before, &after, context, output)?;
         }
+        if differs.len() == groups.len() {
+            self.groups.write_many(context.state, &groups.keys, |group| stays(group).then(|| encoded.get(group)));
+            return Ok(());
+        }
         let keys: ByteRows = differs.iter().map(|g| groups.keys.get(*g as usize)).collect();
         self.groups.write_many(context.state, &keys, |i| {
             let group = differs[i] as usize;

@@ -16,17 +16,17 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::ObjectId;
 
-use self::side::{Changes, Layout, Side};
+use self::side::{Changes, Layout, Matches, Side};
 use super::event_time::TimeColumn;
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, StateDescription, Watermarks};
 use crate::error::{Error, Result, sqlstate};
-use crate::state::{ByteRows, State, TableId};
+use crate::state::{State, TableId};
 use crate::stream::changelog::Delta;
 
 /// Rows of a result batch, and stored rows decoded together.
 const CHUNK_ROWS: usize = 8192;
 /// Rows that a join may put out in one epoch.
-pub const OUTPUT_ROWS_MAX: usize = 20_000_000;
+pub const OUTPUT_ROWS_MAX: usize = 10_000_000;
 
 /// One input of a [`Join`].
 #[derive(Debug, Clone)]
@@ -158,52 +158,27 @@ impl Join {
             From::Left => &mut self.sides[1],
             From::Right => &mut self.sides[0],
         };
-        // Stored rows wait until there are enough of them to be decoded together.
-        let mut waiting = Matches::default();
-        let mut full: Vec<Matches> = Vec::new();
-        let mut matched = 0;
         let rows_of_key = RowsOfKey::new(&changes.groups.of_row, changes.groups.len());
-        let limit = self.output_rows_max.saturating_sub(output.rows);
-        other.matches(state, &changes.groups.keys, |key, row| {
-            matched += rows_of_key.count(key);
-            if matched > limit {
-                return Err(too_many(self.output_rows_max));
+        let limit = self.output_rows_max;
+        other.matches(state, &changes.groups.keys, |matches| {
+            let pairs: usize = matches.keys.iter().map(|key| rows_of_key.get(*key as usize).len()).sum();
+            if output.rows + pairs > limit {
+                return Err(too_many(limit));
             }
-            waiting.keys.push(key as u32);
-            waiting.rows.push(row);
-            if waiting.keys.len() == CHUNK_ROWS {
-                full.push(std::mem::take(&mut waiting));
-            }
-            Ok(())
-        })?;
-        full.push(waiting);
-        for matches in full.iter().filter(|m| !m.keys.is_empty()) {
-            let (weights, columns) = other.decode(&matches.rows)?;
             let (mut changed, mut stored) = (Vec::new(), Vec::new());
             for (i, key) in matches.keys.iter().enumerate() {
                 for row in rows_of_key.get(*key as usize) {
                     changed.push(*row);
                     stored.push(i as u32);
                     if changed.len() == CHUNK_ROWS {
-                        output.push(from, &changes.delta, &changed, &weights, &columns, &stored)?;
-                        changed.clear();
-                        stored.clear();
+                        let pairs = (std::mem::take(&mut changed), std::mem::take(&mut stored));
+                        output.push(from, &changes.delta, pairs.0, matches, pairs.1)?;
                     }
                 }
             }
-            if !changed.is_empty() {
-                output.push(from, &changes.delta, &changed, &weights, &columns, &stored)?;
-            }
-        }
-        Ok(())
+            if changed.is_empty() { Ok(()) } else { output.push(from, &changes.delta, changed, matches, stored) }
+        })
     }
-}
-
-/// Stored rows that match, each with the number of its join key.
-#[derive(Default)]
-struct Matches {
-    keys: Vec<u32>,
-    rows: ByteRows,
 }
 
 /// The changed rows of each join key.
@@ -235,10 +210,6 @@ impl RowsOfKey {
         let start = if key == 0 { 0 } else { self.ends[key - 1] };
         &self.rows[start as usize..self.ends[key] as usize]
     }
-
-    fn count(&self, key: usize) -> usize {
-        self.get(key).len()
-    }
 }
 
 /// The result of an epoch.
@@ -256,17 +227,16 @@ impl Output {
         &mut self,
         from: From,
         delta: &Delta,
-        changed: &[u32],
-        stored_weights: &Int64Array,
-        stored_columns: &[ArrayRef],
-        stored: &[u32],
+        changed: Vec<u32>,
+        matches: &Matches,
+        stored: Vec<u32>,
     ) -> Result<()> {
-        let (changed, stored) = (UInt32Array::from(changed.to_vec()), UInt32Array::from(stored.to_vec()));
+        let (changed, stored) = (UInt32Array::from(changed), UInt32Array::from(stored));
         let gather = |columns: &[ArrayRef], rows: &UInt32Array| -> Result<Vec<ArrayRef>> {
             Ok(columns.iter().map(|c| take(c, rows, None)).collect::<Result<_, _>>()?)
         };
         let ours = gather(delta.batch.columns(), &changed)?;
-        let theirs = gather(stored_columns, &stored)?;
+        let theirs = gather(&matches.columns, &stored)?;
         let (mut columns, right) = match from {
             From::Left => (ours, theirs),
             From::Right => (theirs, ours),
@@ -274,11 +244,11 @@ impl Output {
         columns.extend(right);
         let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
         self.rows += batch.num_rows();
-        let all_one = self.plain && delta.weights.is_none() && stored_weights.values().iter().all(|w| *w == 1);
+        let all_one = self.plain && delta.weights.is_none() && matches.weights.values().iter().all(|w| *w == 1);
         let weights = (!all_one).then(|| {
             let pairs = changed.values().iter().zip(stored.values());
             Int64Array::from_iter_values(
-                pairs.map(|(ours, theirs)| delta.weight(*ours as usize) * stored_weights.value(*theirs as usize)),
+                pairs.map(|(ours, theirs)| delta.weight(*ours as usize) * matches.weights.value(*theirs as usize)),
             )
         });
         self.deltas.push(Delta { batch, weights });

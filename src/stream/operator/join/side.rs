@@ -6,8 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Arr
 use arrow::compute::{and, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 
-use super::JoinSide;
 use super::rows_cache::{RowWrite, RowsCache};
+use super::{CHUNK_ROWS, JoinSide};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, RowCodec, State, TableId};
 use crate::stream::cached::{CachedTable, DEFAULT_CACHE_BYTES};
@@ -53,6 +53,14 @@ pub(super) struct Side {
 pub(super) struct Changes {
     pub delta: Delta,
     pub groups: Groups,
+}
+
+/// Stored rows that have one of the keys that were looked up.
+pub(super) struct Matches {
+    /// Which of the keys each row has.
+    pub keys: Vec<u32>,
+    pub weights: Int64Array,
+    pub columns: Vec<ArrayRef>,
 }
 
 impl Side {
@@ -140,36 +148,40 @@ impl Side {
         Ok(Delta::new(batch, Int64Array::from_iter_values(kept().map(|(_, weight)| *weight))))
     }
 
-    /// Calls `f` with the number of the join key and the stored bytes of each row that any of `keys` has, by key.
+    /// Looks up the rows of each of `keys` and hands them out decoded, some thousand at a time.
     ///
     /// # Errors
     /// When the store cannot be read, or as `f`.
-    pub fn matches(
-        &mut self,
-        state: &State,
-        keys: &ByteRows,
-        mut f: impl FnMut(usize, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        match &mut self.rows {
+    pub fn matches(&mut self, state: &State, keys: &ByteRows, mut f: impl FnMut(&Matches) -> Result<()>) -> Result<()> {
+        let Self { rows, row_codec, .. } = self;
+        // Rows wait until there are enough of them to be decoded together.
+        let mut waiting = ByteRows::new();
+        let mut of_keys: Vec<u32> = Vec::new();
+        let mut decode = |waiting: &mut ByteRows, of_keys: &mut Vec<u32>| {
+            let mut columns = row_codec.decode(waiting.iter())?;
+            let weights = columns.remove(0).as_primitive::<Int64Type>().clone();
+            waiting.clear();
+            f(&Matches { keys: std::mem::take(of_keys), weights, columns })
+        };
+        let mut push = |key: usize, row: &[u8]| {
+            waiting.push(row);
+            of_keys.push(key as u32);
+            if of_keys.len() == CHUNK_ROWS { decode(&mut waiting, &mut of_keys) } else { Ok(()) }
+        };
+        match rows {
             Rows::One(table) => {
                 let found = table.get_many(state, keys)?;
-                found.iter().enumerate().try_for_each(|(key, row)| row.map_or(Ok(()), |row| f(key, row)))
+                for (key, row) in found.iter().enumerate() {
+                    row.map_or(Ok(()), |row| push(key, row))?;
+                }
             }
-            Rows::Many(rows) => keys
-                .sort_permutation()
-                .into_iter()
-                .try_for_each(|key| rows.each(state, keys.get(key as usize), |row| f(key as usize, row))),
+            Rows::Many(rows) => {
+                for key in keys.sort_permutation() {
+                    rows.each(state, keys.get(key as usize), |row| push(key as usize, row))?;
+                }
+            }
         }
-    }
-
-    /// Weights and columns of stored rows.
-    ///
-    /// # Errors
-    /// XX001 if they cannot be decoded.
-    pub fn decode(&self, rows: &ByteRows) -> Result<(Int64Array, Vec<ArrayRef>)> {
-        let mut columns = self.row_codec.decode(rows.iter())?;
-        let weights = columns.remove(0).as_primitive::<Int64Type>().clone();
-        Ok((weights, columns))
+        if of_keys.is_empty() { Ok(()) } else { decode(&mut waiting, &mut of_keys) }
     }
 
     /// Takes changes into the stored rows.
