@@ -44,8 +44,8 @@ pub(crate) struct BoundedReader {
 
 impl BoundedReader {
     pub fn start(source: &KafkaSource, decoder: RecordDecoder, on_error: OnError) -> Result<Self> {
-        let partitions = source.probe(START_TIMEOUT)?;
         let consumer = Consumer::new(&source.consumer_config(1))?;
+        let partitions = source.connection.probe_with(&consumer, source.topic(), START_TIMEOUT)?;
         let topic = source.topic().to_string();
         let (mut ends, mut starts) = (BTreeMap::new(), Vec::new());
         for partition in partitions {

@@ -10,6 +10,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::{ConnectorError, Result, sqlstate};
+use crate::kafka::GROUP;
 use crate::kafka::native::{Consumer, Trouble};
 use crate::options::Options;
 
@@ -86,7 +87,7 @@ impl Connection {
                 ("fetch.queue.backoff.ms", "2"),
                 ("fetch.wait.max.ms", "100"),
                 ("queued.max.messages.kbytes", &budget_kb),
-                ("queued.min.messages", "100000"),
+                ("queued.min.messages", "30000"),
                 ("topic.metadata.refresh.interval.ms", "5000"),
             ],
             &[
@@ -101,11 +102,15 @@ impl Connection {
 
     /// Partitions of a topic, ascending, from the first broker that answers. Never makes the topic.
     pub fn probe(&self, topic: &str, timeout: Duration) -> Result<Vec<i32>> {
-        // Bound to two attempts to connect: a refused connection need not wait for the whole timeout.
-        const REFUSED_AFTER: Duration = Duration::from_secs(2);
         let mut config = self.consumer_config(1);
-        config.set("group.id", config.get("group.id").unwrap_or("millstream").to_string());
-        let consumer = Consumer::new(&config)?;
+        config.set("group.id", config.get("group.id").unwrap_or(GROUP).to_string());
+        self.probe_with(&Consumer::new(&config)?, topic, timeout)
+    }
+
+    /// The same with a client that has nothing assigned yet.
+    pub fn probe_with(&self, consumer: &Consumer, topic: &str, timeout: Duration) -> Result<Vec<i32>> {
+        // A few attempts to connect: a connection that is refused need not wait for the whole timeout.
+        const REFUSED_AFTER: Duration = Duration::from_secs(2);
         let started = Instant::now();
         loop {
             let left = timeout.saturating_sub(started.elapsed());

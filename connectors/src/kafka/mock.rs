@@ -4,6 +4,9 @@
 //! transactions do nothing, so it proves nothing about exactly-once. A partition keeps the newest [`PARTITION_BYTES_MAX`]
 //! bytes or [`PARTITION_BATCHES_MAX`] produced batches, whichever is less; older ones vanish, and a reader that is further
 //! behind than that stops with an offset that is not there any more. A generator must stay within it.
+//!
+//! A fetch that finds nothing is answered only when its wait is over, not when a record comes: sources that read it should
+//! say `properties.fetch.wait.max.ms = '5'`.
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;

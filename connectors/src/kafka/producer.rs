@@ -186,7 +186,7 @@ pub(super) fn producer_config(connection: &Connection) -> rdkafka::ClientConfig 
         &[
             ("acks", "all"),
             ("enable.idempotence", "true"),
-            ("linger.ms", "2"),
+            ("linger.ms", "0.5"),
             ("message.timeout.ms", MESSAGE_TIMEOUT_MS),
             ("queue.buffering.max.kbytes", "65536"),
             ("retry.backoff.ms", "20"),

@@ -102,8 +102,12 @@ impl ReadSource for KafkaReader {
 
     fn stop(&mut self) {
         let Some(thread) = self.run.thread.take() else { return };
-        self.run.shared.stop.store(true, Ordering::Relaxed);
-        self.run.shared.wake.notify_all();
+        {
+            // Under the lock, so that a thread that is about to wait sees either the flag or the notice.
+            let _waiting = self.run.shared.commits.lock();
+            self.run.shared.stop.store(true, Ordering::Relaxed);
+            self.run.shared.wake.notify_all();
+        }
         self.task.queue.retire(self.run.shared.generation);
         if thread.join().is_err() {
             tracing::error!(topic = self.task.source.topic(), "a kafka reader thread has panicked");
