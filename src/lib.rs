@@ -3,9 +3,7 @@
 pub mod batch;
 pub mod config;
 pub mod error;
-#[cfg(any())]
 pub mod server;
-#[cfg(any())]
 pub mod session;
 pub mod state;
 pub mod stream;

@@ -189,6 +189,8 @@ pub struct Sink {
     pub format: Option<Format>,
     /// Positions of the key columns of an upsert sink.
     pub key: Vec<usize>,
+    #[serde(default)]
+    pub emit_on_window_close: bool,
     pub fingerprint: String,
 }
 

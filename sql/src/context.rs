@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion_expr::{LogicalPlan, TableSource, TableType};
+use datafusion_expr::{LogicalPlan, ScalarUDF, TableSource, TableType};
 use millstream_catalog::{Catalog, ObjectId, SqlType};
 
 /// Name of the column that identifies a row of a table without primary key; only DML plans see it.
@@ -29,6 +29,12 @@ pub struct PlanContext<'a> {
 pub trait SystemTables: Send + Sync {
     /// Schema of a system table, if there is one of that name.
     fn table(&self, schema: &str, name: &str) -> Option<SchemaRef>;
+
+    /// A function that speaks of the catalog (`pg_get_viewdef`, `format_type`), by name in lower case.
+    fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let _ = name;
+        None
+    }
 }
 
 /// No system tables: for tests and tools.

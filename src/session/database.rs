@@ -89,8 +89,11 @@ impl Database {
     pub fn open(options: DatabaseOptions) -> Result<Self> {
         let store = Store::open(&options.store)?;
         let functions = millstream_sql::functions();
-        let functions =
-            Functions { scalar: functions.scalar, aggregate: functions.aggregate, window: functions.window };
+        let functions = Functions {
+            scalar: functions.scalar.clone(),
+            aggregate: functions.aggregate.clone(),
+            window: functions.window.clone(),
+        };
         let batch = Batch::new(&options.batch, &functions, Vec::new())?;
         let catalog = epoch::recover_catalog(&store)?;
         let objects = definitions::objects(&catalog)?;

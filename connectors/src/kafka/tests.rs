@@ -374,6 +374,7 @@ fn sink(broker: &str, of: &str, key: Vec<usize>) -> SinkSpec {
         options: options(broker, &[("delivery", "at_least_once")]),
         format: Some(format(of)),
         key,
+        emit_on_window_close: false,
         fingerprint: String::new(),
     })
     .unwrap()
@@ -421,6 +422,7 @@ fn a_write_that_is_not_acknowledged_fails_and_names_the_topic() {
         options: options("127.0.0.1:1", &[("properties.message.timeout.ms", "300")]),
         format: Some(format("plain")),
         key: vec![],
+        emit_on_window_close: false,
         fingerprint: String::new(),
     })
     .unwrap();

@@ -231,3 +231,28 @@ pub(crate) fn include(clauses: &[IncludeClause], columns: &mut Vec<Column>) -> R
     }
     check_names(columns)
 }
+
+/// A stored expression over a relation's columns (WATERMARK FOR, DEFAULT, CHECK), planned again.
+///
+/// # Errors
+/// What is wrong with the text; none for one that CREATE accepted.
+pub fn column_expression(text: &str, columns: &[Column], relation: &str) -> Result<datafusion_expr::Expr> {
+    let catalog = millstream_catalog::Catalog::new();
+    let external = std::collections::HashMap::new();
+    let session = crate::context::SessionVars::default();
+    let ctx = PlanContext {
+        catalog: &catalog,
+        search_path: &[],
+        bindings: None,
+        system: &crate::context::NoSystemTables,
+        external: &external,
+        session: &session,
+        parameters: &[],
+    };
+    let schema = DFSchema::try_from(millstream_catalog::object::columns_schema(columns).as_ref().clone())?;
+    let planned = super::query::plan_exprs(vec![crate::parser::parse_expr(text)?], &schema, &ctx)?;
+    planned
+        .into_iter()
+        .next()
+        .ok_or_else(|| crate::error::SqlError::internal(format!("an expression of \"{relation}\" is empty")))
+}

@@ -195,6 +195,7 @@ pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
         options: s.options.clone(),
         format: s.format.as_ref().map(catalog_format),
         key,
+        emit_on_window_close: s.emit_on_window_close,
         fingerprint: String::new(),
     };
     Ok(Plan::CreateSink(CreateSinkPlan { name, query, sink, emit_on_window_close: s.emit_on_window_close }))

@@ -23,6 +23,7 @@ use std::ops::ControlFlow;
 use datafusion_sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
 
 pub use checked::checked_arithmetic;
+pub use columns::column_expression;
 pub use query::plan_query;
 
 use crate::context::{ExternalCall, PlanContext};

@@ -19,5 +19,5 @@ pub mod stats;
 pub mod system;
 pub mod table;
 
-pub use handle::{Change, DdlRequest, Engine, NewObject, TableWrite, WriteOutcome, WriteRequest};
+pub use handle::{Change, DdlRequest, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
 pub use published::Published;

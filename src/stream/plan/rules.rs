@@ -82,6 +82,7 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
     let analyzed = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())])
         .execute_and_check(query, &config, |_, _| {})
         .map_err(Error::from)?;
+    let analyzed = millstream_sql::checked_arithmetic(analyzed)?;
     
     refuse_unstable(&analyzed)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
