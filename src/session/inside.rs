@@ -75,7 +75,7 @@ impl SystemTables for Inside {
     }
 
     fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.pg.function(name)
+        self.pg.function(name.strip_prefix("pg_catalog.").unwrap_or(name))
     }
 }
 

@@ -35,7 +35,7 @@ use self::api::{ClientInfo, Description, Notice, OutputFormat, Response, SqlSess
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
 use self::settings::Settings;
-use crate::batch::StatementOptions;
+use crate::batch::{StatementOptions, pg_catalog};
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::Published;
 
@@ -71,7 +71,7 @@ impl Session {
         });
         let mut session = Self {
             settings: Settings::new(),
-            search_path: vec!["pg_catalog".into(), DEFAULT_SCHEMA.into()],
+            search_path: vec![DEFAULT_SCHEMA.into()],
             status: TransactionStatus::Idle,
             notices: Vec::new(),
             database,
@@ -120,10 +120,9 @@ impl Session {
         }
     }
 
-    /// The schema that new objects are made in: the first of the search path that is no system schema.
+    /// The schema that new objects are made in: the first of the search path.
     fn current_schema(&self) -> String {
-        let own = self.search_path.iter().find(|s| s.as_str() != "pg_catalog");
-        own.map_or_else(|| DEFAULT_SCHEMA.to_string(), Clone::clone)
+        self.search_path.first().map_or_else(|| DEFAULT_SCHEMA.to_string(), Clone::clone)
     }
 
     fn plan(&self, statement: &Statement, scope: &Scope, parameters: &[Option<SqlType>]) -> Result<Plan> {
@@ -136,6 +135,13 @@ impl Session {
             session: &scope.vars,
             parameters,
         };
+        if let Statement::Query(query) = statement {
+            // Clients' catalog queries use constructs of PostgreSQL's that mean something simpler here.
+            let mut rewritten = query.clone();
+            if pg_catalog::rewrite(&mut rewritten) {
+                return Ok(millstream_sql::plan(&Statement::Query(rewritten), &context)?);
+            }
+        }
         Ok(millstream_sql::plan(statement, &context)?)
     }
 

@@ -178,14 +178,11 @@ impl Session {
         }
         if name.eq_ignore_ascii_case("search_path") {
             let path = self.settings.get("search_path")?;
-            let mut schemas: Vec<String> = path
+            let schemas: Vec<String> = path
                 .split(',')
                 .map(|s| s.trim().trim_matches('"').trim_matches('\'').to_string())
-                .filter(|s| !s.is_empty() && s != "$user")
+                .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
                 .collect();
-            if !schemas.iter().any(|s| s == "pg_catalog") {
-                schemas.insert(0, "pg_catalog".into());
-            }
             self.search_path = schemas;
         }
         Ok(())
