@@ -83,7 +83,11 @@ enum Op {
     DropObject(usize),
     Discard(usize),
     Freeze,
-    Commit { sync: bool },
+    Commit {
+        sync: bool,
+    },
+    /// Freezes, if nothing is frozen yet, and commits.
+    Epoch,
     Rollback,
     Reopen,
     Compact,
@@ -109,13 +113,14 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (table.clone(), write()).prop_map(|(t, w)| Op::Write(t, w)),
         6 => (table.clone(), proptest::collection::vec(write(), 0..90)).prop_map(|(t, w)| Op::Batch(t, w)),
-        2 => (0..TABLES.len() - 1, key()).prop_map(|(t, k)| Op::Truncate(t, k)),
-        1 => table.clone().prop_map(Op::DropObject),
+        4 => (0..TABLES.len() - 1, key()).prop_map(|(t, k)| Op::Truncate(t, k)),
+        3 => table.clone().prop_map(Op::DropObject),
         1 => table.clone().prop_map(Op::Discard),
-        6 => Just(Op::Freeze),
-        6 => any::<bool>().prop_map(|sync| Op::Commit { sync }),
+        3 => Just(Op::Freeze),
+        3 => any::<bool>().prop_map(|sync| Op::Commit { sync }),
+        6 => Just(Op::Epoch),
         1 => Just(Op::Rollback),
-        1 => Just(Op::Reopen),
+        3 => Just(Op::Reopen),
         1 => Just(Op::Compact),
         1 => Just(Op::Flush),
         2 => Just(Op::TakeSnapshot),
@@ -194,6 +199,12 @@ impl Run {
                 self.state.committed();
                 self.epoch += 1;
                 self.committed = self.frozen.take().unwrap();
+            }
+            Op::Epoch => {
+                if self.frozen.is_none() {
+                    self.apply(&Op::Freeze);
+                }
+                self.apply(&Op::Commit { sync: false });
             }
             Op::Rollback => {
                 self.state.rollback();
@@ -282,6 +293,30 @@ proptest! {
         }
         run.check_snapshots();
     }
+}
+
+#[test]
+fn a_dropped_object_takes_its_bounds_along() {
+    let dir = TempDir::new().unwrap();
+    let mut run = Run::new(options(dir.path()));
+    for op in [
+        Op::Write(0, (vec![1], Some(vec![1]))),
+        Op::Truncate(0, vec![2]),
+        Op::Epoch,
+        Op::DropObject(0),
+        Op::Write(0, (vec![1], Some(vec![3]))),
+        Op::Epoch,
+        Op::Compact,
+        Op::Reopen,
+        Op::Compact,
+        Op::Truncate(0, vec![1]),
+        Op::Epoch,
+        Op::Reopen,
+    ] {
+        run.apply(&op);
+        run.check();
+    }
+    assert_eq!(run.state.get(TABLES[0], &[1]).unwrap().as_deref(), Some([3].as_slice()));
 }
 
 #[test]
@@ -407,6 +442,36 @@ fn space_below_a_bound_comes_back() {
         store.database().iterator(IteratorMode::Start).filter(|row| row.as_ref().unwrap().0.starts_with(&prefix));
     assert_eq!(stored.count(), 100);
     assert!(store.size_of(5) > 0 && store.size_of(6) == 0);
+}
+
+#[test]
+fn whole_files_below_a_bound_go_at_once() {
+    let dir = TempDir::new().unwrap();
+    // Every row is a file of its own.
+    let options = StoreOptions { max_write_set_bytes: 0, spill_file_bytes: 1, ..options(dir.path()) };
+    let store = Store::open(&options).unwrap();
+    let mut state = State::new(store.clone());
+    let table = TableId::new(5, 0);
+    for i in 0..20u32 {
+        state.put(table, &i.to_be_bytes(), b"value");
+    }
+    let commit = |state: &mut State| {
+        let frozen = state.freeze().unwrap();
+        store.commit(&frozen, false).unwrap();
+        state.committed();
+    };
+    commit(&mut state);
+    let files = || {
+        let of_table = |key: &Option<Vec<u8>>| key.as_ref().is_some_and(|k| k.starts_with(&table.prefix()));
+        store.database().live_files().unwrap().iter().filter(|f| of_table(&f.start_key)).count()
+    };
+    assert_eq!(files(), 20);
+    state.truncate_below(table, &15u32.to_be_bytes());
+    commit(&mut state);
+    assert_eq!(files(), 5);
+    // The file that ends at the bound itself is not below it.
+    assert_eq!(state.get(table, &15u32.to_be_bytes()).unwrap().as_deref(), Some(b"value".as_slice()));
+    assert!(fs::read_dir(dir.path().join("ingest")).unwrap().next().is_none(), "spilled files are left behind");
 }
 
 #[test]
