@@ -26,7 +26,7 @@ where
     match serve(Arc::new(config), open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(sqlstate = error.sqlstate(), hint = error.hint(), "{error}");
+            tracing::error!(sqlstate = error.sqlstate(), detail = error.detail(), hint = error.hint(), "{error}");
             ExitCode::FAILURE
         }
     }

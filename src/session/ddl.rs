@@ -15,13 +15,13 @@ use millstream_sql::plan::{
 use millstream_sql::statement::DropKind;
 
 use super::api::{Notice, Response};
-use super::definitions;
+use super::definitions::{self, StoredQuery};
 use super::{Scope, Session, complete};
 use crate::batch::files;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
 use crate::stream::engine::{DdlRequest, NewObject, OnConflict, TableWrite};
-use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
+use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -139,19 +139,31 @@ impl Session {
             )
             .with_hint("there are no options yet"));
         }
-        let options = Options { emit_on_window_close: p.emit_on_window_close };
-        plan::plan(p.query.plan.clone(), &CatalogRelations(&scope.published.catalog), id, options)
+        definitions::plan_stored(
+            &scope.published.catalog,
+            &StoredQuery {
+                id,
+                query: &p.query_text,
+                references: &p.query.references,
+                emit_on_window_close: p.emit_on_window_close,
+            },
+        )
     }
 
     pub(super) async fn create_sink(&self, p: CreateSinkPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = Draft::new(&scope.published.catalog);
         let id = draft.new_id();
-        let options = Options { emit_on_window_close: p.emit_on_window_close };
-        let planned =
-            plan::plan(p.query.plan.clone(), &CatalogRelations(&scope.published.catalog), id, options)?;
         let mut sink = p.sink;
+        let planned = definitions::plan_stored(
+            &scope.published.catalog,
+            &StoredQuery {
+                id,
+                query: &sink.query,
+                references: &p.query.references,
+                emit_on_window_close: p.emit_on_window_close,
+            },
+        )?;
         sink.fingerprint = planned.fingerprint();
-        sink.emit_on_window_close = p.emit_on_window_close;
         let spec = SinkSpec::new(&sink)?;
         if !planned.properties.append_only && !spec.takes_deletes() {
             return Err(Error::unsupported(format!(

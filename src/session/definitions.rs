@@ -1,13 +1,13 @@
 //! From stored definitions to what runs: the same planning at CREATE and at every start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_catalog::object::{MaterializedView, Sink, Source, Watermark};
-use millstream_catalog::{Catalog, Object, ObjectKind};
+use millstream_catalog::object::{Source, Watermark};
+use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
-use millstream_sql::{PlanContext, SessionVars, Statement};
+use millstream_sql::{PlanContext, SessionVars};
 
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::NewObject;
@@ -22,6 +22,9 @@ pub fn objects(catalog: &Catalog) -> Result<Vec<NewObject>> {
     for object in catalog.objects() {
         let name = |e: Error| -> Error {
             let mut named = Error::new(e.sqlstate(), format!("cannot start {}: {e}", object.describe()));
+            if let Some(detail) = e.detail() {
+                named = named.with_detail(detail);
+            }
             if let Some(hint) = e.hint() {
                 named = named.with_hint(hint);
             }
@@ -40,12 +43,28 @@ fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> {
         ObjectKind::Table(_) => Some(NewObject::Table { id }),
         ObjectKind::Source(source) => Some(source_object(object, source)?),
         ObjectKind::MaterializedView(view) => {
-            let plan = plan_view(catalog, object, view)?;
+            let plan = plan_stored(
+                catalog,
+                &StoredQuery {
+                    id,
+                    query: &view.query,
+                    references: &object.references,
+                    emit_on_window_close: view.emit_on_window_close,
+                },
+            )?;
             check_fingerprint(object, &plan, &view.fingerprint)?;
             Some(NewObject::View { id, plan: Box::new(plan) })
         }
         ObjectKind::Sink(sink) => {
-            let plan = plan_sink(catalog, object, sink)?;
+            let plan = plan_stored(
+                catalog,
+                &StoredQuery {
+                    id,
+                    query: &sink.query,
+                    references: &object.references,
+                    emit_on_window_close: sink.emit_on_window_close,
+                },
+            )?;
             check_fingerprint(object, &plan, &sink.fingerprint)?;
             Some(NewObject::Sink { id, plan: Box::new(plan), spec: Box::new(SinkSpec::new(sink)?) })
         }
@@ -66,36 +85,35 @@ fn watermark(object: &Object, watermark: &Watermark) -> Result<(usize, Arc<dyn P
     Ok((watermark.column, plan::physical(&expr, &schema)?))
 }
 
-fn plan_view(catalog: &Catalog, object: &Object, view: &MaterializedView) -> Result<PlannedView> {
-    plan_stored(catalog, object, &view.query, view.emit_on_window_close)
+/// A query as it is stored with the names it was bound to.
+pub struct StoredQuery<'a> {
+    pub id: ObjectId,
+    pub query: &'a str,
+    pub references: &'a BTreeMap<String, ObjectId>,
+    pub emit_on_window_close: bool,
 }
 
-fn plan_sink(catalog: &Catalog, object: &Object, sink: &Sink) -> Result<PlannedView> {
-    plan_stored(catalog, object, &sink.query, sink.emit_on_window_close)
-}
-
-/// Plans a stored query again, resolving its names as they were bound at CREATE.
-fn plan_stored(catalog: &Catalog, object: &Object, query: &str, emit_on_window_close: bool) -> Result<PlannedView> {
-    let parsed = millstream_sql::parse(query)?;
-    let [parsed] = parsed.as_slice() else {
-        return Err(Error::new(sqlstate::DATA_CORRUPTED, "the stored query is not one statement"));
-    };
-    let Statement::Query(query) = &parsed.statement else {
-        return Err(Error::new(sqlstate::DATA_CORRUPTED, "the stored query is no query"));
-    };
+/// Plans a stored query for continuous running, at CREATE as at every start: its names resolve as they were bound, its
+/// expressions see default settings (time zone UTC), whoever made it.
+///
+/// # Errors
+/// 0A000 naming what cannot be kept incrementally.
+pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<PlannedView> {
+    let query = millstream_sql::parse_query(stored.query)?;
     let external = HashMap::new();
     let session = SessionVars::default();
     let context = PlanContext {
         catalog,
         search_path: &[],
-        bindings: Some(&object.references),
+        bindings: Some(stored.references),
         system: &millstream_sql::NoSystemTables,
         external: &external,
         session: &session,
         parameters: &[],
     };
-    let planned = millstream_sql::plan_query(query, &context)?;
-    plan::plan(planned.plan, &CatalogRelations(catalog), object.id, Options { emit_on_window_close })
+    let planned = millstream_sql::plan_query(&query, &context)?;
+    let options = Options { emit_on_window_close: stored.emit_on_window_close };
+    plan::plan(planned.plan, &CatalogRelations(catalog), stored.id, options)
 }
 
 fn check_fingerprint(object: &Object, plan: &PlannedView, stored: &str) -> Result<()> {

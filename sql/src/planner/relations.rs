@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference};
+use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference, UnnestOptions};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, lit};
@@ -23,6 +23,8 @@ use crate::types::normalize;
 
 /// Column that HOP unnests; it becomes `window_start`.
 const STARTS: &str = "window_start";
+/// The windows of an event before they become rows.
+const STARTS_LIST: &str = "__window_starts";
 
 #[derive(Debug)]
 pub(crate) struct WindowRelations {
@@ -180,19 +182,22 @@ fn window(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerContext, hop: b
     let columns = exprs.clone();
     let mut call_args = vec![time.clone()];
     call_args.extend(spans);
-    let start_column = Expr::Column(Column::new(qualifier.clone(), STARTS));
     let end = |start: Expr| {
         Expr::BinaryExpr(BinaryExpr::new(Box::new(start), Operator::Plus, Box::new(size.clone())))
             .alias_qualified(qualifier.clone(), "window_end")
     };
     if hop {
         let starts = Expr::ScalarFunction(ScalarFunction::new_udf(hop_starts(), call_args));
-        exprs.push(starts.alias_qualified(qualifier.clone(), STARTS));
-        let unnested =
-            LogicalPlanBuilder::from(plan).project(exprs)?.unnest_column(Column::new(qualifier.clone(), STARTS))?;
+        // The unnested column has no qualifier, whatever the list had.
+        let list = Column::new_unqualified(STARTS_LIST);
+        exprs.push(starts.alias(STARTS_LIST));
+        let unnested = LogicalPlanBuilder::from(plan)
+            .filter(time.is_not_null())?
+            .project(exprs)?
+            .unnest_column_with_options(list.clone(), UnnestOptions::new().with_preserve_nulls(false))?;
         let mut exprs = columns;
-        exprs.push(start_column.clone());
-        exprs.push(end(start_column));
+        exprs.push(Expr::Column(list.clone()).alias_qualified(qualifier.clone(), STARTS));
+        exprs.push(end(Expr::Column(list)));
         return unnested.project(exprs)?.build();
     }
     let start = Expr::ScalarFunction(ScalarFunction::new_udf(tumble_start(), call_args));

@@ -551,8 +551,9 @@ fn is_unique_on(properties: &EdgeProperties, columns: &[usize]) -> bool {
     properties.stream_key.as_ref().is_some_and(|key| key.iter().all(|k| columns.contains(k)))
 }
 
+/// Expressions without the names given to them: a plan's fingerprint must not depend on those.
 fn join_exprs(exprs: &[Expr]) -> String {
-    exprs.iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", ")
+    exprs.iter().map(|e| e.clone().unalias_nested().data.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn arrow_schema(schema: &DFSchema) -> SchemaRef {
