@@ -362,9 +362,9 @@ impl HashAggregate {
         }
         // (which side, group) of each row put out.
         let mut picks: Vec<(usize, usize)> = Vec::new();
-        for group in 0..groups.len() {
+        for (group, same) in same.into_iter().enumerate() {
             let (old, new) = (before.shown[group], after.shown[group]);
-            if old && new && same[group] {
+            if old && new && same {
                 continue;
             }
             picks.extend(old.then_some((0, group)));

@@ -426,6 +426,22 @@ fn a_sum_that_overflows_is_an_error_for_as_long_as_it_does() {
 }
 
 #[test]
+fn without_functions_it_is_distinct() {
+    let mut spec = spec(&[A], false);
+    spec.aggregates = Vec::new();
+    spec.output = Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true)]));
+    let mut operator = HashAggregate::new(spec).unwrap();
+    let mut harness = Harness::new();
+    let outcome = run_one(&mut operator, &mut harness, &[(row(1, 0.0), 1), (row(2, 0.0), 1)]);
+    assert_eq!(outcome.deltas.iter().map(Delta::rows).sum::<usize>(), 1);
+    let outcome = run_one(&mut operator, &mut harness, &[(row(1, 0.0), -1)]);
+    assert!(outcome.deltas.is_empty());
+    let outcome = run_one(&mut operator, &mut harness, &[(row(2, 0.0), -1)]);
+    assert_eq!(outcome.deltas[0].weight(0), -1);
+    assert_eq!(harness.stored_rows(5), 0);
+}
+
+#[test]
 fn float_sums_do_not_drift() {
     let mut spec = spec(&[], false);
     let schema = Arc::new(Schema::new(vec![Field::new("f", DataType::Float64, true)]));

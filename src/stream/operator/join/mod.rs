@@ -1,8 +1,8 @@
 //! The inner equi-join of two inputs, kept current: ΔA ⋈ B + A' ⋈ ΔB, where A' is A with its changes.
 //!
-//! Each side's rows are stored by join key ([`side`](self) chooses the layout); the changes of one side look up the rows of
-//! the other. Changes are netted first, distinct join keys are looked up once and in key order, and result rows are
-//! gathered by column from both sides, some thousand at a time. A residual condition is a Filter after it.
+//! Each side's rows are stored by join key, in a layout that its properties choose (`side`); the changes of one side look
+//! up the rows of the other. Changes are netted first, distinct join keys are looked up once and in key order, and result
+//! rows are gathered by column from both sides, some thousand at a time. A residual condition is a Filter after it.
 //!
 //! State, one table a side: join key, then what tells rows of one join key apart -> weight and row.
 

@@ -245,6 +245,28 @@ fn a_large_result_comes_in_chunks() {
 }
 
 #[test]
+fn without_join_columns_every_pair_matches() {
+    let no_key = |layout| JoinSide { key: Vec::new(), ..side(layout) };
+    // An empty stream key is that of a relation with one row, such as an aggregate over everything.
+    let single = JoinSide { stream_key: Some(Vec::new()), ..no_key(Layout::Keyed) };
+    let mut operator = Join::new(spec(no_key(Layout::Keyed), single, false)).unwrap();
+    let mut harness = Harness::new();
+    let mut shown = ZSet::new();
+    let mut step = |left: Vec<(Row, i64)>, right: Vec<(Row, i64)>| {
+        let outcome = harness.epoch(&mut operator, &[vec![delta(&left)], vec![delta(&right)]], &[], After::Commit);
+        outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+        shown.len()
+    };
+    assert_eq!(step(numbered(3, 1), numbered(1, 2)), 3);
+    let mut replaced = numbered(1, 2);
+    replaced[0].1 = -1;
+    replaced.extend(numbered(1, 5));
+    assert_eq!(step(Vec::new(), replaced), 3);
+    assert_eq!(step(numbered(4, 7), Vec::new()), 7);
+    assert!(shown.keys().all(|row| row[4] == "5"));
+}
+
+#[test]
 fn a_result_beyond_the_limit_is_refused() {
     let operator = Join::new(spec(side(Layout::Log), side(Layout::Log), false)).unwrap();
     let mut operator = operator.with_output_rows_max(99);
