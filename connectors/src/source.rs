@@ -142,6 +142,14 @@ impl SourceSpec {
         }
     }
 
+    /// Whether a first reader starts at the present end, so that there is no history to read.
+    pub fn starts_at_end(&self) -> bool {
+        match &self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka(kafka) => kafka.startup == kafka::Startup::Latest,
+        }
+    }
+
     /// Asks the outside whether the source exists; its partitions, ascending. Never makes a topic.
     ///
     /// # Errors
@@ -168,6 +176,22 @@ impl SourceSpec {
         queue: ChunkQueue,
         doorbell: Doorbell,
     ) -> Result<Reader> {
+        self.start_until(columns, positions, None, queue, doorbell)
+    }
+
+    /// As [`SourceSpec::start`], but with `ends` only the partitions named there are read, each up to its end: the last
+    /// chunk of a partition ends there exactly.
+    ///
+    /// # Errors
+    /// As [`SourceSpec::start`].
+    pub fn start_until(
+        &self,
+        columns: &[usize],
+        positions: Positions,
+        ends: Option<Positions>,
+        queue: ChunkQueue,
+        doorbell: Doorbell,
+    ) -> Result<Reader> {
         match self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka(ref kafka) => {
@@ -178,6 +202,7 @@ impl SourceSpec {
                     on_error: self.on_error,
                     queue,
                     doorbell,
+                    ends,
                 };
                 Ok(Reader(Box::new(kafka::KafkaReader::start(task, positions)?)))
             }

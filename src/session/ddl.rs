@@ -277,13 +277,7 @@ impl Session {
         }
     }
 
-    async fn apply(
-        &self,
-        draft: Draft,
-        new: Vec<NewObject>,
-        writes: Vec<TableWrite>,
-        parsed: &Parsed,
-    ) -> Result<u64> {
+    async fn apply(&self, draft: Draft, new: Vec<NewObject>, writes: Vec<TableWrite>, parsed: &Parsed) -> Result<u64> {
         let base_version = draft.base_version();
         let (catalog, changes) = draft.finish();
         let request = DdlRequest {

@@ -122,7 +122,10 @@ fn check_fingerprint(object: &Object, plan: &PlannedView, stored: &str) -> Resul
     }
     Err(Error::new(
         sqlstate::DATA_CORRUPTED,
-        format!("{} was planned otherwise by the server version that made it, its state cannot be read", object.describe()),
+        format!(
+            "{} was planned otherwise by the server version that made it, its state cannot be read",
+            object.describe()
+        ),
     )
     .with_hint("start the version that made it, drop the object there, and create it again here")
     .with_detail(format!("stored plan:\n{stored}\nplan of this server:\n{}", plan.fingerprint())))

@@ -11,9 +11,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::Expr;
 use millstream_catalog::{Object, ObjectId};
-use millstream_sql::plan::{
-    DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema,
-};
+use millstream_sql::plan::{DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
 use millstream_sql::{Plan, Statement};
 
 use super::api::{Response, RowsTag};
@@ -228,7 +226,12 @@ struct Upsert {
 
 impl Upsert {
     /// The old rows that are replaced, and what replaces them.
-    fn apply(&self, old: &RecordBatch, proposed: &RecordBatch, schema: SchemaRef) -> Result<(RecordBatch, RecordBatch)> {
+    fn apply(
+        &self,
+        old: &RecordBatch,
+        proposed: &RecordBatch,
+        schema: SchemaRef,
+    ) -> Result<(RecordBatch, RecordBatch)> {
         let columns: Vec<ArrayRef> = old.columns().iter().chain(proposed.columns()).cloned().collect();
         let options = RecordBatchOptions::new().with_row_count(Some(old.num_rows()));
         let both = RecordBatch::try_new_with_options(nullable(self.schema.as_arrow()), columns, &options)?;
@@ -341,11 +344,7 @@ fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
 /// The rows that RETURNING gives.
 fn returned(returning: &Returning, rows: &RecordBatch, parameters: &[ScalarValue], tag: &str) -> Result<Response> {
     let schema = DFSchema::try_from(rows.schema().as_ref().clone())?;
-    let columns = returning
-        .exprs
-        .iter()
-        .map(|e| evaluate(e, &schema, rows, parameters))
-        .collect::<Result<Vec<_>>>()?;
+    let columns = returning.exprs.iter().map(|e| evaluate(e, &schema, rows, parameters)).collect::<Result<Vec<_>>>()?;
     let output = output_schema(&returning.columns);
     let batch = typed(&output, columns, rows.num_rows())?;
     Ok(memory::rows(output, vec![batch], RowsTag::Counted(tag.to_string())))
@@ -360,7 +359,8 @@ fn with_values(expr: &Expr, parameters: &[ScalarValue]) -> Result<Expr> {
     use datafusion::common::tree_node::{Transformed, TreeNode};
     let replaced = expr.clone().transform(|e| match &e {
         Expr::Placeholder(p) => {
-            let value = p.id.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| parameters.get(n - 1));
+            let value =
+                p.id.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| parameters.get(n - 1));
             Ok(match value {
                 Some(value) => Transformed::yes(Expr::Literal(value.clone(), None)),
                 None => Transformed::no(e),
@@ -376,9 +376,12 @@ fn insert_of(table: ObjectId, rows: RecordBatch, on_conflict: OnConflict) -> Tab
 }
 
 fn table_of(scope: &Scope, id: ObjectId) -> Result<Arc<Object>> {
-    scope.published.catalog.get(id).cloned().ok_or_else(|| {
-        Error::new(sqlstate::UNDEFINED_TABLE, format!("table with OID {id} does not exist any more"))
-    })
+    scope
+        .published
+        .catalog
+        .get(id)
+        .cloned()
+        .ok_or_else(|| Error::new(sqlstate::UNDEFINED_TABLE, format!("table with OID {id} does not exist any more")))
 }
 
 fn nullable(schema: &Schema) -> SchemaRef {

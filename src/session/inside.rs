@@ -31,7 +31,13 @@ pub struct Inside {
 }
 
 impl Inside {
-    pub fn new(database: Database, published: Arc<Published>, settings: &Settings, search_path: &[String], user: &str) -> Self {
+    pub fn new(
+        database: Database,
+        published: Arc<Published>,
+        settings: &Settings,
+        search_path: &[String],
+        user: &str,
+    ) -> Self {
         let mut view = CatalogView::new(published.catalog.clone());
         view.search_path = search_path.to_vec();
         view.user = user.to_string();
@@ -119,7 +125,8 @@ impl Inside {
                     .into_iter()
                     .chain([("connector", option("connector")), ("topic", option("topic"))]),
             );
-            let Some(stats) = all.get(&object.id).filter(|s| !s.partitions.is_empty() || s.status.error.is_some()) else {
+            let Some(stats) = all.get(&object.id).filter(|s| !s.partitions.is_empty() || s.status.error.is_some())
+            else {
                 let mut row = base;
                 row.insert("status", text("not read"));
                 out.push(row);
@@ -251,10 +258,7 @@ impl Inside {
     }
 
     fn epochs(&self) -> Vec<Row> {
-        vec![Row::from_iter([
-            ("epoch", int(self.published.epoch as i64)),
-            ("at", timestamptz(self.published.now_us)),
-        ])]
+        vec![Row::from_iter([("epoch", int(self.published.epoch as i64)), ("at", timestamptz(self.published.now_us))])]
     }
 
     fn view_errors(&self, schema: &SchemaRef) -> Result<RecordBatch> {
@@ -315,7 +319,9 @@ fn rows(schema: &SchemaRef, rows: Vec<Row>) -> Result<RecordBatch> {
         .iter()
         .map(|field| {
             let null = ScalarValue::try_from(field.data_type())?;
-            ScalarValue::iter_to_array(rows.iter().map(|r| r.get(field.name().as_str()).cloned().unwrap_or(null.clone())))
+            ScalarValue::iter_to_array(
+                rows.iter().map(|r| r.get(field.name().as_str()).cloned().unwrap_or(null.clone())),
+            )
         })
         .collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(schema.clone(), columns)?)

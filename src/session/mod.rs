@@ -145,7 +145,12 @@ impl Session {
         Ok(millstream_sql::plan(statement, &context)?)
     }
 
-    async fn run(&mut self, parsed: &Parsed, parameters: &[ScalarValue], cancel: CancellationToken) -> Result<Response> {
+    async fn run(
+        &mut self,
+        parsed: &Parsed,
+        parameters: &[ScalarValue],
+        cancel: CancellationToken,
+    ) -> Result<Response> {
         let statement = &parsed.statement;
         if self.status == TransactionStatus::Failed && !matches!(statement, Statement::Commit | Statement::Rollback) {
             return Err(Error::new(

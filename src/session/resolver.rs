@@ -12,9 +12,9 @@ use millstream_sql::{CatalogSource, ExternalCall, Target};
 use super::database::Inner;
 use super::inside::Inside;
 use super::rows::{SourceRows, StoredRows};
-use crate::batch::tables::RowTable;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
+use crate::batch::tables::RowTable;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, TableId};
 use crate::stream::engine::Published;
@@ -67,11 +67,10 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(SourceRows::new(object.name.clone(), SourceSpec::new(s)?)))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),
-            ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Schema => Err(Error::new(
-                sqlstate::WRONG_OBJECT_TYPE,
-                format!("cannot read from {}", object.describe()),
-            )
-            .with_hint("sinks only take rows; read the view that they are made from")),
+            ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Schema => {
+                Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
+                    .with_hint("sinks only take rows; read the view that they are made from"))
+            }
         }
     }
 

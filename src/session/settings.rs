@@ -36,7 +36,13 @@ enum Kind {
     Ignored,
 }
 
-const fn known(name: &'static str, default: &'static str, reported: bool, kind: Kind, description: &'static str) -> Known {
+const fn known(
+    name: &'static str,
+    default: &'static str,
+    reported: bool,
+    kind: Kind,
+    description: &'static str,
+) -> Known {
     Known { name, default, reported, kind, description }
 }
 
@@ -61,7 +67,13 @@ const KNOWN: &[Known] = &[
     known("TimeZone", "UTC", true, Kind::TimeZone, "Zone in which timestamptz is read and printed."),
     known("transaction_isolation", "repeatable read", false, Kind::Fixed, "Isolation of the transaction."),
     known("idle_in_transaction_session_timeout", "0", false, Kind::Duration, "Longest idle time in a transaction."),
-    known("rw_implicit_flush", "true", false, Kind::Ignored, "RisingWave's; every write here is visible when it returns."),
+    known(
+        "rw_implicit_flush",
+        "true",
+        false,
+        Kind::Ignored,
+        "RisingWave's; every write here is visible when it returns.",
+    ),
     known("streaming_parallelism", "0", false, Kind::Ignored, "RisingWave's."),
     known("query_mode", "auto", false, Kind::Ignored, "RisingWave's."),
     known("background_ddl", "false", false, Kind::Ignored, "RisingWave's."),
@@ -146,15 +158,19 @@ impl Settings {
                 _ => return Err(invalid("it is on or off")),
             },
             Kind::Duration => {
-                duration(value).ok_or_else(|| invalid("it is a number of milliseconds, or has a unit: ms, s, min, h, d"))?;
+                duration(value)
+                    .ok_or_else(|| invalid("it is a number of milliseconds, or has a unit: ms, s, min, h, d"))?;
                 value.to_string()
             }
             Kind::TimeZone => {
-                self.zone = zone(value).ok_or_else(|| invalid("it is a name like Europe/London or an offset like +02"))?;
+                self.zone =
+                    zone(value).ok_or_else(|| invalid("it is a name like Europe/London or an offset like +02"))?;
                 canonical_zone(value)
             }
             Kind::Fixed => {
-                let same = |a: &str, b: &str| a.to_lowercase().replace(['-', ' '], "") == b.to_lowercase().replace(['-', ' '], "");
+                let same = |a: &str, b: &str| {
+                    a.to_lowercase().replace(['-', ' '], "") == b.to_lowercase().replace(['-', ' '], "")
+                };
                 let iso = known.name == "DateStyle" && value.to_lowercase().starts_with("iso");
                 if !same(value, known.default) && !iso && !(known.name == "client_encoding" && same(value, "unicode")) {
                     return Err(invalid(&format!("only {} is supported", known.default)));
@@ -244,7 +260,12 @@ fn canonical_zone(name: &str) -> String {
             |_| name.to_string(),
             |offset| {
                 let seconds = offset.seconds();
-                format!("{}{:02}:{:02}", if seconds < 0 { '-' } else { '+' }, seconds.abs() / 3600, seconds.abs() / 60 % 60)
+                format!(
+                    "{}{:02}:{:02}",
+                    if seconds < 0 { '-' } else { '+' },
+                    seconds.abs() / 3600,
+                    seconds.abs() / 60 % 60
+                )
             },
         ),
         None => name.to_string(),

@@ -74,11 +74,9 @@ fn columns(show: &ShowPlan) -> Vec<&str> {
         ShowPlan::AllSettings => vec!["name", "setting", "description"],
         ShowPlan::Setting(name) => vec![name],
         ShowPlan::Create(_) => vec!["name", "create_sql"],
-        ShowPlan::Tables
-        | ShowPlan::Sources
-        | ShowPlan::Views
-        | ShowPlan::MaterializedViews
-        | ShowPlan::Sinks => vec!["schema", "name"],
+        ShowPlan::Tables | ShowPlan::Sources | ShowPlan::Views | ShowPlan::MaterializedViews | ShowPlan::Sinks => {
+            vec!["schema", "name"]
+        }
     }
 }
 

@@ -10,9 +10,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
-};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::{Deserialize, Serialize};
@@ -126,12 +124,7 @@ impl Relation {
     ///
     /// # Errors
     /// XX000 if a row goes that is not there: the changes are not those of this relation.
-    pub fn apply(
-        &self,
-        state: &mut State,
-        batch: &RecordBatch,
-        weights: Option<&Int64Array>,
-    ) -> Result<i64> {
+    pub fn apply(&self, state: &mut State, batch: &RecordBatch, weights: Option<&Int64Array>) -> Result<i64> {
         match &self.layout {
             Layout::Segments => self.append(state, batch, weights),
             Layout::Keyed(_) => self.apply_keyed(state, batch, weights),
@@ -139,12 +132,7 @@ impl Relation {
         }
     }
 
-    fn append(
-        &self,
-        state: &mut State,
-        batch: &RecordBatch,
-        weights: Option<&Int64Array>,
-    ) -> Result<i64> {
+    fn append(&self, state: &mut State, batch: &RecordBatch, weights: Option<&Int64Array>) -> Result<i64> {
         let batch = match weights {
             None => batch.clone(),
             Some(weights) => {
@@ -290,7 +278,8 @@ impl Relation {
                 break;
             }
         }
-        let reached = if entries.len() >= rows_min { entries.last().map(|(k, _)| ScanPosition::Key(k.clone())) } else { None };
+        let reached =
+            if entries.len() >= rows_min { entries.last().map(|(k, _)| ScanPosition::Key(k.clone())) } else { None };
         for chunk in entries.chunks(SCAN_ROWS) {
             let chunk: Vec<(&[u8], &[u8])> = chunk.iter().map(|(k, v)| (k.as_slice(), v.as_slice())).collect();
             batches.push(self.decode(&chunk)?);

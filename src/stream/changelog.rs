@@ -134,9 +134,11 @@ impl Delta {
         let mut net: Vec<(u32, i64)> = Vec::new();
         for i in 0..self.rows() {
             let row = rows.get(i);
-            let entry = first.entry(hash(row), |slot| rows.get(net[*slot].0 as usize) == row, |slot| {
-                hash(rows.get(net[*slot].0 as usize))
-            });
+            let entry = first.entry(
+                hash(row),
+                |slot| rows.get(net[*slot].0 as usize) == row,
+                |slot| hash(rows.get(net[*slot].0 as usize)),
+            );
             match entry {
                 hashbrown::hash_table::Entry::Occupied(slot) => net[*slot.get()].1 += weights.value(i),
                 hashbrown::hash_table::Entry::Vacant(slot) => {

@@ -9,12 +9,7 @@ use datafusion::physical_expr::PhysicalExpr;
 /// The value of an expression, which is monotone in its one timestamp `column`, where that column is `time_us`: evaluated
 /// on a row whose other columns are NULL. For an expression that gives a list (the windows that an event falls in), its
 /// least element. `None` if it is NULL, fails, or is no timestamp.
-pub fn evaluate_at(
-    expression: &Arc<dyn PhysicalExpr>,
-    schema: &SchemaRef,
-    column: usize,
-    time_us: i64,
-) -> Option<i64> {
+pub fn evaluate_at(expression: &Arc<dyn PhysicalExpr>, schema: &SchemaRef, column: usize, time_us: i64) -> Option<i64> {
     let columns: Vec<ArrayRef> = schema
         .fields()
         .iter()
@@ -26,7 +21,8 @@ pub fn evaluate_at(
             other => new_null_array(other, 1),
         })
         .collect();
-    let nullable = Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>());
+    let nullable =
+        Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>());
     let batch = RecordBatch::try_new(Arc::new(nullable), columns).ok()?;
     let value = expression.evaluate(&batch).ok()?.into_array(1).ok()?;
     match value.data_type() {

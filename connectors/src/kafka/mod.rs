@@ -45,7 +45,7 @@ pub(crate) enum Startup {
 pub(crate) struct KafkaSource {
     connection: Connection,
     topic: Arc<str>,
-    startup: Startup,
+    pub(crate) startup: Startup,
     group: Option<Arc<str>>,
 }
 

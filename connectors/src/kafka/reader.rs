@@ -43,6 +43,8 @@ pub(crate) struct ReadTask {
     pub on_error: OnError,
     pub queue: ChunkQueue,
     pub doorbell: Doorbell,
+    /// Where each partition ends; others are not read. `None`: none of them ends.
+    pub ends: Option<Positions>,
 }
 
 /// A topic that is being read.
@@ -226,7 +228,8 @@ impl Asker {
             RDKafkaErrorCode::UnknownTopicOrPartition => format!("kafka topic \"{topic}\" does not exist"),
             code => format!("kafka topic \"{topic}\" cannot be asked for its partitions: {code}"),
         })?;
-        let new: Vec<_> = all.into_iter().filter(|p| !self.known.contains(p)).collect();
+        let wanted = |p: &i32| self.task.ends.as_ref().is_none_or(|ends| ends.contains_key(p));
+        let new: Vec<_> = all.into_iter().filter(|p| !self.known.contains(p) && wanted(p)).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -411,6 +414,8 @@ struct Part {
     arrived: Instant,
     produced_ms_max: i64,
     stopped: bool,
+    /// Records from this offset on are not wanted.
+    end: i64,
 }
 
 impl Part {
@@ -477,6 +482,7 @@ impl Poller {
                 arrived: Instant::now(),
                 produced_ms_max: i64::MIN,
                 stopped: false,
+                end: self.task.ends.as_ref().and_then(|e| e.get(&partition)).copied().unwrap_or(i64::MAX),
             });
             let topic = self.task.source.topic();
             if let Err(code) = self.consumer.add(topic, &[(partition, offset)]) {
@@ -504,6 +510,11 @@ impl Poller {
         // Offsets go up; anything else was fetched before a change of the assignment.
         if part.stopped || message.offset() < part.next_offset {
             return Ok(Ok(()));
+        }
+        if message.offset() >= part.end {
+            part.next_offset = part.next_offset.max(part.end);
+            part.stopped = true;
+            return if part.is_dirty() { self.emit(i) } else { Ok(Ok(())) };
         }
         let mut headers = Vec::new();
         if part.wants_headers {
@@ -559,7 +570,7 @@ impl Poller {
                 if !part.is_dirty() {
                     part.arrived = now;
                 }
-                part.next_offset = offset;
+                part.next_offset = offset.min(part.end);
             }
             let stopped = part.stopped;
             if let Some(status) = self.shared.partitions.lock().get_mut(&partition) {

@@ -9,17 +9,19 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
 use millstream_connectors::{DeadLetter, Doorbell};
 
+use super::catch_up::{CatchUp, CatchUps};
 use super::commit::{Commit, Committer, Waiters};
 use super::handle::{Change, Command, DdlRequest, Engine, NewObject, WriteOutcome, WriteRequest};
 use super::outbox::Outbox;
 use super::pipeline::{Changes, ChangesByRelation, Pipeline, Target, Upstream};
 use super::published::{Published, Publisher};
-use super::source::Source;
+use super::source::{Source, Taken};
 use super::stats::Stats;
 use super::system::{self, DdlEntry};
 use super::table::Table;
 use crate::error::{Error, Result, sqlstate};
-use crate::state::{Relation, State, Store, TableId};
+use crate::state::{Relation, Snapshot, State, Store, TableId};
+use crate::stream::operator::PortWatermarks;
 use crate::stream::plan::part;
 
 /// Bounds of an epoch's intake.
@@ -59,8 +61,12 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     let Recovered { store, catalog, objects, limits } = recovered;
     let snapshot = store.snapshot()?;
     let catalog = Arc::new(catalog);
-    let published =
-        Published { epoch: snapshot.epoch(), now_us: snapshot.now_us(), catalog: catalog.clone(), snapshot: snapshot.clone() };
+    let published = Published {
+        epoch: snapshot.epoch(),
+        now_us: snapshot.now_us(),
+        catalog: catalog.clone(),
+        snapshot: snapshot.clone(),
+    };
     let publisher = Arc::new(Publisher::new(published));
     let stats = Arc::new(Stats::default());
     let (sender, commands) = unbounded();
@@ -90,6 +96,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
         epoch: snapshot.epoch(),
         last_now_us: snapshot.now_us(),
         sources: BTreeMap::new(),
+        catch_ups: CatchUps::new(),
         tables: BTreeMap::new(),
         pipelines: BTreeMap::new(),
         ddl_waiting: Vec::new(),
@@ -107,6 +114,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     for source in epoch_loop.sources.values_mut() {
         source.recover(&snapshot)?;
     }
+    epoch_loop.recover_catch_ups(&snapshot)?;
     epoch_loop.start_readers()?;
     epoch_loop.start_sinks()?;
     epoch_loop.report_views();
@@ -130,6 +138,7 @@ struct EpochLoop {
     epoch: u64,
     last_now_us: i64,
     sources: BTreeMap<ObjectId, Source>,
+    catch_ups: CatchUps,
     tables: BTreeMap<ObjectId, Table>,
     /// Views and sinks by id, which is a topological order: what a view reads was made before it.
     pipelines: BTreeMap<ObjectId, Pipeline>,
@@ -171,7 +180,9 @@ impl EpochLoop {
             }
             let now = Instant::now();
             let due = self.next_timer(now);
-            let input = self.sources.values().any(Source::has_input) && !self.outbox_full();
+            let shared = self.sources.iter().any(|(id, s)| s.has_input() && !self.is_held(*id));
+            let own = self.catch_ups.values().any(|c| c.source.has_input() || c.source.is_at_end());
+            let input = (shared || own) && !self.outbox_full();
             if requests.any() || input || due.is_zero() || self.is_backfilling() {
                 return requests;
             }
@@ -201,6 +212,16 @@ impl EpochLoop {
         self.pipelines.values().any(|p| p.counters.failed.is_none() && p.is_backfilling())
     }
 
+    /// Whether a view still reads what was there before it, stored or in a source.
+    fn is_incomplete(&self, pipeline: &Pipeline) -> bool {
+        pipeline.is_backfilling() || self.catch_ups.keys().any(|(view, _)| *view == pipeline.id)
+    }
+
+    /// Whether a source's reader waits for a view to catch up.
+    fn is_held(&self, source: ObjectId) -> bool {
+        self.catch_ups.iter().any(|((_, s), c)| *s == source && c.holds)
+    }
+
     fn outbox_full(&self) -> bool {
         self.pipelines.values().any(|p| matches!(&p.target, Target::Sink(o) if o.pending() > OUTBOX_ROWS_MAX))
     }
@@ -219,6 +240,7 @@ impl EpochLoop {
             self.take_sources(epoch, &mut work)?;
         }
         self.run_pipelines(epoch, now_us, &mut work)?;
+        self.advance_catch_ups(&mut work)?;
         self.finish_ddl(&mut work);
         if !work.dirty {
             work.waiters.fail_ddl_or_succeed_flushes(self.epoch);
@@ -230,6 +252,9 @@ impl EpochLoop {
         for source in work.sources.iter().filter_map(|id| self.sources.get(id)) {
             source.freeze(&mut self.state)?;
         }
+        for catch_up in self.catch_ups.values() {
+            catch_up.source.freeze(&mut self.state)?;
+        }
         metrics::histogram!("millstream_epoch_compute_seconds").record(started.elapsed().as_secs_f64());
         if let Err(e) = self.committer.wait() {
             work.waiters.fail(&commit_failed(&e));
@@ -237,7 +262,8 @@ impl EpochLoop {
         }
         self.state.committed();
         let frozen = self.state.freeze()?;
-        for source in self.sources.values_mut() {
+        let own = self.catch_ups.values_mut().map(|c| &mut c.source);
+        for source in self.sources.values_mut().chain(own) {
             source.epoch_done();
         }
         self.epoch = epoch;
@@ -335,7 +361,7 @@ impl EpochLoop {
         self.stop_unread_sources()?;
         work.dirty = true;
         work.sync = true;
-        Ok(ids.into_iter().filter(|id| self.pipelines.get(id).is_some_and(Pipeline::is_backfilling)).collect())
+        Ok(ids.into_iter().filter(|id| self.pipelines.get(id).is_some_and(|p| self.is_incomplete(p))).collect())
     }
 
     fn history_entry<'a>(&self, change: &Change, statement: &'a str, user: &'a str) -> DdlEntry<'a> {
@@ -361,14 +387,13 @@ impl EpochLoop {
         }
     }
 
-    fn start_new(
-        &mut self,
-        new: Vec<NewObject>,
-        writes: &[super::handle::TableWrite],
-        work: &mut Work,
-    ) -> Result<()> {
+    fn start_new(&mut self, new: Vec<NewObject>, writes: &[super::handle::TableWrite], work: &mut Work) -> Result<()> {
+        let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
         for object in new {
             self.add(object)?;
+        }
+        for id in ids {
+            self.begin_catch_ups(id)?;
         }
         self.start_readers()?;
         self.start_sinks()?;
@@ -381,7 +406,11 @@ impl EpochLoop {
     /// Makes what runs for an object.
     fn add(&mut self, object: NewObject) -> Result<()> {
         let id = object.id();
-        let record = self.catalog.get(id).cloned().ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
+        let record = self
+            .catalog
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
         match object {
             NewObject::Source { spec, watermark, .. } => {
                 self.sources.insert(id, Source::new(id, record.name.clone(), *spec, watermark));
@@ -418,6 +447,7 @@ impl EpochLoop {
         if let Some(mut source) = self.sources.remove(&id) {
             source.stop(&mut self.state)?;
         }
+        self.catch_ups.retain(|(view, source), _| *view != id && *source != id);
         self.tables.remove(&id);
         if let Some(Pipeline { target: Target::Sink(mut outbox), .. }) = self.pipelines.remove(&id) {
             outbox.stop();
@@ -450,6 +480,67 @@ impl EpochLoop {
         for (id, columns) in wanted {
             if let Some(source) = self.sources.get_mut(&id) {
                 source.read_columns(&columns, &self.doorbell)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new view over sources that others are reading reads their history on its own first.
+    fn begin_catch_ups(&mut self, view: ObjectId) -> Result<()> {
+        for (source, columns) in self.columns_by_source(view) {
+            if let Some(shared) = self.sources.get(&source).filter(|s| s.has_history()) {
+                let mut own = shared.for_view(view);
+                own.read_columns(&columns, &self.doorbell)?;
+                self.catch_ups.insert((view, source), CatchUp::new(own));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with the views that were catching up in the last committed epoch.
+    fn recover_catch_ups(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
+        self.catch_ups.clear();
+        let views: Vec<ObjectId> = self.pipelines.keys().copied().collect();
+        for view in views {
+            for (source, columns) in self.columns_by_source(view) {
+                let Some(shared) = self.sources.get(&source) else { continue };
+                if super::source::catches_up(snapshot, view, source)? {
+                    let mut own = shared.for_view(view);
+                    own.recover(snapshot)?;
+                    own.read_columns(&columns, &self.doorbell)?;
+                    self.catch_ups.insert((view, source), CatchUp::new(own));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sources that a view reads, with the columns that it needs of each.
+    fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, BTreeSet<usize>> {
+        let mut columns: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
+        for scan in self.pipelines.get(&view).into_iter().flat_map(Pipeline::reads) {
+            if self.sources.contains_key(&scan.object) {
+                columns.entry(scan.object).or_default().extend(scan.columns.iter().copied());
+            }
+        }
+        columns
+    }
+
+    /// Views that have come to where the shared readers are take from those with the next epoch.
+    fn advance_catch_ups(&mut self, work: &mut Work) -> Result<()> {
+        let mut joined = Vec::new();
+        for ((view, source), catch_up) in &mut self.catch_ups {
+            let Some(shared) = self.sources.get(source) else { continue };
+            if catch_up.advance(shared, &self.doorbell)? {
+                joined.push((*view, *source));
+            }
+        }
+        for key in joined {
+            if let Some(mut catch_up) = self.catch_ups.remove(&key) {
+                catch_up.source.stop(&mut self.state)?;
+                work.dirty = true;
+                let complete = self.pipelines.get(&key.0).is_some_and(|p| !self.is_incomplete(p));
+                self.stats.update_view(key.0, |v| v.backfilling = !complete);
             }
         }
         Ok(())
@@ -521,26 +612,26 @@ impl EpochLoop {
 
     fn take_sources(&mut self, epoch: u64, work: &mut Work) -> Result<()> {
         let mut dead_letters: Vec<(ObjectId, Vec<DeadLetter>)> = Vec::new();
+        let held: BTreeSet<ObjectId> = self.sources.keys().copied().filter(|id| self.is_held(*id)).collect();
         for (id, source) in &mut self.sources {
-            let taken = source.take(self.limits.rows, self.limits.bytes, &self.stats)?;
-            let (committed, current) = source.watermarks();
-            let changes = work.changes.entry(*id).or_default();
-            changes.deltas = taken.deltas;
-            changes.decoded = Some(source.columns().collect());
-            changes.watermarks = crate::stream::operator::PortWatermarks { committed, current };
+            let (rows, bytes) = if held.contains(id) { (0, 0) } else { (self.limits.rows, self.limits.bytes) };
+            let taken = source.take(rows, bytes, &self.stats)?;
             if taken.changed {
                 work.sources.insert(*id);
-                work.dirty = true;
-            }
-            work.arrived = match (work.arrived, taken.arrived) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            if !taken.dead.is_empty() {
-                dead_letters.push((*id, taken.dead));
             }
             metrics::counter!("millstream_source_rows_total", "source" => source.name.clone())
                 .increment(taken.rows as u64);
+            let (changes, dead) = work.take(source, taken);
+            work.changes.insert(*id, changes);
+            if !dead.is_empty() {
+                dead_letters.push((*id, dead));
+            }
+        }
+        for (key, catch_up) in &mut self.catch_ups {
+            let taken = catch_up.source.take(self.limits.rows, self.limits.bytes, &self.stats)?;
+            // What cannot be read was recorded when the shared reader met it.
+            let (changes, _) = work.take(&catch_up.source, taken);
+            work.own_changes.insert(*key, changes);
         }
         for (id, dead) in dead_letters {
             let Some(source) = self.sources.get(&id) else { continue };
@@ -554,7 +645,13 @@ impl EpochLoop {
         let ids: Vec<ObjectId> = self.pipelines.keys().copied().collect();
         for id in ids {
             let Some(mut pipeline) = self.pipelines.remove(&id) else { continue };
-            let upstream = Inputs { changes: &work.changes, tables: &self.tables, pipelines: &self.pipelines };
+            let upstream = Inputs {
+                view: id,
+                own_changes: &work.own_changes,
+                changes: &work.changes,
+                tables: &self.tables,
+                pipelines: &self.pipelines,
+            };
             let failed_input = pipeline.reads().find_map(|scan| self.failure_of(scan.object));
             let ran = match failed_input {
                 Some(name) if pipeline.counters.failed.is_none() => {
@@ -563,7 +660,7 @@ impl EpochLoop {
                 _ => pipeline.run(epoch, now_us, &mut self.state, &upstream),
             };
             let counters = pipeline.counters.clone();
-            let backfilling = pipeline.is_backfilling();
+            let backfilling = self.is_incomplete(&pipeline);
             let produced = match &pipeline.target {
                 Target::Sink(outbox) => Some(outbox.produced()),
                 Target::View(_) => None,
@@ -606,12 +703,11 @@ impl EpochLoop {
 
     /// Answers CREATE statements whose views are complete with this epoch.
     fn finish_ddl(&mut self, work: &mut Work) {
-        let pipelines = &self.pipelines;
-        let done = |ids: &Vec<ObjectId>| {
-            !ids.iter().any(|id| pipelines.get(id).is_some_and(|p| p.counters.failed.is_none() && p.is_backfilling()))
+        let pending = std::mem::take(&mut self.ddl_waiting);
+        let incomplete = |id: &ObjectId| {
+            self.pipelines.get(id).is_some_and(|p| p.counters.failed.is_none() && self.is_incomplete(p))
         };
-        let (ready, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.ddl_waiting).into_iter().partition(|(ids, _)| done(ids));
+        let (ready, waiting): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(ids, _)| !ids.iter().any(incomplete));
         self.ddl_waiting = waiting;
         work.waiters.ddl.extend(ready.into_iter().map(|(_, reply)| reply));
     }
@@ -656,7 +752,7 @@ impl EpochLoop {
         for source in self.sources.values_mut() {
             source.rewind(&published.snapshot, &self.doorbell)?;
         }
-        Ok(())
+        self.recover_catch_ups(&published.snapshot)
     }
 
     fn report(&mut self) {
@@ -675,7 +771,7 @@ impl EpochLoop {
                 v.errors = counters.errors;
                 v.late_rows = counters.late_rows;
                 v.failed = counters.failed.clone();
-                v.backfilling = pipeline.is_backfilling();
+                v.backfilling = self.is_incomplete(pipeline);
                 v.epoch = self.epoch;
             });
             if let Target::Sink(outbox) = &pipeline.target {
@@ -713,6 +809,8 @@ impl EpochLoop {
 #[derive(Default)]
 struct Work {
     changes: ChangesByRelation,
+    /// What views that catch up take of their sources, by (view, source).
+    own_changes: BTreeMap<(ObjectId, ObjectId), Changes>,
     waiters: Waiters,
     /// Tables and sources whose status goes into the epoch.
     tables: BTreeSet<ObjectId>,
@@ -726,8 +824,28 @@ struct Work {
     sync: bool,
 }
 
-/// What pipelines read from.
+impl Work {
+    /// What an epoch takes of a source, as its views see it, and what could not be read.
+    fn take(&mut self, source: &Source, taken: Taken) -> (Changes, Vec<DeadLetter>) {
+        self.dirty |= taken.changed;
+        self.arrived = match (self.arrived, taken.arrived) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let (committed, current) = source.watermarks();
+        let changes = Changes {
+            deltas: taken.deltas,
+            watermarks: PortWatermarks { committed, current },
+            decoded: Some(source.columns().collect()),
+        };
+        (changes, taken.dead)
+    }
+}
+
+/// What one pipeline reads from.
 struct Inputs<'a> {
+    view: ObjectId,
+    own_changes: &'a BTreeMap<(ObjectId, ObjectId), Changes>,
     changes: &'a ChangesByRelation,
     tables: &'a BTreeMap<ObjectId, Table>,
     pipelines: &'a BTreeMap<ObjectId, Pipeline>,
@@ -735,7 +853,8 @@ struct Inputs<'a> {
 
 impl Upstream for Inputs<'_> {
     fn changes(&self, id: ObjectId) -> Changes {
-        self.changes.get(&id).cloned().unwrap_or_default()
+        let own = self.own_changes.get(&(self.view, id));
+        own.or_else(|| self.changes.get(&id)).cloned().unwrap_or_default()
     }
 
     fn relation(&self, id: ObjectId) -> Option<Arc<Relation>> {

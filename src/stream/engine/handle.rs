@@ -29,10 +29,23 @@ pub struct Engine {
 /// What runs for an object beside its catalog record.
 pub enum NewObject {
     /// With the position and expression of its watermark, over all its columns.
-    Source { id: ObjectId, spec: Box<SourceSpec>, watermark: Option<(usize, Arc<dyn PhysicalExpr>)> },
-    Table { id: ObjectId },
-    View { id: ObjectId, plan: Box<PlannedView> },
-    Sink { id: ObjectId, plan: Box<PlannedView>, spec: Box<SinkSpec> },
+    Source {
+        id: ObjectId,
+        spec: Box<SourceSpec>,
+        watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    },
+    Table {
+        id: ObjectId,
+    },
+    View {
+        id: ObjectId,
+        plan: Box<PlannedView>,
+    },
+    Sink {
+        id: ObjectId,
+        plan: Box<PlannedView>,
+        spec: Box<SinkSpec>,
+    },
 }
 
 impl NewObject {
@@ -107,7 +120,10 @@ pub enum Command {
     /// Commit what came in before this and make it visible.
     Flush(Reply<u64>),
     /// A sink has delivered its rows up to this sequence.
-    SinkProgress { sink: ObjectId, sequence: u64 },
+    SinkProgress {
+        sink: ObjectId,
+        sequence: u64,
+    },
     /// Something is in a source's queue, or the committer is done: look.
     Wake,
     Shutdown,

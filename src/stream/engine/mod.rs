@@ -5,9 +5,11 @@
 //! * [`commit`]: the committer thread: one RocksDB write an epoch, then publication.
 //! * [`pipeline`]: one view or sink: its operators and where its rows go.
 //! * [`source`]: the readers of a source, its positions and watermark.
+//! * [`catch_up`]: a new view reads a source's history.
 //! * [`table`]: row tables: checks and applies the writes of sessions.
 //! * [`outbox`]: sinks: pending rows on disk, and the thread that sends them.
 
+pub mod catch_up;
 pub mod commit;
 pub mod epoch;
 pub mod handle;

@@ -70,7 +70,9 @@ struct ScanInput {
 enum Backfill {
     Done,
     /// All rows up to and with this position are in the view, and changes at or below it are forwarded.
-    Reading { position: Option<ScanPosition> },
+    Reading {
+        position: Option<ScanPosition>,
+    },
 }
 
 /// Numbers of a view that survive a restart.
@@ -94,7 +96,13 @@ pub struct Ran {
 
 impl Pipeline {
     /// A pipeline that starts with what its inputs hold now: `stored` says which of them store rows.
-    pub fn new(id: ObjectId, name: String, plan: PlannedView, target: Target, stored: &dyn Fn(ObjectId) -> bool) -> Result<Self> {
+    pub fn new(
+        id: ObjectId,
+        name: String,
+        plan: PlannedView,
+        target: Target,
+        stored: &dyn Fn(ObjectId) -> bool,
+    ) -> Result<Self> {
         let scans: Vec<ScanInput> = plan
             .scans
             .into_iter()
@@ -196,7 +204,9 @@ impl Pipeline {
         let mut moved = false;
         for i in 0..self.scans.len() {
             let changes = upstream.changes(self.scans[i].scan.object);
-            let watermarks = project_watermarks(&changes.watermarks, &self.scans[i].scan.columns);
+            let mut watermarks = project_watermarks(&changes.watermarks, &self.scans[i].scan.columns);
+            // A view that has caught up goes on with another reader, whose time may be a little behind.
+            watermarks.keep_monotone(&self.scan_watermarks[i]);
             moved |= watermarks.current != self.scan_watermarks[i].current
                 || watermarks.committed != self.scan_watermarks[i].committed;
             self.scan_watermarks[i] = watermarks;
@@ -207,7 +217,8 @@ impl Pipeline {
         let mut errors: Vec<RowError> = Vec::new();
         let mut late: Vec<LateRows> = Vec::new();
         for i in 0..self.nodes.len() {
-            let ports: Vec<PortWatermarks> = self.nodes[i].inputs.iter().map(|p| self.watermarks_of(*p).clone()).collect();
+            let ports: Vec<PortWatermarks> =
+                self.nodes[i].inputs.iter().map(|p| self.watermarks_of(*p).clone()).collect();
             if moved {
                 let node = &self.nodes[i];
                 let committed: Vec<Watermarks> = ports.iter().map(|p| p.committed.clone()).collect();
@@ -377,12 +388,8 @@ pub fn read_failure(snapshot: &Snapshot, id: ObjectId) -> Result<Option<String>>
 
 /// Columns of a view's stored errors.
 pub fn errors_schema() -> SchemaRef {
-    let columns = [
-        ("operator", SqlType::Int4),
-        ("sqlstate", SqlType::Text),
-        ("message", SqlType::Text),
-        ("row", SqlType::Text),
-    ];
+    let columns =
+        [("operator", SqlType::Int4), ("sqlstate", SqlType::Text), ("message", SqlType::Text), ("row", SqlType::Text)];
     arrow::datatypes::Schema::new(columns.iter().map(|(n, t)| t.field(*n, true)).collect::<Vec<_>>()).into()
 }
 

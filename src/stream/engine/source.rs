@@ -1,6 +1,7 @@
 //! A source that is being read: its reader, the positions up to which the views hold it, and its watermark.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stats::{PartitionStats, Stats};
 use crate::error::{Error, Result, sqlstate};
-use crate::state::{Snapshot, State, TableId};
+use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::Watermarks;
 use crate::stream::plan::part;
@@ -35,6 +36,10 @@ pub struct Source {
     partitions: BTreeMap<i32, Partition>,
     /// Watermark of the source as committed with the epoch before.
     committed_watermark: Option<i64>,
+    /// The object that the positions are stored under: the source itself, or a view that catches up.
+    holder: ObjectId,
+    /// Where a view that catches up stops for now.
+    ends: Option<Positions>,
 }
 
 /// One partition: what the committed epochs hold of it.
@@ -77,16 +82,54 @@ impl Source {
             columns: BTreeSet::new(),
             partitions: BTreeMap::new(),
             committed_watermark: None,
+            holder: id,
+            ends: None,
         }
+    }
+
+    /// The same source for one view that must read what the others have read already. It starts where the first of them
+    /// started and ends, for now, where they are.
+    pub fn for_view(&self, view: ObjectId) -> Self {
+        let mut own = Self::new(self.id, self.name.clone(), self.spec.clone(), self.watermark.clone());
+        own.holder = view;
+        own.ends = Some(self.positions());
+        own
+    }
+
+    /// Whether a new view must read records that the source's reader is past.
+    pub fn has_history(&self) -> bool {
+        self.is_read() && !self.partitions.is_empty() && !self.spec.starts_at_end()
+    }
+
+    /// Next offset to take, by partition.
+    pub fn positions(&self) -> Positions {
+        self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect()
+    }
+
+    /// Whether every partition is where it should end for now.
+    pub fn is_at_end(&self) -> bool {
+        self.ends.as_ref().is_some_and(|ends| {
+            ends.iter().all(|(p, end)| self.partitions.get(p).is_some_and(|s| s.next_offset >= *end))
+        })
+    }
+
+    /// Reads on to new ends.
+    pub fn read_until(&mut self, ends: Positions, doorbell: &Doorbell) -> Result<()> {
+        self.ends = Some(ends);
+        self.restart(doorbell)
     }
 
     /// Takes up the positions and watermarks of the last committed epoch.
     pub fn recover(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
         self.partitions.clear();
-        for entry in snapshot.scan(self.table(), std::ops::Bound::Unbounded, std::ops::Bound::Unbounded) {
+        let prefix = self.id.0.to_be_bytes();
+        let to = successor(&prefix);
+        for entry in snapshot.scan(self.table(), Bound::Excluded(&prefix), to.as_ref().map(Vec::as_slice)) {
             let (key, value) = entry?;
-            let corrupt = || Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source \"{}\" cannot be read", self.name));
-            let partition = key.as_slice().try_into().map(i32::from_be_bytes).map_err(|_| corrupt())?;
+            let corrupt = || {
+                Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source \"{}\" cannot be read", self.name))
+            };
+            let partition = key[prefix.len()..].try_into().map(i32::from_be_bytes).map_err(|_| corrupt())?;
             self.partitions.insert(partition, serde_json::from_slice(&value).map_err(|_| corrupt())?);
         }
         self.committed_watermark = self.watermark_us();
@@ -122,8 +165,9 @@ impl Source {
         }
         self.columns.clear();
         for partition in std::mem::take(&mut self.partitions).keys() {
-            state.delete(self.table(), &partition.to_be_bytes());
+            state.delete(self.table(), &self.key(*partition));
         }
+        state.delete(self.table(), &self.id.0.to_be_bytes());
         self.committed_watermark = None;
         Ok(())
     }
@@ -140,9 +184,10 @@ impl Source {
         }
         self.queue.close();
         self.queue = ChunkQueue::new(QUEUE_BYTES);
-        let positions: Positions = self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect();
         let columns: Vec<usize> = self.columns.iter().copied().collect();
-        self.reader = Some(self.spec.start(&columns, positions, self.queue.clone(), doorbell.clone())?);
+        let (queue, doorbell) = (self.queue.clone(), doorbell.clone());
+        let reader = self.spec.start_until(&columns, self.positions(), self.ends.clone(), queue, doorbell)?;
+        self.reader = Some(reader);
         Ok(())
     }
 
@@ -154,12 +199,15 @@ impl Source {
     /// Takes what is ready, up to the bounds, and moves positions, watermark and idleness along. Deltas have the source's
     /// decoded columns, see [`Source::decoded`].
     pub fn take(&mut self, rows_max: usize, bytes_max: usize, stats: &Stats) -> Result<Taken> {
-        let mut taken = Taken { deltas: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0, arrived: None, changed: false };
+        let mut taken =
+            Taken { deltas: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0, arrived: None, changed: false };
         if self.reader.is_none() {
             return Ok(taken);
         }
         let now = Instant::now();
-        for chunk in self.queue.take(rows_max, bytes_max) {
+        // The queue gives a chunk at least; a source that is held takes none.
+        let chunks = if rows_max > 0 { self.queue.take(rows_max, bytes_max) } else { Vec::new() };
+        for chunk in chunks {
             self.advance(&chunk, now)?;
             taken.changed = true;
             taken.rows += chunk.batch.num_rows();
@@ -171,7 +219,7 @@ impl Source {
             }
         }
         taken.changed |= self.judge_idle(now);
-        if taken.changed {
+        if taken.changed && self.holder == self.id {
             let (rows, dead) = (taken.rows as u64, taken.dead.len() as u64);
             let partitions = self.partitions.iter().map(|(p, s)| (*p, s.stats())).collect();
             stats.update_source(self.id, |s| {
@@ -248,7 +296,11 @@ impl Source {
     pub fn freeze(&self, state: &mut State) -> Result<()> {
         for (partition, s) in &self.partitions {
             let value = serde_json::to_vec(s).map_err(|e| Error::internal(e.to_string()))?;
-            state.put(self.table(), &partition.to_be_bytes(), &value);
+            state.put(self.table(), &self.key(*partition), &value);
+        }
+        if self.holder != self.id {
+            // Says that the view catches up, also before its first record.
+            state.put(self.table(), &self.id.0.to_be_bytes(), b"");
         }
         Ok(())
     }
@@ -291,7 +343,14 @@ impl Source {
     }
 
     fn table(&self) -> TableId {
-        TableId { object: self.id.0, part: part::POSITIONS }
+        TableId::new(self.holder.0, part::POSITIONS)
+    }
+
+    fn key(&self, partition: i32) -> [u8; 8] {
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&self.id.0.to_be_bytes());
+        key[4..].copy_from_slice(&partition.to_be_bytes());
+        key
     }
 }
 
@@ -299,4 +358,10 @@ impl Partition {
     fn stats(&self) -> PartitionStats {
         PartitionStats { next_offset: self.next_offset, watermark_us: self.watermark_us, idle: self.idle }
     }
+}
+
+/// Whether a view was still catching up with a source in the last committed epoch.
+pub fn catches_up(snapshot: &Snapshot, view: ObjectId, source: ObjectId) -> Result<bool> {
+    let table = TableId::new(view.0, part::POSITIONS);
+    Ok(snapshot.get(table, &source.0.to_be_bytes())?.is_some())
 }

@@ -4,8 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
-    UInt32Array,
+    ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::{Catalog, Object, ObjectId, SqlType, catalog::Change};

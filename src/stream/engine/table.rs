@@ -92,7 +92,8 @@ impl Table {
 
     /// Takes up the counters of the last committed epoch.
     pub fn recover(&mut self, snapshot: &Snapshot) -> Result<()> {
-        let corrupt = || Error::new(sqlstate::DATA_CORRUPTED, format!("status of table \"{}\" cannot be read", self.name));
+        let corrupt =
+            || Error::new(sqlstate::DATA_CORRUPTED, format!("status of table \"{}\" cannot be read", self.name));
         self.counters = match snapshot.get(self.status(), b"counters")? {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| corrupt())?,
             None => Counters::default(),

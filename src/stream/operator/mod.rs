@@ -9,9 +9,9 @@ mod event_time;
 mod groups;
 pub mod join;
 pub mod project;
-pub mod union;
 #[cfg(test)]
 mod testing;
+pub mod union;
 pub mod unnest;
 
 use arrow::datatypes::SchemaRef;
@@ -32,6 +32,19 @@ pub struct PortWatermarks {
     pub committed: Watermarks,
     /// With this epoch's rows taken in. Frees state and closes windows.
     pub current: Watermarks,
+}
+
+impl PortWatermarks {
+    /// Takes over from `before` what is further.
+    pub fn keep_monotone(&mut self, before: &Self) {
+        let further = |now: &mut Watermarks, before: &Watermarks| {
+            for (now, before) in now.iter_mut().zip(before) {
+                *now = (*now).max(*before);
+            }
+        };
+        further(&mut self.committed, &before.committed);
+        further(&mut self.current, &before.current);
+    }
 }
 
 /// A row on which an expression failed; kept in `millstream.view_errors` until its cause is retracted.

@@ -156,8 +156,7 @@ impl<'a> Builder<'a> {
                 let key = before.stream_key.as_ref().and_then(|key| {
                     key.iter().map(|k| columns.iter().position(|c| *c == Some(*k))).collect::<Option<Vec<_>>>()
                 });
-                let physical_exprs =
-                    exprs.iter().map(|e| physical(e, input_schema)).collect::<Result<Vec<_>>>()?;
+                let physical_exprs = exprs.iter().map(|e| physical(e, input_schema)).collect::<Result<Vec<_>>>()?;
                 (Some(physical_exprs), carries, key)
             }
             None => {
@@ -247,8 +246,10 @@ impl<'a> Builder<'a> {
                 .with_hint("only INNER JOIN on equal columns is kept"));
         }
         if join.on.is_empty() {
-            return Err(Error::unsupported("a join without an equality between its sides is not supported in a continuous view")
-                .with_hint("join on left.column = right.column"));
+            return Err(Error::unsupported(
+                "a join without an equality between its sides is not supported in a continuous view",
+            )
+            .with_hint("join on left.column = right.column"));
         }
         let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
         let (left, left_columns) = self.keyed_side(&join.left, &left_keys)?;
@@ -505,7 +506,11 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>) -> Result<AggregateCal
         [] => None,
         [Expr::Literal(value, _)] if matches!(kind, AggregateKind::Count) && !value.is_null() => None,
         [argument] => Some(position(argument)),
-        _ => return Err(Error::unsupported(format!("{name}() with several arguments is not supported in a continuous view"))),
+        _ => {
+            return Err(Error::unsupported(format!(
+                "{name}() with several arguments is not supported in a continuous view"
+            )));
+        }
     };
     let filter = params.filter.as_ref().map(|f| position(f));
     Ok(AggregateCall { kind, argument, filter })

@@ -42,8 +42,11 @@ fn refusal(expr: &Expr) -> Option<Error> {
                     .with_hint("its value changes with time or session; compare event-time columns instead"),
             ),
             Volatility::Volatile => Some(
-                Error::unsupported(format!("volatile function {}() is not supported in a continuous view", f.func.name()))
-                    .with_hint("a view must give the same rows whenever it is computed"),
+                Error::unsupported(format!(
+                    "volatile function {}() is not supported in a continuous view",
+                    f.func.name()
+                ))
+                .with_hint("a view must give the same rows whenever it is computed"),
             ),
         },
         Expr::ScalarSubquery(_) => Some(subquery("scalar subquery")),
@@ -52,7 +55,8 @@ fn refusal(expr: &Expr) -> Option<Error> {
         Expr::SetComparison(_) => Some(subquery("ANY / ALL (subquery)")),
         Expr::OuterReferenceColumn(..) => Some(subquery("correlated subquery")),
         Expr::Placeholder(p) => Some(
-            Error::new("42P02", format!("there is no parameter {}", p.id)).with_hint("a stored query has no parameters"),
+            Error::new("42P02", format!("there is no parameter {}", p.id))
+                .with_hint("a stored query has no parameters"),
         ),
         Expr::GroupingSet(_) => Some(Error::unsupported("GROUPING SETS are not supported in a continuous view")),
         Expr::WindowFunction(w) => {

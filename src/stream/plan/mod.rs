@@ -122,7 +122,12 @@ impl PlannedView {
         match input {
             Input::Scan(i) => {
                 let scan = &self.scans[i];
-                lines.push(format!("{indent}Scan: {} columns={:?}, {}", scan.name, scan.columns, edge(&scan.append_only)));
+                lines.push(format!(
+                    "{indent}Scan: {} columns={:?}, {}",
+                    scan.name,
+                    scan.columns,
+                    edge(&scan.append_only)
+                ));
             }
             Input::Node(i) => {
                 let node = &self.nodes[i];

@@ -83,7 +83,7 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
         .execute_and_check(query, &config, |_, _| {})
         .map_err(Error::from)?;
     let analyzed = millstream_sql::checked_arithmetic(analyzed)?;
-    
+
     refuse_unstable(&analyzed)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
