@@ -22,7 +22,7 @@ build: ## the release binary, at bin/millstream
 check: ## rustfmt, clippy and cargo doc, warnings denied
 	@export MILLSTREAM_CHECK=1 && $(BUILD) && cargo fmt --all --check && \
 	  cargo clippy --locked --workspace --all-targets -- -D warnings && \
-	  RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	  RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
 
 test: ## everything that CI runs: make check, then every test
 	@$(TEST) && dev/kafka/kafka.sh resolve

@@ -108,7 +108,9 @@ fn consumer(topic: &str, partitions: i32, settings: &[(&str, &str)]) -> BaseCons
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", kafka::bootstrap()).set("group.id", "millstream-bench");
     config.set("enable.auto.commit", "false");
-    settings.iter().for_each(|(key, value)| drop(config.set(*key, *value)));
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let mut assignment = TopicPartitionList::new();
     for partition in 0..partitions {

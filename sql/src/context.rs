@@ -10,7 +10,7 @@ use millstream_catalog::{Catalog, ObjectId, SqlType};
 /// Name of the column that identifies a row of a table without primary key; only DML plans see it.
 pub const ROW_ID: &str = "__row_id";
 
-/// Everything that [`crate::plan`] depends on beside the statement.
+/// Everything that [`crate::plan()`] depends on beside the statement.
 #[derive(Clone, Copy)]
 pub struct PlanContext<'a> {
     pub catalog: &'a Catalog,

@@ -62,7 +62,7 @@ pub enum Plan {
     Flush,
     DiscardAll,
     Deallocate(Option<String>),
-    /// Nothing is to be done: IF [NOT] EXISTS met the state it asks for.
+    /// Nothing is to be done: IF (NOT) EXISTS met the state it asks for.
     Nothing {
         tag: &'static str,
         notice: String,

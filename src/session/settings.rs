@@ -172,7 +172,8 @@ impl Settings {
                     a.to_lowercase().replace(['-', ' '], "") == b.to_lowercase().replace(['-', ' '], "")
                 };
                 let iso = known.name == "DateStyle" && value.to_lowercase().starts_with("iso");
-                if !same(value, known.default) && !iso && !(known.name == "client_encoding" && same(value, "unicode")) {
+                let unicode = known.name == "client_encoding" && same(value, "unicode");
+                if !(same(value, known.default) || iso || unicode) {
                     return Err(invalid(&format!("only {} is supported", known.default)));
                 }
                 known.default.to_string()

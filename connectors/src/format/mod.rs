@@ -3,7 +3,7 @@
 //! * [`RecordFormat`] is checked at CREATE SOURCE; its [`RecordDecoder`] appends one record at a time to column builders
 //!   and takes a record that fails back out, so that a bad record hurts only itself.
 //! * [`RowFormat`] is checked at CREATE SINK and writes one message a row.
-//! * [`json`]: the JSON encoding, both ways. [`column`], [`number`], [`datetime`]: values and their text forms, for any
+//! * [`json`]: the JSON encoding, both ways. [`mod@column`], [`number`], [`datetime`]: values and their text forms, for any
 //!   encoding that carries text.
 
 pub mod column;

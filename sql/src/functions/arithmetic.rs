@@ -11,8 +11,8 @@ use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray}
 use arrow::compute::kernels::arity::{try_binary, try_unary};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType, i256,
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, IntervalMonthDayNano,
+    IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType, i256,
 };
 use arrow::error::ArrowError;
 use datafusion_common::{Result as DfResult, ScalarValue};
@@ -281,9 +281,9 @@ fn compute(
 ) -> Result<ArrayRef, SqlError> {
     use DataType as D;
     match (left.data_type(), right.data_type()) {
-        (D::Int16, D::Int16) => integers::<Int16Type>(op, left, right, rows, "smallint"),
-        (D::Int32, D::Int32) => integers::<Int32Type>(op, left, right, rows, "integer"),
-        (D::Int64, D::Int64) => integers::<Int64Type>(op, left, right, rows, "bigint"),
+        (D::Int16, D::Int16) => integers(op, left, right, rows, "smallint"),
+        (D::Int32, D::Int32) => integers(op, left, right, rows, "integer"),
+        (D::Int64, D::Int64) => integers(op, left, right, rows, "bigint"),
         (D::Float32, D::Float32) => map::<Float32Type, Float32Type, Float32Type>(left, right, rows, |l, r| {
             let (a, b) = (f64::from(l), f64::from(r));
             let v = float(op, a, b)? as f32;
@@ -341,7 +341,7 @@ fn division_by_zero() -> SqlError {
 }
 
 /// Arrow's checked kernels, with PostgreSQL's words for their errors.
-fn integers<T: ArrowPrimitiveType>(
+fn integers(
     op: Op,
     left: &ColumnarValue,
     right: &ColumnarValue,

@@ -22,7 +22,7 @@ use crate::types::normalize;
 /// Where a new relation goes, or that it is there already.
 enum Place {
     Free(NewName),
-    Taken(Plan),
+    Taken(Box<Plan>),
 }
 
 /// Resolves the name of a new relation.
@@ -56,7 +56,7 @@ fn place(name: &ObjectName, if_not_exists: bool, tag: &'static str, ctx: &PlanCo
     if ctx.catalog.find(&schema_name, &table).is_some() {
         if if_not_exists {
             let notice = format!("relation \"{table}\" already exists, skipping");
-            return Ok(Place::Taken(Plan::Nothing { tag, notice, sqlstate: "42P07" }));
+            return Ok(Place::Taken(Box::new(Plan::Nothing { tag, notice, sqlstate: "42P07" })));
         }
         return Err(located(SqlError::new("42P07", format!("relation \"{table}\" already exists"))));
     }
@@ -67,7 +67,7 @@ macro_rules! free {
     ($place:expr) => {
         match $place {
             Place::Free(name) => name,
-            Place::Taken(plan) => return Ok(plan),
+            Place::Taken(plan) => return Ok(*plan),
         }
     };
 }

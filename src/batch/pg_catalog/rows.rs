@@ -181,7 +181,7 @@ macro_rules! row {
 }
 pub(super) use row;
 
-/// NULL, for [`row!`].
+/// NULL, for `row!`.
 pub const NULL: Cell = Cell::Null;
 
 impl From<Vec<String>> for Cell {

@@ -137,6 +137,7 @@ fn ends_within(value: f64, places: i32) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::excessive_precision, reason = "the digits that PostgreSQL prints are the point")]
 mod tests {
     use super::*;
 
