@@ -1,7 +1,7 @@
 //! Files as tables: external tables, and `read_parquet('glob')`.
 //!
 //! * [`listing`]: which files, with the values of their hive partition folders.
-//! * [`format`]: Parquet, CSV and JSON with their options.
+//! * [`mod@format`]: Parquet, CSV and JSON with their options.
 //! * [`infer`]: what columns files have, asked when a table is made.
 //! * this file: the provider. It lists at execution, drops the files that the filters on partition columns rule out,
 //!   and leaves the rest to DataFusion's readers, which prune row groups and pages and cast to the declared types.

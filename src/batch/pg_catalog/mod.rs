@@ -3,7 +3,7 @@
 //! * [`view`]: the catalog as a list of relations with OIDs.
 //! * [`relations`], [`server`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own rows.
 //! * [`functions`]: `format_type`, `pg_get_viewdef`, `pg_table_is_visible` and their kind.
-//! * [`rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
+//! * [`mod@rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
 //!
 //! A session makes one [`PgCatalog`] for a statement and asks it for schemas and functions while planning, for providers
 //! before running.

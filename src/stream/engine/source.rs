@@ -197,7 +197,7 @@ impl Source {
     }
 
     /// Takes what is ready, up to the bounds, and moves positions, watermark and idleness along. Deltas have the source's
-    /// decoded columns, see [`Source::decoded`].
+    /// decoded columns, see [`Source::columns`].
     pub fn take(&mut self, rows_max: usize, bytes_max: usize, stats: &Stats) -> Result<Taken> {
         let mut taken =
             Taken { deltas: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0, arrived: None, changed: false };

@@ -1,7 +1,7 @@
 //! From a query's logical plan to the operators that keep its result, or a refusal that names what cannot be kept.
 //!
 //! 1. [`rules`] analyses and optimises the plan with those of DataFusion's rules that hold for a changing input.
-//! 2. [`Builder`] turns each node into an [`Operator`] and derives what is known of its output: append-only or not, its
+//! 2. [`build::Builder`] turns each node into an [`Operator`] and derives what is known of its output: append-only or not, its
 //!    stream key, its watermarks.
 
 mod build;
