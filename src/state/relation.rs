@@ -351,12 +351,11 @@ impl Iterator for RelationScan {
         match &mut self.inner {
             ScanInner::Segments(segments) => Some(segments.next()?.map(|segment| segment.batch)),
             ScanInner::Entries(entries) => {
-                let chunk: Result<Vec<(Vec<u8>, Vec<u8>)>> = entries.by_ref().take(SCAN_ROWS).collect();
-                match chunk {
-                    Ok(chunk) if chunk.is_empty() => None,
-                    Ok(chunk) => {
-                        let chunk: Vec<(&[u8], &[u8])> =
-                            chunk.iter().map(|(k, v)| (k.as_slice(), v.as_slice())).collect();
+                let (mut keys, mut values) = (ByteRows::new(), ByteRows::new());
+                match entries.fill(&mut keys, &mut values, SCAN_ROWS) {
+                    Ok(0) => None,
+                    Ok(_) => {
+                        let chunk: Vec<(&[u8], &[u8])> = keys.iter().zip(values.iter()).collect();
                         Some(self.relation.decode(&chunk))
                     }
                     Err(e) => Some(Err(e)),

@@ -170,15 +170,25 @@ impl<'a> Scan<'a> {
     /// As [`Scan::next_row`].
     pub fn fill(&mut self, keys: &mut ByteRows, values: &mut ByteRows, rows_max: usize) -> Result<usize> {
         for rows in 0..rows_max {
-            match self.next_row()? {
-                Some((key, value)) => {
+            match self.next_row() {
+                Ok(Some((key, value))) => {
                     keys.push(key);
                     values.push(value);
                 }
-                None => return Ok(rows),
+                Ok(None) => return Ok(rows),
+                Err(e) => {
+                    self.end();
+                    return Err(e);
+                }
             }
         }
         Ok(rows_max)
+    }
+
+    /// Gives no more rows.
+    fn end(&mut self) {
+        self.base = None;
+        self.runs.clear();
     }
 }
 
@@ -190,8 +200,7 @@ impl Iterator for Scan<'_> {
             Ok(Some((key, value))) => Some(Ok((key.to_vec(), value.to_vec()))),
             Ok(None) => None,
             Err(e) => {
-                self.base = None;
-                self.runs.clear();
+                self.end();
                 Some(Err(e))
             }
         }
