@@ -2,12 +2,14 @@
 //!
 //! * [`arithmetic`]: `+ - * / %` with overflow and division by zero reported
 //! * [`cast`]: casts by PostgreSQL's rules
+//! * `datetime`: `now()`, EXTRACT, `to_char`, AT TIME ZONE
 //! * [`sums`]: `sum` and `avg` with exact results
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
 pub mod arithmetic;
 pub mod cast;
+mod datetime;
 pub mod session;
 pub mod sums;
 pub mod windows;
@@ -90,7 +92,30 @@ fn index() -> &'static Index {
 }
 
 /// DataFusion's functions that would show what is not PostgreSQL's, or read the machine.
-const REMOVED: [&str; 4] = ["arrow_cast", "arrow_try_cast", "arrow_metadata", "version"];
+///
+/// The conversions read other patterns and give nanoseconds; without them a query gets an error instead of another value.
+const REMOVED: [&str; 15] = [
+    "arrow_cast",
+    "arrow_try_cast",
+    "arrow_metadata",
+    "version",
+    "now",
+    "date_part",
+    "to_char",
+    "to_timestamp",
+    "to_timestamp_seconds",
+    "to_timestamp_millis",
+    "to_timestamp_micros",
+    "to_timestamp_nanos",
+    "to_date",
+    "to_time",
+    "to_unixtime",
+];
+
+/// What EXTRACT is planned as.
+pub(crate) fn extract() -> Arc<ScalarUDF> {
+    datetime::extract()
+}
 
 fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     let mut own = vec![
@@ -104,6 +129,7 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
         windows::hop_starts(),
     ];
     own.extend(session::all());
+    own.extend(datetime::all());
     own
 }
 

@@ -382,6 +382,8 @@ fn insert_values(
             let column = &object.columns()[*at];
             let cell = if is_default(cell) { default_of(column)? } else { cell.clone() };
             refuse_unconsumed(&cell)?;
+            let mut cell = cell;
+            naming::normalize_expr(&mut cell);
             let expr = planner.sql_to_expr(cell, &empty, &mut planner_context)?;
             cells.push(assign(expr, &empty, column, &ctx.session.time_zone)?);
         }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    CastKind, Expr, Function, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TrimWhereField, VisitMut,
+    CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField, VisitMut,
     VisitorMut,
 };
 
@@ -33,6 +34,12 @@ impl VisitorMut for Name {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_items(&mut select.projection);
+        ControlFlow::Continue(())
+    }
+
+    /// DataFusion would read AT TIME ZONE as a cast that forgets the zone.
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        at_time_zone(expr);
         ControlFlow::Continue(())
     }
 }
@@ -63,6 +70,47 @@ pub(crate) fn name_items(items: &mut [SelectItem]) {
         };
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
     }
+}
+
+/// Gives the named items beside a star in the outermost select hidden suffixes; `false` if there is no star or no item.
+pub(crate) fn hide_beside_star(query: &mut Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_mut() else { return false };
+    let is_star = |i: &SelectItem| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    if !select.projection.iter().any(is_star) {
+        return false;
+    }
+    let mut hidden = false;
+    for (n, item) in select.projection.iter_mut().enumerate() {
+        let Some(name) = item_name(item) else { continue };
+        if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+            let alias = Ident::with_quote('"', format!("{}{HIDDEN}{n}", visible(&name)));
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            hidden = true;
+        }
+    }
+    hidden
+}
+
+/// `x AT TIME ZONE z` as `timezone(z, x)`.
+fn at_time_zone(expr: &mut Expr) {
+    let Expr::AtTimeZone { timestamp, time_zone } = expr else { return };
+    let arg = |e: &Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()));
+    let args = vec![arg(time_zone), arg(timestamp)];
+    *expr = Expr::Function(Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new("timezone"))]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    });
+}
+
+/// As [`name_columns`] does for the expressions in a query.
+pub(crate) fn normalize_expr(expr: &mut Expr) {
+    let _ = expr.visit(&mut Name);
 }
 
 fn is_column(expr: &Expr) -> bool {

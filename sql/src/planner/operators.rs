@@ -37,6 +37,14 @@ struct Operators {
 }
 
 impl ExprPlanner for Operators {
+    fn plan_extract(&self, mut args: Vec<Expr>) -> DfResult<PlannerResult<Vec<Expr>>> {
+        // EXTRACT's field is a word, a string where date_part is called.
+        if let Some(Expr::Literal(ScalarValue::Utf8(Some(field)), None)) = args.first() {
+            args[0] = datafusion_expr::lit(field.to_ascii_lowercase());
+        }
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(crate::functions::extract(), args))))
+    }
+
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DfResult<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
         let arithmetic = match op {
@@ -118,6 +126,10 @@ impl ExprPlanner for Operators {
 pub(crate) fn type_of(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     if is_untyped(expr) || is_null(expr) || is_untyped_parameter(expr) {
         return None;
+    }
+    // A number without a point is an integer if it fits, whatever DataFusion says.
+    if matches!(expr, Expr::Literal(ScalarValue::Int64(Some(v)), None) if i32::try_from(*v).is_ok()) {
+        return Some(SqlType::Int4);
     }
     let (_, field) = expr.to_field(schema).ok()?;
     if field.data_type().is_null() {

@@ -36,8 +36,20 @@ pub(crate) fn plan_query_with(
     row_id_of: Option<ObjectId>,
 ) -> Result<PlannedQuery> {
     refuse_unconsumed(query)?;
-    let mut query = query.clone();
-    name_columns(&mut query);
+    let mut named = query.clone();
+    name_columns(&mut named);
+    let planned = plan_named(named.clone(), ctx, row_id_of);
+    // `SELECT *, x AS a` may repeat a name of the star's, which PostgreSQL allows in the output.
+    if let Err(e) = &planned
+        && (matches!(e.sqlstate, "42701" | "42702") || e.message.contains("unique expression names"))
+        && super::naming::hide_beside_star(&mut named)
+    {
+        return plan_named(named, ctx, row_id_of).map_err(|_| e.clone());
+    }
+    planned
+}
+
+fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) -> Result<PlannedQuery> {
     let provider = Provider::new(*ctx).with_row_id(row_id_of);
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
@@ -67,8 +79,9 @@ pub(crate) fn plan_exprs(exprs: Vec<ast::Expr>, schema: &DFSchema, ctx: &PlanCon
     let planner = SqlToRel::new(&provider);
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let mut planned = Vec::with_capacity(exprs.len());
-    for (i, expr) in exprs.into_iter().enumerate() {
+    for (i, mut expr) in exprs.into_iter().enumerate() {
         refuse_unconsumed(&expr)?;
+        super::naming::normalize_expr(&mut expr);
         planned.push(planner.sql_to_expr(expr, schema, &mut planner_context)?.alias(format!("__expr_{i}")));
     }
     let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });

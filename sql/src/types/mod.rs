@@ -11,4 +11,4 @@ pub use input::parse_value;
 pub(crate) use names::internal_name;
 pub use names::{normalize, sql_type};
 pub use output::to_text;
-pub(crate) use time::Zone;
+pub(crate) use time::{Zone, civil_from_days};
