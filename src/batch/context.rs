@@ -3,6 +3,7 @@
 //! Batch work has threads of its own, so that a heavy query delays neither the sockets nor the epoch loop. Results leave
 //! through a bounded channel: a client that reads slowly stops its query, and dropping the stream cancels it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,6 +107,7 @@ pub type RowStream = (SchemaRef, SendableRecordBatchStream);
 pub struct Batch {
     env: Arc<RuntimeEnv>,
     base: SessionState,
+    function_names: Arc<BTreeSet<String>>,
     /// Functions that read settings, rebuilt where a statement's settings differ from the base.
     configurable: Vec<Arc<ScalarUDF>>,
     runtime: Option<Runtime>,
@@ -131,15 +133,22 @@ impl Batch {
             .filter(|f| f.inner().with_updated_config(base.config().options()).is_some())
             .cloned()
             .collect();
+        let names = base.scalar_functions().keys().chain(base.aggregate_functions().keys());
+        let function_names = Arc::new(names.chain(base.window_functions().keys()).cloned().collect());
         let runtime =
             Builder::new_multi_thread().worker_threads(options.threads).thread_name("batch").enable_all().build()?;
         let handle = runtime.handle().clone();
-        Ok(Self { env, base, configurable, runtime: Some(runtime), handle })
+        Ok(Self { env, base, function_names, configurable, runtime: Some(runtime), handle })
     }
 
     /// The memory pool, spill files and caches that statements share.
     pub fn runtime_env(&self) -> &Arc<RuntimeEnv> {
         &self.env
+    }
+
+    /// The names of all functions that statements can call.
+    pub fn function_names(&self) -> Arc<BTreeSet<String>> {
+        self.function_names.clone()
     }
 
     /// The threads that batch work runs on.

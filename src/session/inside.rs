@@ -52,6 +52,7 @@ impl Inside {
                 description: description.to_string(),
             })
             .collect();
+        view.functions = database.batch.function_names();
         let store = database.store.clone();
         view.size_of = Arc::new(move |id| Some(store.size_of(id.0)));
         Self { database, published, pg: PgCatalog::new(view) }

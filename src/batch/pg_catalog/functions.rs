@@ -68,7 +68,8 @@ fn list() -> Vec<Function> {
         f("format_type", Text, |_, a| {
             let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
             let typmod = arg(a, 1).int().and_then(|m| i32::try_from(m).ok());
-            Ok(types::format_type(oid, typmod).unwrap_or_else(|| "???".into()).into())
+            let name = types::format_type(oid, typmod).or_else(|| postgresql_type(oid));
+            Ok(name.unwrap_or_else(|| "???".into()).into())
         }),
         f("pg_get_userbyid", SqlType::Name, |_, a| {
             let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
@@ -364,6 +365,23 @@ fn pretty_size(bytes: i64) -> String {
         size = (size + size.signum()) / 2;
     }
     format!("{size} {unit}")
+}
+
+/// Name of a type that only PostgreSQL has.
+fn postgresql_type(oid: u32) -> Option<String> {
+    static NAMES: OnceLock<HashMap<u32, String>> = OnceLock::new();
+    let load = || {
+        let rows = fixed::all().ok()?.get("pg_type")?;
+        let (oids, names) = (rows.column_by_name("oid")?, rows.column_by_name("typname")?);
+        let cell = |column: &ArrayRef, i| ScalarValue::try_from_array(column, i).map_or(Cell::Null, |v| Cell::of(&v));
+        let one = |i| Some((cell(oids, i).oid()?, cell(names, i).text()?));
+        Some((0..rows.num_rows()).filter_map(one).collect::<HashMap<_, _>>())
+    };
+    let name = NAMES.get_or_init(|| load().unwrap_or_default()).get(&oid)?;
+    Some(match name.strip_prefix('_') {
+        Some(item) => format!("{item}[]"),
+        None => name.clone(),
+    })
 }
 
 /// How a function of PostgreSQL is called.
