@@ -1,7 +1,17 @@
 //! The whole-server tests, as one binary: one link, one Kafka broker, one PostgreSQL for all of them.
 
 mod client;
+mod front;
 mod kafka;
+mod kill;
 mod layers;
+mod lifecycle;
+mod oracle;
+mod pg;
 mod postgres;
 mod process;
+mod seed;
+mod server;
+mod slt;
+mod tables;
+mod topics;
