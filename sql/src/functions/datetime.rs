@@ -95,9 +95,10 @@ fn time_type(t: &DataType) -> Option<DataType> {
 /// The text of an argument that must be the same for all rows.
 fn constant_text<'a>(value: &'a ColumnarValue, what: &str) -> Result<&'a str> {
     match value {
-        ColumnarValue::Scalar(s) => {
-            s.try_as_str().flatten().ok_or_else(|| SqlError::unsupported(format!("{what} that is NULL is not supported")))
-        }
+        ColumnarValue::Scalar(s) => s
+            .try_as_str()
+            .flatten()
+            .ok_or_else(|| SqlError::unsupported(format!("{what} that is NULL is not supported"))),
         ColumnarValue::Array(_) => Err(SqlError::unsupported(format!("{what} must be a constant"))),
     }
 }
@@ -209,7 +210,8 @@ impl ScalarUDFImpl for Part {
     fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
         match types {
             [field, source] if is_text(field) => match time_type(source) {
-                Some(t) => Ok(vec![DataType::Utf8View, t]),
+                // The field keeps its type: a cast around it would hide that it is a constant.
+                Some(t) => Ok(vec![if field.is_null() { DataType::Utf8 } else { field.clone() }, t]),
                 None => Err(no_function(self.name(), types).into()),
             },
             _ => Err(no_function(self.name(), types).into()),
@@ -422,7 +424,17 @@ impl ScalarUDFImpl for ToChar {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
-    ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField, VisitMut,
+    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField, TypedString, Value, VisitMut,
     VisitorMut,
 };
 
@@ -40,6 +40,7 @@ impl VisitorMut for Name {
     /// DataFusion would read AT TIME ZONE as a cast that forgets the zone.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         at_time_zone(expr);
+        clock_interval(expr);
         ControlFlow::Continue(())
     }
 }
@@ -106,6 +107,20 @@ fn at_time_zone(expr: &mut Expr) {
         over: None,
         within_group: Vec::new(),
     });
+}
+
+/// `INTERVAL '1 day 02:00'` as a typed string: DataFusion's reader of intervals does not know the clock's form.
+fn clock_interval(expr: &mut Expr) {
+    let Expr::Interval(interval) = expr else { return };
+    if let (Expr::Value(value), None) = (interval.value.as_ref(), &interval.leading_field)
+        && matches!(&value.value, Value::SingleQuotedString(text) if text.contains(':'))
+    {
+        *expr = Expr::TypedString(TypedString {
+            data_type: DataType::Interval { fields: None, precision: None },
+            value: value.clone(),
+            uses_odbc_syntax: false,
+        });
+    }
 }
 
 /// As [`name_columns`] does for the expressions in a query.
