@@ -8,7 +8,7 @@ use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion_expr::expr::{Between, Cast, InList, Placeholder, ScalarFunction};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{BinaryExpr, Case, Expr, LogicalPlan, Operator};
+use datafusion_expr::{BinaryExpr, Case, Expr, LogicalPlan, LogicalPlanBuilder, Operator};
 use millstream_catalog::SqlType;
 
 use super::operators::{comparable, is_null, is_untyped, literal_type, resolve_as, type_of, typed_literal};
@@ -32,9 +32,20 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
             let done = expr.transform_up(|e| rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from))?;
             Ok(done.update_data(|e| name.restore(e)))
         })?;
-        if node.transformed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
+        match node.transformed {
+            true => node.map_data(retyped),
+            false => Ok(node),
+        }
     })?;
     Ok(done.data)
+}
+
+/// The node with the schema of its new expressions. VALUES keep their old one in DataFusion, so they are built again.
+fn retyped(node: LogicalPlan) -> datafusion_common::Result<LogicalPlan> {
+    match node {
+        LogicalPlan::Values(values) => LogicalPlanBuilder::values(values.values)?.build(),
+        other => other.recompute_schema(),
+    }
 }
 
 fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<Transformed<Expr>> {
