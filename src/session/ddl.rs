@@ -40,11 +40,13 @@ impl Session {
     pub(super) async fn create_table(&self, p: CreateTablePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = Draft::new(&scope.published.catalog);
         let id = draft.new_id();
+        let table = p.table.clone();
         let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
+        let new = definitions::table_object(&object, &table)?;
         // A column type that cannot be stored, or be a key, is found here and not in the loop.
         table_relation(&object)?;
         draft.create(object)?;
-        self.apply(draft, vec![NewObject::Table { id }], Vec::new(), parsed).await?;
+        self.apply(draft, vec![new], Vec::new(), parsed).await?;
         Ok(complete("CREATE TABLE"))
     }
 
@@ -57,7 +59,7 @@ impl Session {
         let mut draft = Draft::new(&scope.published.catalog);
         let id = draft.new_id();
         let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
-        let relation = table_relation(&object)?;
+        table_relation(&object)?;
         let schema = object.arrow_schema();
         draft.create(object)?;
         let mut writes = Vec::new();
@@ -74,8 +76,7 @@ impl Session {
                 truncate: false,
             });
         }
-        drop(relation);
-        self.apply(draft, vec![NewObject::Table { id }], writes, parsed).await?;
+        self.apply(draft, vec![NewObject::Table { id, watermark: None }], writes, parsed).await?;
         Ok(complete(format!("SELECT {rows}")))
     }
 

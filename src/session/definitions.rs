@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_catalog::object::{Source, Watermark};
+use millstream_catalog::object::{Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
@@ -40,7 +40,7 @@ pub fn objects(catalog: &Catalog) -> Result<Vec<NewObject>> {
 fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> {
     let id = object.id;
     Ok(match &object.kind {
-        ObjectKind::Table(_) => Some(NewObject::Table { id }),
+        ObjectKind::Table(table) => Some(table_object(object, table)?),
         ObjectKind::Source(source) => Some(source_object(object, source)?),
         ObjectKind::MaterializedView(view) => {
             let plan = plan_stored(
@@ -70,6 +70,12 @@ fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> {
         }
         ObjectKind::Schema | ObjectKind::View(_) | ObjectKind::ExternalTable(_) => None,
     })
+}
+
+/// What runs for a table.
+pub fn table_object(object: &Object, table: &Table) -> Result<NewObject> {
+    let watermark = table.watermark.as_ref().map(|w| watermark(object, w)).transpose()?;
+    Ok(NewObject::Table { id: object.id, watermark })
 }
 
 /// What runs for a source.

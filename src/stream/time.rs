@@ -37,3 +37,13 @@ pub fn evaluate_at(expression: &Arc<dyn PhysicalExpr>, schema: &SchemaRef, colum
         _ => None,
     }
 }
+
+/// The latest time in a column of timestamps, microseconds since 1970.
+pub fn latest_time(column: &ArrayRef) -> Option<i64> {
+    match column.data_type() {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            arrow::compute::max(column.as_primitive::<TimestampMicrosecondType>())
+        }
+        _ => None,
+    }
+}

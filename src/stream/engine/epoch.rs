@@ -266,6 +266,9 @@ impl EpochLoop {
         for source in self.sources.values_mut().chain(own) {
             source.epoch_done();
         }
+        for table in self.tables.values_mut() {
+            table.epoch_done();
+        }
         self.epoch = epoch;
         self.last_now_us = now_us;
         self.committer.submit(Commit {
@@ -415,8 +418,8 @@ impl EpochLoop {
             NewObject::Source { spec, watermark, .. } => {
                 self.sources.insert(id, Source::new(id, record.name.clone(), *spec, watermark));
             }
-            NewObject::Table { .. } => {
-                self.tables.insert(id, Table::new(&record)?);
+            NewObject::Table { watermark, .. } => {
+                self.tables.insert(id, Table::new(&record, watermark)?);
             }
             NewObject::View { plan, .. } => {
                 let table = TableId { object: id.0, part: part::ROWS };
@@ -642,6 +645,9 @@ impl EpochLoop {
     }
 
     fn run_pipelines(&mut self, epoch: u64, now_us: i64, work: &mut Work) -> Result<()> {
+        for (id, table) in &self.tables {
+            work.changes.entry(*id).or_default().watermarks = table.watermarks();
+        }
         let ids: Vec<ObjectId> = self.pipelines.keys().copied().collect();
         for id in ids {
             let Some(mut pipeline) = self.pipelines.remove(&id) else { continue };

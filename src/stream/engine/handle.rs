@@ -34,9 +34,8 @@ pub enum NewObject {
         spec: Box<SourceSpec>,
         watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
     },
-    Table {
-        id: ObjectId,
-    },
+    /// With the position and expression of its watermark, if it has one.
+    Table { id: ObjectId, watermark: Option<(usize, Arc<dyn PhysicalExpr>)> },
     View {
         id: ObjectId,
         plan: Box<PlannedView>,
@@ -52,7 +51,7 @@ impl NewObject {
     /// The object's id.
     pub fn id(&self) -> ObjectId {
         match self {
-            Self::Source { id, .. } | Self::Table { id } | Self::View { id, .. } | Self::Sink { id, .. } => *id,
+            Self::Source { id, .. } | Self::Table { id, .. } | Self::View { id, .. } | Self::Sink { id, .. } => *id,
         }
     }
 }

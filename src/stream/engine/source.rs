@@ -5,8 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::array::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::ObjectId;
 use millstream_connectors::{Chunk, ChunkQueue, DeadLetter, Doorbell, Positions, Reader, SourceSpec};
@@ -18,6 +17,7 @@ use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::Watermarks;
 use crate::stream::plan::part;
+use crate::stream::time::{evaluate_at, latest_time};
 
 /// Bytes of undecoded input that may wait in memory for each source.
 const QUEUE_BYTES: usize = 32 << 20;
@@ -262,13 +262,9 @@ impl Source {
         }
         let Some(position) = self.columns.iter().position(|c| c == column) else { return Ok(None) };
         // The expression is monotone in its one column: its maximum is its value at the column's maximum.
-        let times = batch.column(position);
-        let latest = match times.data_type() {
-            DataType::Timestamp(..) => arrow::compute::max(times.as_primitive::<TimestampMicrosecondType>()),
-            _ => None,
-        };
+        let latest = latest_time(batch.column(position));
         let Some(latest) = latest else { return Ok(None) };
-        Ok(crate::stream::time::evaluate_at(expression, self.spec.schema(), *column, latest))
+        Ok(evaluate_at(expression, self.spec.schema(), *column, latest))
     }
 
     /// Marks partitions that were silent for the idle timeout. Whether one changed.

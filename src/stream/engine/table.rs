@@ -10,6 +10,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::object::Table as Definition;
 use millstream_catalog::{Object, ObjectId, ObjectKind, SqlType};
 
@@ -18,7 +19,9 @@ use super::pipeline::Counters;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Layout, Level, Relation, Snapshot, State, TableId};
 use crate::stream::changelog::Delta;
+use crate::stream::operator::PortWatermarks;
 use crate::stream::plan::part;
+use crate::stream::time::{evaluate_at, latest_time};
 
 /// Name of the hidden key column of tables without a primary key.
 pub const ROW_ID: &str = "__row_id";
@@ -34,6 +37,11 @@ pub struct Table {
     has_row_id: bool,
     next_row_id: i64,
     pub counters: Counters,
+    /// The watermark's column and expression, over the visible columns.
+    watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    /// As committed with the epoch before, and with the open epoch's rows, microseconds since 1970.
+    committed_watermark: Option<i64>,
+    watermark_us: Option<i64>,
 }
 
 /// What a write changed, and how to take it back.
@@ -73,8 +81,8 @@ fn stored(table: &Definition, visible: &SchemaRef) -> (SchemaRef, Layout) {
 }
 
 impl Table {
-    /// The table of an object, as of its first epoch.
-    pub fn new(object: &Object) -> Result<Self> {
+    /// The table of an object, as of its first epoch. `watermark` is its column and expression.
+    pub fn new(object: &Object, watermark: Option<(usize, Arc<dyn PhysicalExpr>)>) -> Result<Self> {
         let ObjectKind::Table(definition) = &object.kind else {
             return Err(Error::internal(format!("{} is no table", object.describe())));
         };
@@ -87,6 +95,9 @@ impl Table {
             has_row_id: definition.primary_key.is_empty() && !definition.append_only,
             next_row_id: 0,
             counters: Counters::default(),
+            watermark,
+            committed_watermark: None,
+            watermark_us: None,
         })
     }
 
@@ -98,6 +109,11 @@ impl Table {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| corrupt())?,
             None => Counters::default(),
         };
+        self.watermark_us = match snapshot.get(self.status(), b"watermark_us")? {
+            Some(bytes) => Some(bytes.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| corrupt())?),
+            None => None,
+        };
+        self.committed_watermark = self.watermark_us;
         self.next_row_id = match snapshot.get(self.status(), b"next_row_id")? {
             Some(bytes) => bytes.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| corrupt())?,
             None => 0,
@@ -178,6 +194,7 @@ impl Table {
         state: &mut State,
         applied: &mut Applied,
     ) -> Result<()> {
+        self.observe(rows);
         if *self.relation.layout() == Layout::Segments {
             self.relation.apply(state, rows, None)?;
             self.grow(rows.num_rows() as i64, applied);
@@ -215,6 +232,28 @@ impl Table {
         Ok(())
     }
 
+    /// Moves the watermark along with new rows. A statement that is undone may leave it ahead, as time does.
+    fn observe(&mut self, rows: &RecordBatch) {
+        let Some((column, expression)) = &self.watermark else { return };
+        let latest = latest_time(rows.column(*column));
+        let watermark = latest.and_then(|us| evaluate_at(expression, &self.visible, *column, us));
+        self.watermark_us = self.watermark_us.max(watermark);
+    }
+
+    /// Watermarks of the table's columns: as committed with the epoch before, and with the open epoch's rows.
+    pub fn watermarks(&self) -> PortWatermarks {
+        let column = self.watermark.as_ref().map(|(c, _)| *c);
+        let at = |value: Option<i64>| {
+            (0..self.visible.fields().len()).map(|c| value.filter(|_| Some(c) == column)).collect()
+        };
+        PortWatermarks { committed: at(self.committed_watermark), current: at(self.watermark_us) }
+    }
+
+    /// The open epoch is frozen: its watermark is now the committed one.
+    pub fn epoch_done(&mut self) {
+        self.committed_watermark = self.watermark_us;
+    }
+
     /// Gives new rows of a table without primary key their hidden ids.
     fn with_row_ids(&mut self, rows: &RecordBatch) -> Result<RecordBatch> {
         if !self.has_row_id || rows.num_columns() == self.relation.schema().fields().len() {
@@ -242,6 +281,9 @@ impl Table {
     pub fn freeze(&self, state: &mut State) -> Result<()> {
         let bytes = serde_json::to_vec(&self.counters).map_err(|e| Error::internal(e.to_string()))?;
         state.put(self.status(), b"counters", &bytes);
+        if let Some(watermark) = self.watermark_us {
+            state.put(self.status(), b"watermark_us", &watermark.to_be_bytes());
+        }
         if self.has_row_id {
             state.put(self.status(), b"next_row_id", &self.next_row_id.to_be_bytes());
         }

@@ -242,7 +242,13 @@ impl<'a> Builder<'a> {
 
     fn join(&mut self, join: &logical::Join) -> Result<Edge> {
         if join.join_type != JoinType::Inner {
-            return Err(Error::unsupported(format!("{} JOIN is not supported in a continuous view", join.join_type))
+            // The planner writes EXCEPT and INTERSECT as joins.
+            let construct = match join.join_type {
+                JoinType::LeftAnti | JoinType::RightAnti => "EXCEPT or NOT EXISTS".to_string(),
+                JoinType::LeftSemi | JoinType::RightSemi => "INTERSECT or EXISTS".to_string(),
+                other => format!("{} JOIN", other.to_string().to_uppercase()),
+            };
+            return Err(Error::unsupported(format!("{construct} is not supported in a continuous view"))
                 .with_hint("only INNER JOIN on equal columns is kept"));
         }
         if join.on.is_empty() {
@@ -518,7 +524,7 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>) -> Result<AggregateCal
 
 fn refusal(plan: &LogicalPlan) -> Error {
     let construct = match plan {
-        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => "LIMIT",
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => "ORDER BY ... LIMIT",
         LogicalPlan::Window(_) => "OVER",
         LogicalPlan::Distinct(_) => "DISTINCT ON",
         LogicalPlan::Values(_) => "VALUES",
