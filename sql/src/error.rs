@@ -24,7 +24,7 @@ pub struct SqlError {
     /// Character position in the text given to [`crate::parse`], from 1.
     pub position: Option<usize>,
     /// Line and column, from 1, where planning found the error; [`crate::Parsed::locate`] makes a position of it.
-    pub location: Option<(u64, u64)>,
+    pub location: Option<(u32, u32)>,
 }
 
 impl SqlError {
@@ -69,7 +69,7 @@ impl SqlError {
     /// Adds where sqlparser saw it.
     pub fn with_span(mut self, span: datafusion_sql::sqlparser::tokenizer::Span) -> Self {
         if self.location.is_none() && span.start.line > 0 {
-            self.location = Some((span.start.line, span.start.column));
+            self.location = Some((span.start.line as u32, span.start.column as u32));
         }
         self
     }
@@ -91,7 +91,7 @@ impl SqlError {
             DataFusionError::Diagnostic(diagnostic, e) => {
                 let mut error = Self::from_datafusion(*e);
                 if let (None, Some(span)) = (error.location, diagnostic.span) {
-                    error.location = Some((span.start.line, span.start.column));
+                    error.location = Some((span.start.line as u32, span.start.column as u32));
                 }
                 error
             }

@@ -22,8 +22,9 @@ impl Parsed {
     /// Gives an error of planning this statement its character position.
     pub fn locate(&self, mut error: SqlError) -> SqlError {
         if let (None, Some((line, column))) = (error.position, error.location)
-            && line >= self.start.0
+            && u64::from(line) >= self.start.0
         {
+            let (line, column) = (u64::from(line), u64::from(column));
             let lines_down = (line - self.start.0) as usize;
             let before: usize = self.text.split_inclusive('\n').take(lines_down).map(|l| l.chars().count()).sum();
             let first_column = if lines_down == 0 { self.start.1 } else { 1 };
