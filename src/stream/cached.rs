@@ -11,17 +11,15 @@ use std::ops::Bound;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use super::cache_budget::Share;
 use crate::error::Result;
 use crate::state::{ByteRows, Level, State, TableId};
-
-/// Budget of a cache whose maker says nothing else, bytes.
-pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 
 /// A table of byte values by byte keys, read and written through a cache.
 #[derive(Debug)]
 pub struct CachedTable {
     table: TableId,
-    budget_bytes: usize,
+    share: Share,
     young: Generation,
     old: Generation,
     coverage: Coverage,
@@ -74,11 +72,20 @@ impl Values<'_> {
 }
 
 impl CachedTable {
-    /// A table with an empty cache of at most `budget_bytes`.
-    pub fn new(table: TableId, budget_bytes: usize) -> Self {
+    /// A table with an empty cache that takes its share of the memory for caches.
+    pub fn new(table: TableId) -> Self {
+        Self::with_share(table, Share::default())
+    }
+
+    /// A table with an empty cache of at most `bytes`.
+    pub fn with_bytes(table: TableId, bytes: usize) -> Self {
+        Self::with_share(table, Share::fixed(bytes))
+    }
+
+    fn with_share(table: TableId, share: Share) -> Self {
         Self {
             table,
-            budget_bytes,
+            share,
             young: Generation::default(),
             old: Generation::default(),
             coverage: Coverage::Unknown,
@@ -173,13 +180,14 @@ impl CachedTable {
 
     /// Brings the cache back under its budget. To be called when an epoch's work on the table is done.
     pub fn end_epoch(&mut self) {
-        if self.young.bytes.len() <= self.budget_bytes / 2 {
+        let budget_bytes = self.share.bytes();
+        if self.young.bytes.len() <= budget_bytes / 2 {
             return;
         }
         let keep_absent = self.coverage != Coverage::Complete;
         let floor = self.floor.as_slice();
         let live = self.young.live_bytes(floor, keep_absent) + self.old.live_bytes(floor, keep_absent);
-        if live <= self.budget_bytes / 8 * 3 {
+        if live <= budget_bytes / 8 * 3 {
             let mut compact = Generation::default();
             for generation in [&self.old, &self.young] {
                 for record in generation.live(floor, keep_absent) {
@@ -212,6 +220,7 @@ impl CachedTable {
 
     fn look_at_store(&mut self, state: &State) -> Result<()> {
         if self.coverage == Coverage::Unknown {
+            self.share.take();
             let mut rows = state.scan(self.table, Bound::Unbounded, Bound::Unbounded, Level::Open);
             self.coverage = if rows.next_row()?.is_none() { Coverage::Complete } else { Coverage::Partial };
         }
@@ -330,7 +339,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(&StoreOptions::new(dir.path())).unwrap();
             let mut state = State::new(store);
-            let mut table = CachedTable::new(TableId::new(9, 1), budget);
+            let mut table = CachedTable::with_bytes(TableId::new(9, 1), budget);
             let mut model: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
             let mut floor = 0;
             for (writes, [resets, ends, commits, truncates]) in steps {

@@ -6,6 +6,7 @@
 //! * [`time`]: watermarks through expressions.
 //! * [`engine`]: the epoch loop, which drives all of it and writes the store.
 
+pub mod cache_budget;
 pub mod cached;
 pub mod changelog;
 pub mod engine;

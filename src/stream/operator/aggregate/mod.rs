@@ -37,7 +37,7 @@ use super::groups::Groups;
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
-use crate::stream::cached::{CachedTable, DEFAULT_CACHE_BYTES};
+use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 
 /// Groups that are read and emitted together when windows close.
@@ -205,8 +205,8 @@ impl HashAggregate {
             empty_row: empty_row(&functions, &row_codec)?,
             row_codec,
             time,
-            groups: CachedTable::new(table(0), DEFAULT_CACHE_BYTES),
-            values: CachedTable::new(table(1), DEFAULT_CACHE_BYTES),
+            groups: CachedTable::new(table(0)),
+            values: CachedTable::new(table(1)),
             has_global_row: false,
             closed: None,
             functions,
@@ -216,8 +216,8 @@ impl HashAggregate {
 
     /// The same with another budget for each of its caches.
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
-        self.groups = CachedTable::new(self.groups.table(), bytes);
-        self.values = CachedTable::new(self.values.table(), bytes);
+        self.groups = CachedTable::with_bytes(self.groups.table(), bytes);
+        self.values = CachedTable::with_bytes(self.values.table(), bytes);
         self
     }
 

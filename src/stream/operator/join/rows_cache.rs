@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use crate::error::Result;
 use crate::state::{ByteRows, Level, State, TableId, successor};
+use crate::stream::cache_budget::Share;
 
 /// Bytes of rows of one key above which it is not cached.
 const KEY_BYTES_MAX: usize = 64 << 10;
@@ -20,7 +21,7 @@ const ENTRY_OVERHEAD: usize = 96;
 #[derive(Debug)]
 pub(super) struct RowsCache {
     table: TableId,
-    budget_bytes: usize,
+    share: Share,
     young: Generation,
     old: Generation,
     coverage: Coverage,
@@ -91,14 +92,8 @@ pub(super) struct RowWrite<'a> {
 }
 
 impl RowsCache {
-    pub fn new(table: TableId, budget_bytes: usize) -> Self {
-        Self {
-            table,
-            budget_bytes,
-            young: Generation::default(),
-            old: Generation::default(),
-            coverage: Coverage::Unknown,
-        }
+    pub fn new(table: TableId, share: Share) -> Self {
+        Self { table, share, young: Generation::default(), old: Generation::default(), coverage: Coverage::Unknown }
     }
 
     pub fn table(&self) -> TableId {
@@ -182,7 +177,7 @@ impl RowsCache {
 
     /// Brings the cache back under its budget. To be called when an epoch's work on the table is done.
     pub fn end_epoch(&mut self) {
-        if self.young.bytes > self.budget_bytes / 2 {
+        if self.young.bytes > self.share.bytes() / 2 {
             if !self.old.entries.is_empty() {
                 self.coverage = Coverage::Partial;
             }
@@ -206,6 +201,7 @@ impl RowsCache {
 
     fn look_at_store(&mut self, state: &State) -> Result<()> {
         if self.coverage == Coverage::Unknown {
+            self.share.take();
             let mut rows = state.scan(self.table, Bound::Unbounded, Bound::Unbounded, Level::Open);
             self.coverage = if rows.next_row()?.is_none() { Coverage::Complete } else { Coverage::Partial };
         }

@@ -10,7 +10,8 @@ use super::rows_cache::{RowWrite, RowsCache};
 use super::{CHUNK_ROWS, JoinSide};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, RowCodec, State, TableId};
-use crate::stream::cached::{CachedTable, DEFAULT_CACHE_BYTES};
+use crate::stream::cache_budget::Share;
+use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::groups::Groups;
 
@@ -87,8 +88,8 @@ impl Side {
             },
             row_codec: RowCodec::new(&stored)?,
             rows: match layout {
-                Layout::Unique => Rows::One(CachedTable::new(table, DEFAULT_CACHE_BYTES)),
-                _ => Rows::Many(RowsCache::new(table, DEFAULT_CACHE_BYTES)),
+                Layout::Unique => Rows::One(CachedTable::new(table)),
+                _ => Rows::Many(RowsCache::new(table, Share::default())),
             },
             layout,
             key,
@@ -100,8 +101,8 @@ impl Side {
 
     pub fn set_cache_bytes(&mut self, bytes: usize) {
         self.rows = match &self.rows {
-            Rows::One(table) => Rows::One(CachedTable::new(table.table(), bytes)),
-            Rows::Many(rows) => Rows::Many(RowsCache::new(rows.table(), bytes)),
+            Rows::One(table) => Rows::One(CachedTable::with_bytes(table.table(), bytes)),
+            Rows::Many(rows) => Rows::Many(RowsCache::new(rows.table(), Share::fixed(bytes))),
         };
     }
 
