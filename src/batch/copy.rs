@@ -32,8 +32,8 @@ impl CopyFile {
     /// Validates path, format and options before the query runs.
     ///
     /// # Errors
-    /// 0A000 for a format other than `parquet`, 22023 for unknown options and values, 42809 for a folder, 58P01 if the
-    /// parent folder is missing.
+    /// 0A000 for a format other than `parquet`, 22023 for unknown options and values, 42809 for a folder, 58030 if
+    /// the parent folder is missing and cannot be made.
     pub fn new(path: &str, format: &str, options: &BTreeMap<String, String>) -> Result<Self> {
         if !format.eq_ignore_ascii_case("parquet") {
             return Err(Error::unsupported(format!("COPY TO a file in format {format} is not supported"))
@@ -49,9 +49,11 @@ impl CopyFile {
             return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("\"{local}\" is a directory"))
                 .with_hint("name the file to write"));
         }
-        if path.file_name().is_none() || !path.parent().is_some_and(Path::is_dir) {
-            return Err(Error::new(sqlstate::UNDEFINED_FILE, format!("the folder of \"{local}\" does not exist")));
-        }
+        let Some(folder) = path.parent().filter(|_| path.file_name().is_some()) else {
+            return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("\"{local}\" is not the name of a file")));
+        };
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::new(sqlstate::IO_ERROR, format!("the folder of \"{local}\" cannot be made: {e}")))?;
         Ok(Self { path, compression })
     }
 
@@ -253,7 +255,8 @@ mod tests {
         };
         let folder = dir.path().to_string_lossy();
         assert_eq!(refused(&folder, "parquet", &[]), "42809");
-        assert_eq!(refused(&format!("{folder}/no/x.parquet"), "parquet", &[]), "58P01");
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(refused(&format!("{folder}/file/x.parquet"), "parquet", &[]), "58030");
         assert_eq!(refused(&format!("{folder}/x.parquet"), "parquet", &[("compresion", "zstd")]), "22023");
         assert_eq!(refused(&format!("{folder}/x.parquet"), "parquet", &[("compression", "rar")]), "22023");
         assert_eq!(refused(&format!("{folder}/x.xml"), "xml", &[]), "0A000");

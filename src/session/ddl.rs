@@ -168,7 +168,7 @@ impl Session {
         let spec = SinkSpec::new(&sink)?;
         if !planned.properties.append_only && !spec.takes_deletes() {
             return Err(Error::unsupported(format!(
-                "sink \"{}\" of FORMAT PLAIN cannot take a query whose rows change",
+                "sink \"{}\" of FORMAT PLAIN takes append-only queries, and the rows of this one change",
                 p.name.name
             ))
             .with_hint("use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"));

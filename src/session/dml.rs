@@ -12,7 +12,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::Expr;
 use millstream_catalog::{Object, ObjectId};
 use millstream_sql::plan::{DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
-use millstream_sql::{Plan, Statement};
+use millstream_sql::{Parsed, Plan};
 
 use super::api::{Response, RowsTag};
 use super::{Scope, Session, complete, memory};
@@ -106,14 +106,14 @@ impl Session {
     pub(super) async fn update(
         &mut self,
         first: UpdatePlan,
-        statement: &Statement,
+        parsed: &Parsed,
         parameters: &[ScalarValue],
     ) -> Result<Response> {
         let table = first.table;
         let turn = self.database.writer(table);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
-            let (scope, plan) = self.plan_again(statement, parameters).await?;
+            let (scope, plan) = self.plan_again(parsed, parameters).await?;
             let Plan::Update(p) = plan else { return Err(Error::internal("an UPDATE became another statement")) };
             let object = table_of(&scope, table)?;
             let batches = self.collect(p.plan, parameters, &scope).await?;
@@ -142,14 +142,14 @@ impl Session {
     pub(super) async fn delete(
         &mut self,
         first: DeletePlan,
-        statement: &Statement,
+        parsed: &Parsed,
         parameters: &[ScalarValue],
     ) -> Result<Response> {
         let table = first.table;
         let turn = self.database.writer(table);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
-            let (scope, plan) = self.plan_again(statement, parameters).await?;
+            let (scope, plan) = self.plan_again(parsed, parameters).await?;
             let Plan::Delete(p) = plan else { return Err(Error::internal("a DELETE became another statement")) };
             let object = table_of(&scope, table)?;
             let batches = self.collect(p.plan, parameters, &scope).await?;
@@ -190,11 +190,11 @@ impl Session {
     }
 
     /// Plans the statement against the newest data: after a turn was waited for, or a conflict.
-    async fn plan_again(&self, statement: &Statement, parameters: &[ScalarValue]) -> Result<(Scope, Plan)> {
-        let scope = self.scope(statement).await?;
+    async fn plan_again(&self, parsed: &Parsed, parameters: &[ScalarValue]) -> Result<(Scope, Plan)> {
+        let scope = self.scope(&parsed.statement).await?;
         let types: Vec<_> =
             parameters.iter().map(|p| millstream_catalog::SqlType::from_arrow(&p.data_type())).collect();
-        let plan = self.plan(statement, &scope, &types)?;
+        let plan = self.plan(parsed, &scope, &types)?;
         Ok((scope, plan))
     }
 

@@ -125,7 +125,8 @@ impl Session {
         self.search_path.first().map_or_else(|| DEFAULT_SCHEMA.to_string(), Clone::clone)
     }
 
-    fn plan(&self, statement: &Statement, scope: &Scope, parameters: &[Option<SqlType>]) -> Result<Plan> {
+    fn plan(&self, parsed: &Parsed, scope: &Scope, parameters: &[Option<SqlType>]) -> Result<Plan> {
+        let statement = &parsed.statement;
         let context = PlanContext {
             catalog: &scope.published.catalog,
             search_path: &self.search_path,
@@ -139,10 +140,11 @@ impl Session {
             // Clients' catalog queries use constructs of PostgreSQL's that mean something simpler here.
             let mut rewritten = query.clone();
             if pg_catalog::rewrite(&mut rewritten) {
-                return Ok(millstream_sql::plan(&Statement::Query(rewritten), &context)?);
+                let rewritten = Statement::Query(rewritten);
+                return Ok(millstream_sql::plan(&rewritten, &context).map_err(|e| parsed.locate(e))?);
             }
         }
-        Ok(millstream_sql::plan(statement, &context)?)
+        Ok(parsed.plan(&context)?)
     }
 
     async fn run(
@@ -160,7 +162,7 @@ impl Session {
         }
         let scope = self.scope(statement).await?;
         let types: Vec<Option<SqlType>> = parameters.iter().map(|p| SqlType::from_arrow(&p.data_type())).collect();
-        let plan = self.plan(statement, &scope, &types)?;
+        let plan = self.plan(parsed, &scope, &types)?;
         self.check_transaction(&plan)?;
         match plan {
             Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
@@ -177,8 +179,8 @@ impl Session {
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
             Plan::Insert(p) => self.insert(p, parameters, &scope).await,
-            Plan::Update(p) => self.update(p, statement, parameters).await,
-            Plan::Delete(p) => self.delete(p, statement, parameters).await,
+            Plan::Update(p) => self.update(p, parsed, parameters).await,
+            Plan::Delete(p) => self.delete(p, parsed, parameters).await,
             Plan::Truncate { tables } => self.truncate(&tables).await,
             Plan::CopyTo(p) => self.copy_to(p, &scope, cancel).await,
             Plan::CopyFrom(p) => self.copy_from(p, &scope).await,
@@ -270,7 +272,7 @@ impl SqlSession for Session {
     async fn describe(&mut self, statement: &Arc<Parsed>, parameter_oids: &[u32]) -> Result<Description> {
         let types: Vec<Option<SqlType>> = parameter_oids.iter().map(|oid| settings::type_of_oid(*oid)).collect();
         let scope = self.scope(&statement.statement).await?;
-        let plan = self.plan(&statement.statement, &scope, &types)?;
+        let plan = self.plan(statement, &scope, &types)?;
         Ok(query::describe(&plan))
     }
 

@@ -69,6 +69,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     };
     let publisher = Arc::new(Publisher::new(published));
     let stats = Arc::new(Stats::default());
+    metrics::gauge!("millstream_epoch").set(snapshot.epoch() as f64);
     let (sender, commands) = unbounded();
     let committer = Committer::start(store.clone(), publisher.clone(), stats.clone(), sender.clone())?;
     let rung = Arc::new(AtomicBool::new(false));

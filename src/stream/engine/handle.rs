@@ -35,7 +35,10 @@ pub enum NewObject {
         watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
     },
     /// With the position and expression of its watermark, if it has one.
-    Table { id: ObjectId, watermark: Option<(usize, Arc<dyn PhysicalExpr>)> },
+    Table {
+        id: ObjectId,
+        watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    },
     View {
         id: ObjectId,
         plan: Box<PlannedView>,
