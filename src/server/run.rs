@@ -1,6 +1,7 @@
 //! A server as a process: threads, log, signals, exit code.
 
 use std::future::Future;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -69,7 +70,8 @@ pub fn init_logging(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log.filter).map_err(|e| {
         Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for setting \"log.filter\": {e}"))
     })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     let installed = match config.log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
