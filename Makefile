@@ -31,13 +31,13 @@ test: ## everything that CI runs: make check, then every test
 
 kill: ## the kill test at length: 300 seeded SIGKILLs (KILLS=n SEED=n)
 	@$(TEST) && dev/kafka/kafka.sh resolve && \
-	  MILLSTREAM_KILLS=$${KILLS:-300} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it kill:: -- --nocapture
+	  MILLSTREAM_KILLS=$${KILLS:-300} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it kill:: -- --include-ignored --nocapture
 
 oracle: ## the oracle at length: generated queries and changelogs (CASES=n SEED=n)
 	@$(TEST) && MILLSTREAM_ORACLE_CASES=$${CASES:-500} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it oracle:: -- --nocapture
 
 pg: ## the comparison with PostgreSQL at length (CASES=n SEED=n)
-	@$(TEST) && MILLSTREAM_PG_CASES=$${CASES:-5000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it pg:: -- --nocapture
+	@$(TEST) && MILLSTREAM_PG_CASES=$${CASES:-5000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it pg:: -- --include-ignored --nocapture
 
 slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the answers into the files)
 	@$(TEST) && MILLSTREAM_SLT=$${FILE:-} MILLSTREAM_SLT_COMPLETE=$${COMPLETE:-} cargo test --locked --test it slt:: -- --nocapture

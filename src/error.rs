@@ -217,6 +217,10 @@ impl From<DataFusionError> for Error {
             DataFusionError::SQL(e, _) => Self::new(sqlstate::SYNTAX_ERROR, e.to_string()),
             DataFusionError::SchemaError(e, _) => Self::new(sqlstate::UNDEFINED_COLUMN, e.to_string()),
             DataFusionError::Plan(m) => Self::new(sqlstate::SYNTAX_ERROR, m),
+            DataFusionError::Execution(m) if m.starts_with("Scalar subquery returned more than one row") => Self::new(
+                sqlstate::CARDINALITY_VIOLATION,
+                "more than one row returned by a subquery used as an expression",
+            ),
             DataFusionError::Execution(m) => Self::new(sqlstate::INTERNAL_ERROR, m),
             other => Self::internal(other.strip_backtrace()),
         }

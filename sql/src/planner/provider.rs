@@ -127,7 +127,10 @@ pub(crate) fn resolve(ctx: &PlanContext<'_>, name: &TableReference) -> Result<Re
         if let Some(found) = system(schema) {
             return Ok(found);
         }
-        return Ok(Relation::Object(ctx.catalog.resolve(Some(schema), name.table(), &[])?.clone()));
+        return match ctx.catalog.find(schema, name.table()) {
+            Some(object) => Ok(Relation::Object(object.clone())),
+            None => Err(SqlError::new("42P01", format!("relation \"{}.{}\" does not exist", schema, name.table()))),
+        };
     }
     if let Some(found) = system("pg_catalog") {
         return Ok(found);

@@ -1,6 +1,7 @@
 //! From a query's tree to a typed logical plan.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion_common::{Column as DfColumn, DFSchema};
@@ -8,8 +9,8 @@ use datafusion_expr::logical_plan::builder::project;
 use datafusion_expr::{EmptyRelation, Expr, LogicalPlan};
 use datafusion_optimizer::Analyzer;
 use datafusion_sql::planner::{PlannerContext, SqlToRel};
-use datafusion_sql::sqlparser::ast::{self, Query};
-use millstream_catalog::types::field_ref;
+use datafusion_sql::sqlparser::ast::{self, Query, visit_expressions_mut};
+use millstream_catalog::types::{MAX_PRECISION, field_ref};
 use millstream_catalog::{Column, ObjectId, SqlType};
 
 use super::checked::checked_arithmetic;
@@ -38,6 +39,7 @@ pub(crate) fn plan_query_with(
     refuse_unconsumed(query)?;
     let mut named = query.clone();
     name_columns(&mut named);
+    expand_exponents(&mut named)?;
     let planned = plan_named(named.clone(), ctx, row_id_of);
     // `SELECT *, x AS a` may repeat a name of the star's, which PostgreSQL allows in the output.
     if let Err(e) = &planned
@@ -58,6 +60,50 @@ fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) 
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
     Ok(PlannedQuery { plan, columns, references: provider.into_references(), parameters })
+}
+
+/// Writes numbers with an exponent as PostgreSQL types them, which DataFusion does not: numeric with its digits written out,
+/// or double precision where they are more than a numeric has.
+fn expand_exponents(query: &mut Query) -> Result<()> {
+    let mut failed = None;
+    let _: ControlFlow<()> = visit_expressions_mut(query, |expr| {
+        if let ast::Expr::Value(value) = expr
+            && let ast::Value::Number(text, _) = &value.value
+            && text.contains(['e', 'E'])
+        {
+            match crate::parser::parse_expr(&without_exponent(text)) {
+                Ok(plain) => *expr = plain,
+                Err(e) => failed = Some(e),
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// `1.5e3` as `CAST('1500' AS NUMERIC(4,0))`.
+fn without_exponent(text: &str) -> String {
+    let double = format!("CAST('{text}' AS DOUBLE PRECISION)");
+    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else { return double };
+    let Ok(exponent) = exponent.parse::<i32>() else { return double };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits = format!("{whole}{fraction}");
+    let mut scale = fraction.len() as i32 - exponent;
+    if scale.abs() > i32::from(MAX_PRECISION) {
+        return double;
+    }
+    while scale < 0 {
+        digits.push('0');
+        scale += 1;
+    }
+    let scale = scale as usize;
+    let digits = format!("{digits:0>width$}", width = scale + 1);
+    if digits.len() > usize::from(MAX_PRECISION) {
+        return double;
+    }
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("CAST('{whole}{point}{fraction}' AS NUMERIC({},{scale}))", digits.len())
 }
 
 /// The passes between SqlToRel and a plan that can run: literals and casts, coercion, checked arithmetic.

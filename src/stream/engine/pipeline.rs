@@ -205,6 +205,10 @@ impl Pipeline {
         for i in 0..self.scans.len() {
             let changes = upstream.changes(self.scans[i].scan.object);
             let mut watermarks = project_watermarks(&changes.watermarks, &self.scans[i].scan.columns);
+            if self.scans[i].backfill != Backfill::Done {
+                // Rows from before the view are history, not late.
+                watermarks = watermarks.unknown();
+            }
             // A view that has caught up goes on with another reader, whose time may be a little behind.
             watermarks.keep_monotone(&self.scan_watermarks[i]);
             moved |= watermarks.current != self.scan_watermarks[i].current

@@ -35,6 +35,11 @@ pub struct PortWatermarks {
 }
 
 impl PortWatermarks {
+    /// The same columns, none of which carries a watermark yet.
+    pub fn unknown(&self) -> Self {
+        Self { committed: vec![None; self.committed.len()], current: vec![None; self.current.len()] }
+    }
+
     /// Takes over from `before` what is further.
     pub fn keep_monotone(&mut self, before: &Self) {
         let further = |now: &mut Watermarks, before: &Watermarks| {
