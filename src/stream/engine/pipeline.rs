@@ -58,6 +58,8 @@ pub struct Pipeline {
     errors: Relation,
     pub counters: Counters,
     counters_changed: bool,
+    /// Whether an epoch has run in which all inputs were read to their present and their time counted.
+    settled: bool,
 }
 
 struct ScanInput {
@@ -114,6 +116,7 @@ impl Pipeline {
         let scan_watermarks = vec![PortWatermarks::default(); scans.len()];
         let node_watermarks = vec![PortWatermarks::default(); plan.nodes.len()];
         let errors = errors_relation(id)?;
+        let settled = scans.iter().all(|s| s.backfill == Backfill::Done);
         Ok(Self {
             id,
             name,
@@ -127,6 +130,7 @@ impl Pipeline {
             errors,
             counters: Counters::default(),
             counters_changed: true,
+            settled,
         })
     }
 
@@ -144,6 +148,7 @@ impl Pipeline {
                 self.scans[i].backfill = serde_json::from_slice(&bytes).map_err(corrupt)?;
             }
         }
+        self.settled = self.scans.iter().all(|s| s.backfill == Backfill::Done);
         if let Target::Sink(outbox) = &mut self.target {
             outbox.recover(snapshot)?;
         }
@@ -160,7 +165,7 @@ impl Pipeline {
 
     /// Whether it still reads rows that were there before it.
     pub fn is_backfilling(&self) -> bool {
-        self.scans.iter().any(|s| s.backfill != Backfill::Done)
+        !self.settled || self.scans.iter().any(|s| s.backfill != Backfill::Done)
     }
 
     /// The stored rows of a view.
@@ -199,7 +204,8 @@ impl Pipeline {
     }
 
     fn try_run(&mut self, epoch: u64, now_us: i64, state: &mut State, upstream: &dyn Upstream) -> Result<Ran> {
-        let mut changed = false;
+        let mut changed = !self.settled;
+        self.settled = self.scans.iter().all(|s| s.backfill == Backfill::Done);
         let mut scanned: Vec<Vec<Delta>> = Vec::with_capacity(self.scans.len());
         let mut moved = false;
         for i in 0..self.scans.len() {
