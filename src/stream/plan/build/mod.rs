@@ -1,0 +1,119 @@
+//! The walk from an optimised logical plan to operators: one match, and a file for each kind of node.
+
+mod aggregate;
+mod join;
+mod project;
+mod refusal;
+mod scan;
+mod union;
+mod unnest;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use millstream_catalog::ObjectId;
+
+use self::refusal::refusal;
+use super::{Input, Node, Options, PlannedView, Relations, Scan, part};
+use crate::error::{Error, Result};
+use crate::stream::operator::{EdgeProperties, Operator};
+
+/// Collects the operators of one view.
+pub struct Builder<'a> {
+    relations: &'a dyn Relations,
+    object: ObjectId,
+    options: Options,
+    scans: Vec<Scan>,
+    nodes: Vec<Node>,
+    next_part: u16,
+    /// Whether an operator took up EMIT ON WINDOW CLOSE.
+    emitted_on_close: bool,
+}
+
+/// A planned input with what is known of it.
+struct Edge {
+    input: Input,
+    properties: EdgeProperties,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(relations: &'a dyn Relations, object: ObjectId, options: Options) -> Self {
+        Self {
+            relations,
+            object,
+            options,
+            scans: Vec::new(),
+            nodes: Vec::new(),
+            next_part: part::OPERATORS,
+            emitted_on_close: false,
+        }
+    }
+
+    /// Plans the whole query.
+    pub fn build(mut self, query: &LogicalPlan) -> Result<PlannedView> {
+        let edge = self.edge(query)?;
+        if self.options.emit_on_window_close && !self.emitted_on_close {
+            return Err(Error::unsupported("EMIT ON WINDOW CLOSE needs a GROUP BY over a column with a watermark")
+                .with_hint("group by window_start and window_end of TUMBLE or HOP over a source with WATERMARK FOR"));
+        }
+        Ok(PlannedView { scans: self.scans, nodes: self.nodes, output: edge.input, properties: edge.properties })
+    }
+
+    fn edge(&mut self, plan: &LogicalPlan) -> Result<Edge> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => {
+                let mut edge = self.edge(&alias.input)?;
+                edge.properties.schema = arrow_schema(plan.schema());
+                Ok(edge)
+            }
+            LogicalPlan::Filter(filter) => self.project(None, Some(&filter.predicate), &filter.input, plan.schema()),
+            LogicalPlan::Projection(projection) => match projection.input.as_ref() {
+                LogicalPlan::Filter(filter) => {
+                    self.project(Some(&projection.expr), Some(&filter.predicate), &filter.input, plan.schema())
+                }
+                input => self.project(Some(&projection.expr), None, input, plan.schema()),
+            },
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            // Rows of a view have no order; the SELECT that reads it gives one.
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.edge(&sort.input),
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// State parts for an operator.
+    fn take_parts(&mut self, parts: u16) -> u16 {
+        let first = self.next_part;
+        self.next_part += parts;
+        first
+    }
+
+    fn add(&mut self, operator: Box<dyn Operator>, inputs: Vec<Input>, properties: EdgeProperties) -> Edge {
+        let input = Input::Node(self.nodes.len());
+        self.nodes.push(Node { operator, inputs });
+        Edge { input, properties }
+    }
+}
+
+/// Position of the input column that an expression passes on unchanged.
+fn plain_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    match expr {
+        Expr::Column(c) => schema.index_of_column(c).ok(),
+        Expr::Alias(a) => plain_column(&a.expr, schema),
+        _ => None,
+    }
+}
+
+/// Positions of `wanted` among `columns`; `None` if one is missing.
+fn positions(wanted: &[usize], columns: &[usize]) -> Option<Vec<usize>> {
+    wanted.iter().map(|w| columns.iter().position(|c| c == w)).collect()
+}
+
+fn arrow_schema(schema: &DFSchema) -> SchemaRef {
+    Arc::new(schema.as_arrow().clone())
+}

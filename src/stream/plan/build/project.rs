@@ -1,0 +1,108 @@
+//! Filters and projections, those of a query and those that other operators need before and behind them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+
+use super::{Builder, Edge, arrow_schema, plain_column, positions};
+use crate::error::Result;
+use crate::stream::operator::EdgeProperties;
+use crate::stream::operator::project::Project;
+use crate::stream::plan::expressions::{monotone_column, physical};
+
+impl Builder<'_> {
+    /// Filter, projection or both over one input.
+    pub(super) fn project(
+        &mut self,
+        expressions: Option<&[Expr]>,
+        predicate: Option<&Expr>,
+        input: &LogicalPlan,
+        schema: &DFSchema,
+    ) -> Result<Edge> {
+        let edge = self.edge(input)?;
+        self.project_edge(edge, input.schema(), expressions, predicate, arrow_schema(schema))
+    }
+
+    pub(super) fn project_edge(
+        &mut self,
+        edge: Edge,
+        input_schema: &DFSchema,
+        expressions: Option<&[Expr]>,
+        predicate: Option<&Expr>,
+        output: SchemaRef,
+    ) -> Result<Edge> {
+        let before = &edge.properties;
+        let (physical_exprs, carries, key) = match expressions {
+            Some(exprs) => {
+                let columns: Vec<Option<usize>> = exprs.iter().map(|e| plain_column(e, input_schema)).collect();
+                let carries: Vec<Option<usize>> = exprs
+                    .iter()
+                    .map(|e| monotone_column(e, input_schema).filter(|c| before.watermark_columns.contains(c)))
+                    .collect();
+                let key = before.stream_key.as_ref().and_then(|key| {
+                    key.iter().map(|k| columns.iter().position(|c| *c == Some(*k))).collect::<Option<Vec<_>>>()
+                });
+                let physical_exprs = exprs.iter().map(|e| physical(e, input_schema)).collect::<Result<Vec<_>>>()?;
+                (Some(physical_exprs), carries, key)
+            }
+            None => {
+                let carries = (0..before.schema.fields().len())
+                    .map(|c| before.watermark_columns.contains(&c).then_some(c))
+                    .collect();
+                (None, carries, before.stream_key.clone())
+            }
+        };
+        let properties = EdgeProperties {
+            schema: output,
+            append_only: before.append_only,
+            stream_key: key,
+            watermark_columns: (0..carries.len()).filter(|i| carries[*i].is_some()).collect(),
+        };
+        let title = match (expressions, predicate) {
+            (Some(e), Some(p)) => format!("Project: {} where {p}", join_exprs(e)),
+            (Some(e), None) => format!("Project: {}", join_exprs(e)),
+            (None, Some(p)) => format!("Filter: {p}"),
+            (None, None) => "Project: all".to_string(),
+        };
+        let predicate = predicate.map(|p| physical(p, input_schema)).transpose()?;
+        let operator = Project::new(
+            self.nodes.len() as u32,
+            before.schema.clone(),
+            &properties,
+            predicate,
+            physical_exprs,
+            carries,
+            title,
+        );
+        Ok(self.add(Box::new(operator), vec![edge.input], properties))
+    }
+
+    /// Only the columns at `keep`.
+    pub(super) fn select(&mut self, edge: Edge, keep: &[usize], output: SchemaRef) -> Result<Edge> {
+        let schema = edge.properties.schema.clone();
+        let exprs =
+            keep.iter().map(|c| Arc::new(Column::new(schema.field(*c).name(), *c)) as Arc<dyn PhysicalExpr>).collect();
+        let before = &edge.properties;
+        let carries: Vec<Option<usize>> =
+            keep.iter().map(|c| before.watermark_columns.contains(c).then_some(*c)).collect();
+        let properties = EdgeProperties {
+            schema: output,
+            append_only: before.append_only,
+            stream_key: before.stream_key.as_ref().and_then(|key| positions(key, keep)),
+            watermark_columns: (0..carries.len()).filter(|i| carries[*i].is_some()).collect(),
+        };
+        let title = format!("Project: columns {keep:?}");
+        let number = self.nodes.len() as u32;
+        let operator = Project::new(number, schema, &properties, None, Some(exprs), carries, title);
+        Ok(self.add(Box::new(operator), vec![edge.input], properties))
+    }
+}
+
+/// Expressions without the names given to them: a plan's fingerprint must not depend on those.
+fn join_exprs(exprs: &[Expr]) -> String {
+    exprs.iter().map(|e| e.clone().unalias_nested().data.to_string()).collect::<Vec<_>>().join(", ")
+}

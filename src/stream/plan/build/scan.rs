@@ -1,0 +1,53 @@
+//! Reading a relation of the catalog.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::TableScan;
+use millstream_sql::{CatalogSource, Target};
+
+use super::{Builder, Edge, positions};
+use crate::error::{Error, Result};
+use crate::stream::operator::EdgeProperties;
+use crate::stream::plan::{Input, Scan};
+
+impl Builder<'_> {
+    pub(super) fn scan(&mut self, scan: &TableScan) -> Result<Edge> {
+        let source = scan
+            .source
+            .downcast_ref::<CatalogSource>()
+            .ok_or_else(|| Error::unsupported(format!("\"{}\" cannot be read as a stream", scan.table_name)))?;
+        let id = match &source.target {
+            Target::Object(id) => *id,
+            _ => {
+                return Err(Error::unsupported(format!("\"{}\" cannot be read by a continuous view", scan.table_name))
+                    .with_hint("continuous views read sources, tables and materialized views"));
+            }
+        };
+        if !scan.filters.is_empty() || scan.fetch.is_some() {
+            return Err(Error::internal(format!("filter or limit pushed into the scan of \"{}\"", scan.table_name)));
+        }
+        let all = self.relations.properties(id)?;
+        let columns: Vec<usize> = match &scan.projection {
+            Some(columns) => columns.clone(),
+            None => (0..all.schema.fields().len()).collect(),
+        };
+        let input = Input::Scan(self.scans.len());
+        self.scans.push(Scan {
+            object: id,
+            name: scan.table_name.to_string(),
+            columns: columns.clone(),
+            append_only: all.append_only,
+        });
+        let properties = EdgeProperties {
+            schema: Arc::new(all.schema.project(&columns)?),
+            append_only: all.append_only,
+            stream_key: all.stream_key.as_ref().and_then(|key| positions(key, &columns)),
+            watermark_columns: all
+                .watermark_columns
+                .iter()
+                .filter_map(|w| columns.iter().position(|c| c == w))
+                .collect(),
+        };
+        Ok(Edge { input, properties })
+    }
+}
