@@ -187,6 +187,7 @@ impl Catalog {
 #[derive(Debug, Clone)]
 pub struct Draft {
     base_version: u64,
+    base_next_id: u32,
     catalog: Catalog,
     changes: Vec<Change>,
 }
@@ -194,7 +195,8 @@ pub struct Draft {
 impl Draft {
     /// Starts from a version.
     pub fn new(base: &Catalog) -> Self {
-        Self { base_version: base.version, catalog: base.clone(), changes: Vec::new() }
+        let (base_version, base_next_id) = (base.version, base.next_id);
+        Self { base_version, base_next_id, catalog: base.clone(), changes: Vec::new() }
     }
 
     /// The catalog with the edits so far.
@@ -205,6 +207,11 @@ impl Draft {
     /// Version that the draft was started from; applying it to another is a conflict.
     pub fn base_version(&self) -> u64 {
         self.base_version
+    }
+
+    /// The edits so far, in order.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// Whether nothing was edited.
@@ -282,7 +289,10 @@ impl Draft {
                 Change::Put(object) => object.id,
                 Change::Drop(id) => *id,
             };
-            net.insert(id, change);
+            match change {
+                Change::Drop(id) if id.0 >= self.base_next_id => net.remove(&id),
+                change => net.insert(id, change),
+            };
         }
         (self.catalog, net.into_values().collect())
     }
@@ -395,7 +405,8 @@ mod tests {
         let id = t.id;
         draft.create(t).unwrap();
         draft.drop(id, false).unwrap();
-        let (catalog, _) = draft.finish();
+        let (catalog, changes) = draft.finish();
+        assert_eq!(changes, []);
         let reloaded = Catalog::load([], catalog.next_id(), catalog.version());
         assert!(Draft::new(&reloaded).new_id() > id);
     }

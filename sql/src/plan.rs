@@ -54,11 +54,22 @@ pub enum Plan {
         value: Option<String>,
     },
     Reset(Option<String>),
+    /// `read_only` is `None` where the session's default counts.
     Begin {
-        read_only: bool,
+        read_only: Option<bool>,
     },
-    Commit,
-    Rollback,
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    SetTransaction {
+        read_only: Option<bool>,
+    },
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
     Flush,
     DiscardAll,
     Deallocate(Option<String>),

@@ -60,8 +60,21 @@ pub enum Statement {
     /// `RESET name`, or all with `None`.
     Reset(Option<String>),
     Begin(TransactionModes),
-    Commit,
-    Rollback,
+    /// COMMIT or END; `chain`: the next transaction begins at once.
+    Commit {
+        chain: bool,
+    },
+    /// ROLLBACK or ABORT; `chain`: the next transaction begins at once.
+    Rollback {
+        chain: bool,
+    },
+    /// `SET TRANSACTION`.
+    SetTransaction(TransactionModes),
+    Savepoint(String),
+    /// `RELEASE [SAVEPOINT] name`.
+    Release(String),
+    /// `ROLLBACK TO [SAVEPOINT] name`.
+    RollbackTo(String),
     Flush,
     DiscardAll,
     /// `DEALLOCATE name`, or all with `None`.
@@ -378,5 +391,6 @@ pub struct Set {
 /// What BEGIN may say about its transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TransactionModes {
-    pub read_only: bool,
+    /// `None` if neither READ ONLY nor READ WRITE was said.
+    pub read_only: Option<bool>,
 }

@@ -208,6 +208,10 @@ where
         let mut rows = match open {
             Some(rows) => rows,
             None => {
+                // Executes up to a Sync are one transaction; one alone commits by itself.
+                if !self.socket.is_before_sync().await? {
+                    self.session.begin_implicit_block();
+                }
                 let response = self.execute(statement, &portal.parameters, &interrupts).await?;
                 self.put_notices();
                 match response {

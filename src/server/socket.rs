@@ -16,6 +16,8 @@ use crate::error::{Error, sqlstate};
 
 /// Input that is read ahead while a statement runs; then the client has to wait.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// How long the Sync behind an Execute may take before the two count as a pipeline.
+const SYNC_PATIENCE: std::time::Duration = std::time::Duration::from_millis(5);
 /// Output past which a row stream stops to flush.
 pub const FLUSH_BYTES: usize = 64 * 1024;
 /// PostgreSQL's limit for a message.
@@ -115,6 +117,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
             }
             self.exchange().await?;
         }
+    }
+
+    /// Whether the message that comes next is a Sync; waits a moment for one that is not here yet. Cancel-safe.
+    pub async fn is_before_sync(&mut self) -> io::Result<bool> {
+        let next = poll_fn(|cx| -> Poll<io::Result<()>> {
+            while self.input.is_empty() && !self.closed {
+                ready!(self.poll_read(cx))?;
+            }
+            Poll::Ready(Ok(()))
+        });
+        match tokio::time::timeout(SYNC_PATIENCE, next).await {
+            Ok(result) => result?,
+            Err(_) => return Ok(false),
+        }
+        Ok(self.input.first() == Some(&b'S'))
     }
 
     /// Sends all of the output buffer. Fails if the client leaves meanwhile. Cancel-safe: what was not sent stays.

@@ -76,8 +76,8 @@ pub trait SqlSession: Send + 'static {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Response>> + Send;
 
-    /// Told before the first of several statements that came in one message: they are one transaction unless they
-    /// contain transaction commands.
+    /// Told before the first of several statements that came in one message, and before each of a pipeline: they are one
+    /// transaction unless they contain transaction commands.
     fn begin_implicit_block(&mut self) {}
 
     /// Told at the end of every message cycle, before the client learns that the server is ready: an implicit

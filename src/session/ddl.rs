@@ -16,19 +16,20 @@ use millstream_sql::statement::DropKind;
 
 use super::api::{Notice, Response};
 use super::definitions::{self, StoredQuery};
+use super::transaction::{Transaction, is_outside};
 use super::{Scope, Session, complete};
 use crate::batch::files;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
-use crate::stream::engine::{DdlRequest, NewObject, OnConflict, TableWrite};
+use crate::stream::engine::{DdlRequest, DdlStep, NewObject, OnConflict, TableWrite};
 use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 
 impl Session {
-    pub(super) async fn create_schema(&self, name: String, parsed: &Parsed, scope: &Scope) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+    pub(super) async fn create_schema(&mut self, name: String, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         let mut object = self.object(id, &new_name(id, name), parsed, ObjectKind::Schema, BTreeMap::new());
         object.schema = id;
@@ -37,8 +38,8 @@ impl Session {
         Ok(complete("CREATE SCHEMA"))
     }
 
-    pub(super) async fn create_table(&self, p: CreateTablePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+    pub(super) async fn create_table(&mut self, p: CreateTablePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         let table = p.table.clone();
         let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
@@ -51,12 +52,12 @@ impl Session {
     }
 
     pub(super) async fn create_table_as(
-        &self,
+        &mut self,
         p: CreateTableAsPlan,
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
         table_relation(&object)?;
@@ -80,10 +81,10 @@ impl Session {
         Ok(complete(format!("SELECT {rows}")))
     }
 
-    pub(super) async fn create_source(&self, p: CreateSourcePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+    pub(super) async fn create_source(&mut self, p: CreateSourcePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let spec = SourceSpec::new(&p.source)?;
         blocking(move || Ok(spec.probe(PROBE_TIMEOUT)?)).await?;
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         let source = p.source.clone();
         let object = self.object(id, &p.name, parsed, ObjectKind::Source(p.source), BTreeMap::new());
@@ -93,8 +94,8 @@ impl Session {
         Ok(complete("CREATE SOURCE"))
     }
 
-    pub(super) async fn create_view(&self, p: CreateViewPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+    pub(super) async fn create_view(&mut self, p: CreateViewPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         draft.create(self.object(id, &p.name, parsed, ObjectKind::View(p.view), p.references))?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
@@ -107,7 +108,7 @@ impl Session {
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         let planned = self.plan_materialized_view(&p, id, scope)?;
         let view = MaterializedView {
@@ -151,8 +152,8 @@ impl Session {
         )
     }
 
-    pub(super) async fn create_sink(&self, p: CreateSinkPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+    pub(super) async fn create_sink(&mut self, p: CreateSinkPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         let mut sink = p.sink;
         let planned = definitions::plan_stored(
@@ -182,7 +183,7 @@ impl Session {
     }
 
     pub(super) async fn create_external_table(
-        &self,
+        &mut self,
         mut p: CreateExternalTablePlan,
         parsed: &Parsed,
         scope: &Scope,
@@ -193,7 +194,7 @@ impl Session {
         } else {
             files::check_declared(&self.database.batch, &p.table).await?;
         }
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         let id = draft.new_id();
         draft.create(self.object(id, &p.name, parsed, ObjectKind::ExternalTable(p.table), BTreeMap::new()))?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
@@ -204,11 +205,14 @@ impl Session {
         for notice in &p.notices {
             self.notices.push(Notice::notice(notice.clone()));
         }
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         for id in &p.ids {
             let dropped = draft.drop(*id, p.cascade)?;
             for object in dropped.iter().filter(|o| !p.ids.contains(&o.id)) {
                 self.notices.push(Notice::notice(format!("drop cascades to {}", object.describe())));
+            }
+            for object in dropped.iter().filter(|o| is_outside(&o.kind)) {
+                self.check_outside(&format!("DROP of {}", object.describe()), true)?;
             }
         }
         if !draft.is_empty() {
@@ -218,28 +222,28 @@ impl Session {
     }
 
     pub(super) async fn rename(
-        &self,
+        &mut self,
         id: ObjectId,
         kind: DropKind,
         to: &str,
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         draft.rename(id, to)?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         Ok(complete(format!("ALTER {}", tag(kind))))
     }
 
     pub(super) async fn comment(
-        &self,
+        &mut self,
         id: ObjectId,
         column: Option<usize>,
         text: Option<String>,
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
-        let mut draft = Draft::new(&scope.published.catalog);
+        let mut draft = self.draft(scope);
         let object = draft.catalog().get(id).cloned();
         let mut object = Object::clone(object.as_deref().ok_or_else(|| gone(id))?);
         let text = text.filter(|t| !t.is_empty());
@@ -278,8 +282,25 @@ impl Session {
         }
     }
 
-    async fn apply(&self, draft: Draft, new: Vec<NewObject>, writes: Vec<TableWrite>, parsed: &Parsed) -> Result<u64> {
+    /// The catalog to edit: the transaction's own, or a draft for this statement.
+    fn draft(&self, scope: &Scope) -> Draft {
+        let draft = self.transaction.as_ref().and_then(Transaction::draft);
+        draft.cloned().unwrap_or_else(|| Draft::new(&scope.published.catalog))
+    }
+
+    /// Applies a statement's changes, or keeps them for COMMIT.
+    async fn apply(
+        &mut self,
+        draft: Draft,
+        new: Vec<NewObject>,
+        writes: Vec<TableWrite>,
+        parsed: &Parsed,
+    ) -> Result<()> {
+        if let Some(transaction) = &mut self.transaction {
+            return transaction.define(draft, &writes, parsed.text.clone());
+        }
         let base_version = draft.base_version();
+        let steps = vec![DdlStep { statement: parsed.text.clone(), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
         let request = DdlRequest {
             base_version,
@@ -287,10 +308,11 @@ impl Session {
             changes,
             new,
             writes,
-            statement: parsed.text.clone(),
+            steps,
             user: self.client.user.clone(),
         };
-        self.database.engine.ddl(request).await
+        self.database.engine.ddl(request).await?;
+        Ok(())
     }
 }
 

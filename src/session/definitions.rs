@@ -37,7 +37,11 @@ pub fn objects(catalog: &Catalog) -> Result<Vec<NewObject>> {
     Ok(out)
 }
 
-fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> {
+/// What runs for an object of the catalog, if anything does.
+///
+/// # Errors
+/// As [`objects`].
+pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> {
     let id = object.id;
     Ok(match &object.kind {
         ObjectKind::Table(table) => Some(table_object(object, table)?),

@@ -3,9 +3,10 @@
 //! A statement that changes rows it reads is evaluated against the newest committed data; the engine refuses it if a row
 //! was changed meanwhile, and it is evaluated again. Such statements take turns on a table, so this is rare.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -17,6 +18,7 @@ use millstream_sql::{Parsed, Plan};
 use super::api::{Response, RowsTag};
 use super::{Scope, Session, complete, memory};
 use crate::error::{Error, Result, sqlstate};
+use crate::state::{ByteRows, Relation};
 use crate::stream::engine::table::table_relation;
 use crate::stream::engine::{OnConflict, TableWrite, WriteRequest};
 use crate::stream::operator::project::row_text;
@@ -41,8 +43,9 @@ impl Session {
             None => self.write(insert_of(p.table, rows, OnConflict::Error)).await?,
             Some(OnConflictPlan::Nothing) => self.write(insert_of(p.table, rows, OnConflict::DoNothing)).await?,
             Some(OnConflictPlan::Update { values, condition, schema }) => {
-                let values = Upsert { values, condition, schema, parameters: parameters.to_vec() };
-                self.upsert(&object, rows, &values, &p.checks).await?
+                let parameters = parameters.to_vec();
+                let values = Upsert { values, condition, schema, parameters, checks: p.checks };
+                self.upsert(&object, rows, &values).await?
             }
         };
         let n = outcome.num_rows();
@@ -58,13 +61,10 @@ impl Session {
         object: &Object,
         rows: RecordBatch,
         values: &Upsert,
-        checks: &RowChecks,
     ) -> Result<RecordBatch> {
         let relation = table_relation(object)?;
-        let turn = self.database.writer(object.id);
-        let _turn = turn.lock().await;
         let keys = relation.keys(&rows)?;
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         if !keys.iter().all(|key| seen.insert(key)) {
             return Err(Error::new(
                 sqlstate::CARDINALITY_VIOLATION,
@@ -72,120 +72,161 @@ impl Session {
             )
             .with_hint("no two rows of the command may have the same key"));
         }
-        for _ in 0..RETRIES {
-            let published = self.database.engine.published();
-            let found = relation.get(&published.snapshot, &keys)?;
-            let found_keys = relation.keys(&found)?;
-            let position: std::collections::HashMap<&[u8], usize> =
-                found_keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
-            let is_new: BooleanArray = keys.iter().map(|key| Some(!position.contains_key(key))).collect();
-            let new = filter_record_batch(&rows, &is_new)?;
-            let proposed = filter_record_batch(&rows, &arrow::compute::not(&is_new)?)?;
-            let order: arrow::array::UInt32Array =
-                keys.iter().filter_map(|key| position.get(key).map(|i| *i as u32)).collect();
-            let old = arrow::compute::take_record_batch(&found, &order)?;
-            let (old, updated) = values.apply(&old, &proposed, rows.schema())?;
-            check(&updated, checks)?;
-            let affected = concat_batches(&rows.schema(), [&new, &updated])?;
-            let write = TableWrite {
-                table: object.id,
-                deletes: (old.num_rows() > 0).then_some(old),
-                inserts: Some(affected.clone()),
-                on_conflict: OnConflict::Retry,
-                truncate: false,
+        if let Some(transaction) = &self.transaction {
+            let found = match (transaction.changes(object.id), transaction.view()) {
+                (Some(changes), Some(view)) => changes.get(&relation, &view.snapshot, &keys)?,
+                (None, Some(view)) => relation.get(&view.snapshot, &keys)?,
+                (_, None) => return Err(Error::internal("a transaction writes before it reads")),
             };
-            match self.database.engine.write(WriteRequest { writes: vec![write] }).await {
-                Ok(_) => return Ok(affected),
-                Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => continue,
-                Err(e) => return Err(e),
+            return self.upsert_over(object.id, &relation, &keys, &found, &rows, values).await;
+        }
+        let turn = self.database.writer(object.id);
+        let _turn = turn.lock().await;
+        for _ in 0..RETRIES {
+            let found = relation.get(&self.database.engine.published().snapshot, &keys)?;
+            match self.upsert_over(object.id, &relation, &keys, &found, &rows, values).await {
+                Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
+                done => return done,
             }
         }
         Err(too_many_conflicts(&object.name))
     }
 
+    /// Inserts rows with `keys` over the rows `found` of those that exist.
+    async fn upsert_over(
+        &mut self,
+        table: ObjectId,
+        relation: &Relation,
+        keys: &ByteRows,
+        found: &RecordBatch,
+        rows: &RecordBatch,
+        values: &Upsert,
+    ) -> Result<RecordBatch> {
+        let found_keys = relation.keys(found)?;
+        let position: HashMap<&[u8], usize> = found_keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
+        let is_new: BooleanArray = keys.iter().map(|key| Some(!position.contains_key(key))).collect();
+        let new = filter_record_batch(rows, &is_new)?;
+        let proposed = filter_record_batch(rows, &arrow::compute::not(&is_new)?)?;
+        let order: UInt32Array = keys.iter().filter_map(|key| position.get(key).map(|i| *i as u32)).collect();
+        let old = arrow::compute::take_record_batch(found, &order)?;
+        let (old, updated) = values.apply(&old, &proposed, rows.schema())?;
+        check(&updated, &values.checks)?;
+        let affected = concat_batches(&rows.schema(), [&new, &updated])?;
+        let write = TableWrite {
+            table,
+            deletes: (old.num_rows() > 0).then_some(old),
+            inserts: Some(affected.clone()),
+            on_conflict: OnConflict::Retry,
+            truncate: false,
+        };
+        self.write(write).await?;
+        Ok(affected)
+    }
+
     pub(super) async fn update(
         &mut self,
-        first: UpdatePlan,
+        p: UpdatePlan,
         parsed: &Parsed,
         parameters: &[ScalarValue],
+        scope: &Scope,
     ) -> Result<Response> {
-        let table = first.table;
-        let turn = self.database.writer(table);
+        if self.transaction.is_some() {
+            return self.update_once(p, parameters, scope).await;
+        }
+        let turn = self.database.writer(p.table);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
             let (scope, plan) = self.plan_again(parsed, parameters).await?;
             let Plan::Update(p) = plan else { return Err(Error::internal("an UPDATE became another statement")) };
-            let object = table_of(&scope, table)?;
-            let batches = self.collect(p.plan, parameters, &scope).await?;
-            let (old, new) = old_and_new(&object, &batches)?;
-            check(&visible(&new, &object)?, &p.checks)?;
-            let n = new.num_rows();
-            let result = visible(&new, &object)?;
+            match self.update_once(p, parameters, &scope).await {
+                Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
+                done => return done,
+            }
+        }
+        Err(too_many_conflicts(&table_of(scope, p.table)?.name))
+    }
+
+    async fn update_once(&mut self, p: UpdatePlan, parameters: &[ScalarValue], scope: &Scope) -> Result<Response> {
+        let object = table_of(scope, p.table)?;
+        let batches = self.collect(p.plan, parameters, scope).await?;
+        let (old, new) = old_and_new(&object, &batches)?;
+        let result = visible(&new, &object)?;
+        check(&result, &p.checks)?;
+        let n = new.num_rows();
+        if n > 0 {
             let write = TableWrite {
-                table,
+                table: p.table,
                 deletes: Some(old),
                 inserts: Some(new),
                 on_conflict: OnConflict::Error,
                 truncate: false,
             };
-            if n > 0 && self.try_write(write).await?.is_none() {
-                continue;
-            }
-            return match &p.returning {
-                Some(returning) => returned(returning, &result, parameters, "UPDATE"),
-                None => Ok(complete(format!("UPDATE {n}"))),
-            };
+            self.write(write).await?;
         }
-        Err(too_many_conflicts(&table.to_string()))
+        match &p.returning {
+            Some(returning) => returned(returning, &result, parameters, "UPDATE"),
+            None => Ok(complete(format!("UPDATE {n}"))),
+        }
     }
 
     pub(super) async fn delete(
         &mut self,
-        first: DeletePlan,
+        p: DeletePlan,
         parsed: &Parsed,
         parameters: &[ScalarValue],
+        scope: &Scope,
     ) -> Result<Response> {
-        let table = first.table;
-        let turn = self.database.writer(table);
+        if self.transaction.is_some() {
+            return self.delete_once(p, parameters, scope).await;
+        }
+        let turn = self.database.writer(p.table);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
             let (scope, plan) = self.plan_again(parsed, parameters).await?;
             let Plan::Delete(p) = plan else { return Err(Error::internal("a DELETE became another statement")) };
-            let object = table_of(&scope, table)?;
-            let batches = self.collect(p.plan, parameters, &scope).await?;
-            let old = old_rows(&object, &batches)?;
-            let n = old.num_rows();
-            let result = visible(&old, &object)?;
+            match self.delete_once(p, parameters, &scope).await {
+                Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
+                done => return done,
+            }
+        }
+        Err(too_many_conflicts(&table_of(scope, p.table)?.name))
+    }
+
+    async fn delete_once(&mut self, p: DeletePlan, parameters: &[ScalarValue], scope: &Scope) -> Result<Response> {
+        let object = table_of(scope, p.table)?;
+        let batches = self.collect(p.plan, parameters, scope).await?;
+        let old = old_rows(&object, &batches)?;
+        let result = visible(&old, &object)?;
+        let n = old.num_rows();
+        if n > 0 {
             let write = TableWrite {
-                table,
+                table: p.table,
                 deletes: Some(old),
                 inserts: None,
                 on_conflict: OnConflict::Error,
                 truncate: false,
             };
-            if n > 0 && self.try_write(write).await?.is_none() {
-                continue;
-            }
-            return match &p.returning {
-                Some(returning) => returned(returning, &result, parameters, "DELETE"),
-                None => Ok(complete(format!("DELETE {n}"))),
-            };
+            self.write(write).await?;
         }
-        Err(too_many_conflicts(&table.to_string()))
+        match &p.returning {
+            Some(returning) => returned(returning, &result, parameters, "DELETE"),
+            None => Ok(complete(format!("DELETE {n}"))),
+        }
     }
 
     pub(super) async fn truncate(&mut self, tables: &[ObjectId]) -> Result<Response> {
-        let writes = tables
-            .iter()
-            .map(|table| TableWrite {
-                table: *table,
-                deletes: None,
-                inserts: None,
-                on_conflict: OnConflict::Error,
-                truncate: true,
-            })
-            .collect();
-        self.database.engine.write(WriteRequest { writes }).await?;
+        let all = |table: &ObjectId| TableWrite {
+            table: *table,
+            deletes: None,
+            inserts: None,
+            on_conflict: OnConflict::Error,
+            truncate: true,
+        };
+        let writes: Vec<TableWrite> = tables.iter().map(all).collect();
+        match &mut self.transaction {
+            Some(transaction) => writes.iter().try_for_each(|write| transaction.write(write).map(drop))?,
+            None => drop(self.database.engine.write(WriteRequest { writes }).await?),
+        }
         Ok(complete("TRUNCATE TABLE"))
     }
 
@@ -198,21 +239,20 @@ impl Session {
         Ok((scope, plan))
     }
 
-    /// Writes and returns the rows that were inserted.
-    pub(super) async fn write(&self, write: TableWrite) -> Result<RecordBatch> {
+    /// Writes one table, or keeps the changes for COMMIT; returns the rows that were inserted.
+    ///
+    /// # Errors
+    /// 23505 for a taken key; 40001, outside a transaction, if a row is not as it was read.
+    pub(super) async fn write(&mut self, write: TableWrite) -> Result<RecordBatch> {
         let schema = write.inserts.as_ref().map(RecordBatch::schema);
-        let outcome = self.database.engine.write(WriteRequest { writes: vec![write] }).await?;
-        let inserted = outcome.inserted.into_iter().next().flatten();
+        let inserted = match &mut self.transaction {
+            Some(transaction) => transaction.write(&write)?,
+            None => {
+                let outcome = self.database.engine.write(WriteRequest { writes: vec![write] }).await?;
+                outcome.inserted.into_iter().next().flatten()
+            }
+        };
         Ok(inserted.unwrap_or_else(|| RecordBatch::new_empty(schema.unwrap_or_else(|| Arc::new(Schema::empty())))))
-    }
-
-    /// Writes, or says with `None` that the statement must be evaluated again.
-    async fn try_write(&self, write: TableWrite) -> Result<Option<()>> {
-        match self.database.engine.write(WriteRequest { writes: vec![write] }).await {
-            Ok(_) => Ok(Some(())),
-            Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => Ok(None),
-            Err(e) => Err(e),
-        }
     }
 }
 
@@ -222,6 +262,7 @@ struct Upsert {
     condition: Option<Expr>,
     schema: Arc<DFSchema>,
     parameters: Vec<ScalarValue>,
+    checks: RowChecks,
 }
 
 impl Upsert {

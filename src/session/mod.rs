@@ -4,6 +4,7 @@
 //! * [`definitions`]: from stored definitions to what runs.
 //! * [`query`], [`ddl`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
+//! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
 //! * [`api`]: the boundary to the wire server.
 
 pub mod api;
@@ -15,11 +16,13 @@ mod dml;
 mod explain;
 mod inside;
 mod memory;
+mod overlay;
 mod query;
 mod resolver;
 mod rows;
 mod settings;
 mod show;
+mod transaction;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,8 +38,9 @@ use self::api::{ClientInfo, Description, Notice, OutputFormat, Response, SqlSess
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
 use self::settings::Settings;
+use self::transaction::Transaction;
 use crate::batch::{StatementOptions, pg_catalog};
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{Error, Result};
 use crate::stream::engine::Published;
 
 /// One client's session.
@@ -46,7 +50,9 @@ pub struct Session {
     client: ClientInfo,
     settings: Settings,
     search_path: Vec<String>,
-    status: TransactionStatus,
+    transaction: Option<Transaction>,
+    /// Several statements came in one message or pipeline: they are one transaction.
+    in_implicit_block: bool,
     notices: Vec<Notice>,
 }
 
@@ -72,7 +78,8 @@ impl Session {
         let mut session = Self {
             settings: Settings::new(),
             search_path: vec![DEFAULT_SCHEMA.into()],
-            status: TransactionStatus::Idle,
+            transaction: None,
+            in_implicit_block: false,
             notices: Vec::new(),
             database,
             id,
@@ -87,7 +94,8 @@ impl Session {
 
     /// Newest data and catalog, and what the statement needs of the outside.
     async fn scope(&self, statement: &Statement) -> Result<Scope> {
-        let published = self.database.engine.published();
+        let view = self.transaction.as_ref().and_then(Transaction::view);
+        let published = view.cloned().unwrap_or_else(|| self.database.engine.published());
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
         for call in millstream_sql::external_calls(statement) {
             let table = query::external_table(&self.database.batch, &call).await?;
@@ -154,12 +162,7 @@ impl Session {
         cancel: CancellationToken,
     ) -> Result<Response> {
         let statement = &parsed.statement;
-        if self.status == TransactionStatus::Failed && !matches!(statement, Statement::Commit | Statement::Rollback) {
-            return Err(Error::new(
-                sqlstate::IN_FAILED_SQL_TRANSACTION,
-                "current transaction is aborted, commands ignored until end of transaction block",
-            ));
-        }
+        self.enter_transaction(statement)?;
         let scope = self.scope(statement).await?;
         let types: Vec<Option<SqlType>> = parameters.iter().map(|p| SqlType::from_arrow(&p.data_type())).collect();
         let plan = self.plan(parsed, &scope, &types)?;
@@ -179,17 +182,21 @@ impl Session {
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
             Plan::Insert(p) => self.insert(p, parameters, &scope).await,
-            Plan::Update(p) => self.update(p, parsed, parameters).await,
-            Plan::Delete(p) => self.delete(p, parsed, parameters).await,
+            Plan::Update(p) => self.update(p, parsed, parameters, &scope).await,
+            Plan::Delete(p) => self.delete(p, parsed, parameters, &scope).await,
             Plan::Truncate { tables } => self.truncate(&tables).await,
             Plan::CopyTo(p) => self.copy_to(p, &scope, cancel).await,
             Plan::CopyFrom(p) => self.copy_from(p, &scope).await,
             Plan::Show(p) => self.show(p, &scope),
-            Plan::Set { local: _, name, value } => self.set_statement(&name, value.as_deref()),
+            Plan::Set { local, name, value } => self.set_statement(local, &name, value.as_deref()),
             Plan::Reset(name) => self.reset_statement(name.as_deref()),
-            Plan::Begin { .. } => self.begin(),
-            Plan::Commit => self.end_transaction(true),
-            Plan::Rollback => self.end_transaction(false),
+            Plan::Begin { read_only } => self.begin(read_only),
+            Plan::Commit { chain } => self.commit(chain).await,
+            Plan::Rollback { chain } => self.rollback(chain).await,
+            Plan::SetTransaction { read_only } => self.set_transaction(read_only),
+            Plan::Savepoint(name) => self.savepoint(name),
+            Plan::Release(name) => self.release(&name),
+            Plan::RollbackTo(name) => self.roll_back_to(&name),
             Plan::Flush => {
                 self.database.engine.flush().await?;
                 Ok(complete("FLUSH"))
@@ -208,51 +215,6 @@ impl Session {
                 Ok(complete(tag))
             }
         }
-    }
-
-    fn begin(&mut self) -> Result<Response> {
-        if self.status != TransactionStatus::Idle {
-            self.notices.push(Notice::new(
-                api::Severity::Warning,
-                sqlstate::ACTIVE_SQL_TRANSACTION,
-                "there is already a transaction in progress",
-            ));
-        }
-        self.status = TransactionStatus::InTransaction;
-        Ok(complete("BEGIN"))
-    }
-
-    fn end_transaction(&mut self, commit: bool) -> Result<Response> {
-        let before = std::mem::replace(&mut self.status, TransactionStatus::Idle);
-        if before == TransactionStatus::Idle {
-            self.notices.push(Notice::new(api::Severity::Warning, "25P01", "there is no transaction in progress"));
-        }
-        Ok(complete(if commit && before != TransactionStatus::Failed { "COMMIT" } else { "ROLLBACK" }))
-    }
-
-    /// Writes in a transaction block could not be rolled back yet, so they are refused rather than kept by accident.
-    fn check_transaction(&self, plan: &Plan) -> Result<()> {
-        if self.status == TransactionStatus::Idle {
-            return Ok(());
-        }
-        let reads = matches!(
-            plan,
-            Plan::Query(_)
-                | Plan::Explain(_)
-                | Plan::Show(_)
-                | Plan::Set { .. }
-                | Plan::Reset(_)
-                | Plan::Begin { .. }
-                | Plan::Commit
-                | Plan::Rollback
-                | Plan::Nothing { .. }
-                | Plan::Deallocate(_)
-        );
-        if reads {
-            return Ok(());
-        }
-        Err(Error::unsupported("statements that change data or definitions are not supported in a transaction block")
-            .with_hint("run the statement outside BEGIN ... COMMIT (autocommit)"))
     }
 }
 
@@ -290,14 +252,20 @@ impl SqlSession for Session {
         result
     }
 
+    fn begin_implicit_block(&mut self) {
+        self.in_implicit_block = true;
+    }
+
+    async fn sync(&mut self, failed: bool) -> Result<()> {
+        self.end_implicit(failed).await
+    }
+
     fn fail(&mut self, _error: &Error) {
-        if self.status == TransactionStatus::InTransaction {
-            self.status = TransactionStatus::Failed;
-        }
+        self.fail_transaction();
     }
 
     fn transaction_status(&self) -> TransactionStatus {
-        self.status
+        self.status()
     }
 
     fn take_notices(&mut self) -> Vec<Notice> {

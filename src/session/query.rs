@@ -89,6 +89,7 @@ impl Scope {
             database: &session.database,
             published: &self.published,
             inside: &self.inside,
+            transaction: session.transaction.as_ref(),
             external: &self.external,
         }
     }

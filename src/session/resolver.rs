@@ -12,6 +12,7 @@ use millstream_sql::{CatalogSource, ExternalCall, Target};
 use super::database::Inner;
 use super::inside::Inside;
 use super::rows::{SourceRows, StoredRows};
+use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
 use crate::batch::tables::RowTable;
@@ -27,6 +28,8 @@ pub struct StatementResolver<'a> {
     pub database: &'a Inner,
     pub published: &'a Arc<Published>,
     pub inside: &'a Inside,
+    /// The open transaction, whose changes its statements see.
+    pub transaction: Option<&'a Transaction>,
     /// Files that the statement names, looked up before it was planned.
     pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
 }
@@ -55,13 +58,14 @@ impl StatementResolver<'_> {
         match &object.kind {
             ObjectKind::Table(_) => {
                 let relation = Arc::new(table_relation(object)?);
-                Ok(self.stored(object, relation, source))
+                let changes = self.transaction.and_then(|t| t.changes(id)).cloned();
+                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, relation, source).with_changes(changes)))))
             }
             ObjectKind::MaterializedView(view) => {
                 self.check_view(object)?;
                 let table = TableId::new(id.0, part::ROWS);
                 let relation = Relation::new(table, object.arrow_schema(), view_layout(view))?;
-                Ok(self.stored(object, Arc::new(relation), source))
+                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
             }
             ObjectKind::Source(s) => {
                 Ok(Arc::new(RowTable::new(Arc::new(SourceRows::new(object.name.clone(), SourceSpec::new(s)?)))))
@@ -74,14 +78,20 @@ impl StatementResolver<'_> {
         }
     }
 
-    fn stored(&self, object: &Object, relation: Arc<Relation>, source: &CatalogSource) -> Arc<dyn TableProvider> {
+    fn stored(&self, object: &Object, relation: Arc<Relation>, source: &CatalogSource) -> StoredRows {
         let rows = self.database.engine.stats().view(object.id).map(|v| v.rows.max(0) as usize);
-        let snapshot = self.published.snapshot.clone();
-        Arc::new(RowTable::new(Arc::new(StoredRows::new(relation, snapshot, source.schema.clone(), rows))))
+        StoredRows::new(relation, self.published.snapshot.clone(), source.schema.clone(), rows)
     }
 
     /// A view that has stopped no longer equals its query: better no answer than an old one.
     fn check_view(&self, object: &Object) -> Result<()> {
+        if self.transaction.is_some_and(|t| t.has_made(object.id)) {
+            return Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{} has no rows before the transaction that creates it has committed", object.describe()),
+            )
+            .with_hint("commit, then read it"));
+        }
         if let Some(reason) = read_failure(&self.published.snapshot, object.id)? {
             return Err(Error::new(
                 sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -7,14 +7,16 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_connectors::SourceSpec;
 
+use super::overlay::Overlay;
 use crate::batch::tables::{RowBatches, RowScan, ScanRequest};
 use crate::error::Result;
 use crate::state::{Relation, Snapshot};
 
-/// A table or continuous view as of a snapshot.
+/// A table or continuous view as of a snapshot, a table with what the transaction has changed.
 pub struct StoredRows {
     relation: Arc<Relation>,
     snapshot: Arc<Snapshot>,
+    changes: Option<Arc<Overlay>>,
     /// The first columns of the relation: all, or without the hidden row id.
     schema: SchemaRef,
     rows: Option<usize>,
@@ -23,7 +25,13 @@ pub struct StoredRows {
 impl StoredRows {
     /// The rows of `relation` with the columns of `schema`, which are its first.
     pub fn new(relation: Arc<Relation>, snapshot: Arc<Snapshot>, schema: SchemaRef, rows: Option<usize>) -> Self {
-        Self { relation, snapshot, schema, rows }
+        Self { relation, snapshot, changes: None, schema, rows }
+    }
+
+    /// The same with a transaction's own changes.
+    pub fn with_changes(mut self, changes: Option<Arc<Overlay>>) -> Self {
+        self.changes = changes;
+        self
     }
 }
 
@@ -54,8 +62,15 @@ impl RowScan for StoredRows {
         let projection = request.projection.clone();
         if let Some(keys) = &request.keys {
             let keys = self.relation.encode_key(keys.columns(), keys.num_rows())?;
-            let rows = self.relation.get(&self.snapshot, &keys)?.project(&projection)?;
-            return Ok(Box::new(std::iter::once(Ok(rows))));
+            let rows = match &self.changes {
+                Some(changes) => changes.get(&self.relation, &self.snapshot, &keys)?,
+                None => self.relation.get(&self.snapshot, &keys)?,
+            };
+            return Ok(Box::new(std::iter::once(project(rows, &projection))));
+        }
+        if let Some(changes) = &self.changes {
+            let scan = changes.scan(&self.relation, &self.snapshot)?;
+            return Ok(Box::new(scan.map(move |batch| project(batch?, &projection))));
         }
         let scan = self.relation.scan(&self.snapshot)?;
         Ok(Box::new(scan.map(move |batch| project(batch?, &projection))))

@@ -139,8 +139,35 @@ impl Settings {
         std::mem::take(&mut self.changes)
     }
 
+    /// Whether a setting of kind bool is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| value == "on")
+    }
+
+    /// Goes back, or on, to other values; clients are told of what differs.
+    pub fn restore(&mut self, mut other: Self) {
+        let value = |settings: &Self, known: &Known| {
+            settings.values.get(&known.name.to_lowercase()).map_or(known.default, String::as_str).to_string()
+        };
+        let differs = |known: &&Known| known.reported && value(self, known) != value(&other, known);
+        let changes: Vec<_> =
+            KNOWN.iter().filter(differs).map(|k| (k.name.to_string(), value(&other, k))).collect();
+        other.changes = std::mem::take(&mut self.changes);
+        other.changes.extend(changes);
+        *self = other;
+    }
+
+    /// The schemas of `search_path`.
+    pub fn search_path(&self) -> Vec<String> {
+        let path = self.values.get("search_path").map_or(millstream_catalog::DEFAULT_SCHEMA, String::as_str);
+        path.split(',')
+            .map(|s| s.trim().trim_matches('"').trim_matches('\'').to_string())
+            .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
+            .collect()
+    }
+
     /// Sets a value; `None` is the default. Whether the setting means nothing here.
-    fn set(&mut self, name: &str, value: Option<&str>) -> Result<bool> {
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<bool> {
         let known = find(name)?;
         let value = value.unwrap_or(known.default);
         let invalid = |hint: &str| {
@@ -194,28 +221,39 @@ impl Session {
             self.notices.push(Notice::notice(format!("setting \"{name}\" has no meaning here and is ignored")));
         }
         if name.eq_ignore_ascii_case("search_path") {
-            let path = self.settings.get("search_path")?;
-            let schemas: Vec<String> = path
-                .split(',')
-                .map(|s| s.trim().trim_matches('"').trim_matches('\'').to_string())
-                .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
-                .collect();
-            self.search_path = schemas;
+            self.search_path = self.settings.search_path();
         }
         Ok(())
     }
 
-    pub(super) fn set_statement(&mut self, name: &str, value: Option<&str>) -> Result<Response> {
+    /// Goes back, or on, to other values: a transaction has ended.
+    pub(super) fn restore_settings(&mut self, settings: Settings) {
+        self.settings.restore(settings);
+        self.search_path = self.settings.search_path();
+    }
+
+    pub(super) fn set_statement(&mut self, local: bool, name: &str, value: Option<&str>) -> Result<Response> {
+        if local && self.transaction.is_none() {
+            self.warn_no_transaction("SET LOCAL can only be used in transaction blocks");
+            return Ok(complete("SET"));
+        }
         self.set(name, value)?;
+        if !local {
+            self.set_after_commit(name, value)?;
+        }
         Ok(complete("SET"))
     }
 
     pub(super) fn reset_statement(&mut self, name: Option<&str>) -> Result<Response> {
         match name {
-            Some(name) => self.set(name, None)?,
+            Some(name) => {
+                self.set(name, None)?;
+                self.set_after_commit(name, None)?;
+            }
             None => {
                 for known in KNOWN.iter().filter(|k| k.kind != Kind::Ignored) {
                     self.set(known.name, None)?;
+                    self.set_after_commit(known.name, None)?;
                 }
             }
         }

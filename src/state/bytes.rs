@@ -73,6 +73,12 @@ impl ByteRows {
         self.data.len()
     }
 
+    /// Forgets the rows from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.ends.truncate(len);
+        self.data.truncate(self.ends.last().copied().unwrap_or_default());
+    }
+
     /// Forgets all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.data.clear();

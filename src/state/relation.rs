@@ -220,6 +220,11 @@ impl Relation {
         self.decode(&entries)
     }
 
+    /// The stored values of these keys, as of a snapshot.
+    pub fn stored(&self, snapshot: &Snapshot, keys: &ByteRows) -> Result<super::Found> {
+        snapshot.multi_get(self.table, keys)
+    }
+
     /// The stored values of these keys in the epoch loop's view.
     pub fn current(&self, state: &State, keys: &ByteRows) -> Result<super::Found> {
         state.multi_get(self.table, keys)

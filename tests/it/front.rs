@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::client::{Failure, Session};
+use crate::raw::Raw;
 use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -125,13 +126,77 @@ async fn errors_have_code_and_position() {
 }
 
 #[tokio::test]
-#[ignore = "transactions are not there yet: the statements of one message are committed one by one"]
 async fn statements_of_one_message_are_one_transaction() {
     let server = Server::start();
     let session = server.connect().await;
     session.run("CREATE TABLE t (a INT)").await;
     session.error("INSERT INTO t VALUES (1); SELECT 1/0").await;
     assert_eq!(session.rows("SELECT count(*) FROM t").await, ["0"]);
+    session.run("INSERT INTO t VALUES (1); INSERT INTO t SELECT a + 1 FROM t").await;
+    assert_eq!(session.rows("SELECT a FROM t").await, ["1", "2"]);
+
+    // COMMIT inside ends the transaction so far, and BEGIN takes in what came before it.
+    session.error("INSERT INTO t VALUES (3); COMMIT; INSERT INTO t VALUES (4); SELECT 1/0").await;
+    assert_eq!(session.rows("SELECT a FROM t").await, ["1", "2", "3"]);
+    session.run("INSERT INTO t VALUES (5); BEGIN; INSERT INTO t VALUES (6)").await;
+    session.run("ROLLBACK").await;
+    assert_eq!(session.rows("SELECT a FROM t").await, ["1", "2", "3"]);
+
+    let refused = session.error("SELECT 1; CREATE SINK s AS SELECT a FROM t WITH (connector = 'blackhole')").await;
+    assert_eq!(refused.sqlstate.as_deref(), Some("25001"), "{refused}");
+    let refused = session.error("INSERT INTO t VALUES (7); SAVEPOINT s").await;
+    assert_eq!(refused.sqlstate.as_deref(), Some("25P01"), "{refused}");
+    assert_eq!(session.rows("SELECT count(*) FROM t").await, ["3"]);
+}
+
+/// What a client sends before one Sync is one transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pipeline_is_one_transaction() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (a INT PRIMARY KEY)").await;
+    let (client, sync) = (&session.client, "a statement alone commits by itself");
+    assert_eq!(client.execute("INSERT INTO t VALUES ($1)", &[&1_i32]).await.expect(sync), 1);
+    assert_eq!(session.rows("SELECT a FROM t").await, ["1"]);
+
+    let mut raw = Raw::connect(server.port()).await;
+    raw.execute("INSERT INTO t VALUES (2)").await;
+    raw.execute("INSERT INTO t SELECT a + 10 FROM t").await;
+    raw.sync().await;
+    assert_eq!(session.rows("SELECT a FROM t").await, ["1", "11", "12", "2"]);
+    raw.execute("DELETE FROM t WHERE a > 10").await;
+    raw.execute("INSERT INTO t VALUES (1)").await;
+    let answer = raw.sync().await;
+    assert!(answer.contains("23505"), "{answer}");
+    assert_eq!(session.rows("SELECT count(*) FROM t").await, ["4"]);
+}
+
+/// A driver's own transactions: begun, nested, committed, and dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_drivers_transactions() {
+    let server = Server::start();
+    let mut session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT PRIMARY KEY, v TEXT)").await;
+    let insert = "INSERT INTO t VALUES ($1, $2)";
+    let mut transaction = session.client.transaction().await.expect("BEGIN");
+    assert_eq!(transaction.execute(insert, &[&1_i64, &"one"]).await.expect("an insert"), 1);
+    let nested = transaction.transaction().await.expect("SAVEPOINT");
+    nested.execute(insert, &[&2_i64, &"two"]).await.expect("an insert");
+    let duplicate = nested.execute(insert, &[&1_i64, &"again"]).await.expect_err("a taken key");
+    assert_eq!(duplicate.code().map(tokio_postgres::error::SqlState::code), Some("23505"));
+    nested.rollback().await.expect("ROLLBACK TO");
+    let nested = transaction.savepoint("kept").await.expect("SAVEPOINT");
+    nested.execute(insert, &[&3_i64, &"three"]).await.expect("an insert");
+    nested.commit().await.expect("RELEASE");
+    let rows = transaction.query("SELECT id FROM t ORDER BY id", &[]).await.expect("rows");
+    assert_eq!(rows.iter().map(|r| r.get::<_, i64>(0)).collect::<Vec<_>>(), [1, 3]);
+    transaction.commit().await.expect("COMMIT");
+
+    let transaction = session.client.build_transaction().read_only(true).start().await.expect("BEGIN READ ONLY");
+    let refused = transaction.execute("DELETE FROM t", &[]).await.expect_err("a write");
+    assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("25006"));
+    drop(transaction);
+    assert_eq!(session.rows("SELECT id, v FROM t").await, ["1|one", "3|three"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

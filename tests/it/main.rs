@@ -10,6 +10,7 @@ mod oracle;
 mod pg;
 mod postgres;
 mod process;
+mod raw;
 mod seed;
 mod server;
 mod slt;

@@ -65,6 +65,141 @@ async fn one_of_two_equal_keys_wins() {
     assert_eq!(a.value("SELECT count(*) FROM t").await, "20");
 }
 
+/// Money moves between accounts in transactions of several clients: each snapshot and the view hold the same sum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transfers_keep_the_sum() {
+    const CLIENTS: u32 = 3;
+    const TRANSFERS: u32 = 20;
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE accounts (id INT PRIMARY KEY, balance BIGINT)").await;
+    session.run("INSERT INTO accounts SELECT n, 100 FROM generate_series(0, 4) AS s (n)").await;
+    session.run("CREATE TABLE moved (amount BIGINT) APPEND ONLY").await;
+    session.run("CREATE MATERIALIZED VIEW bank AS SELECT sum(balance) AS s, count(*) AS n FROM accounts").await;
+    session.run("CREATE MATERIALIZED VIEW flow AS SELECT count(*) AS n FROM moved").await;
+    let mut clients = Vec::new();
+    for c in 0..CLIENTS {
+        let client = server.connect().await;
+        clients.push(tokio::spawn(async move {
+            let mut conflicts = 0;
+            for n in 0..TRANSFERS {
+                let (from, to, amount) = ((n + c) % 5, (n * 2 + c + 1) % 5, n % 7 + 1);
+                let steps = [
+                    "BEGIN".to_string(),
+                    format!("UPDATE accounts SET balance = balance - {amount} WHERE id = {from}"),
+                    format!("INSERT INTO moved VALUES ({amount})"),
+                    format!("UPDATE accounts SET balance = balance + {amount} WHERE id = {to}"),
+                    "COMMIT".to_string(),
+                ];
+                'again: loop {
+                    for step in &steps {
+                        match client.try_run(step).await {
+                            Ok(_) => {}
+                            Err(e) if e.sqlstate.as_deref() == Some("40001") => {
+                                conflicts += 1;
+                                continue 'again;
+                            }
+                            Err(e) => panic!("{step}: {e}"),
+                        }
+                    }
+                    break;
+                }
+            }
+            conflicts
+        }));
+    }
+    let reader = server.connect().await;
+    while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
+        assert_eq!(reader.rows("SELECT sum(balance), count(*) FROM accounts").await, ["500|5"]);
+        assert_eq!(reader.rows("SELECT s, n FROM bank").await, ["500|5"]);
+        // A transaction reads one moment, whatever is committed meanwhile.
+        reader.run("BEGIN").await;
+        let before = reader.rows("SELECT * FROM accounts").await;
+        assert_eq!(reader.rows("SELECT s FROM bank").await, ["500"]);
+        assert_eq!(reader.rows("SELECT * FROM accounts").await, before);
+        reader.run("COMMIT").await;
+    }
+    for client in clients {
+        client.await.expect("no client fails");
+    }
+    assert_eq!(session.rows("SELECT sum(balance), count(*) FROM accounts").await, ["500|5"]);
+    assert_eq!(session.rows("SELECT s, n FROM bank").await, ["500|5"]);
+    // Each transfer is in the append-only table once, however often it was tried.
+    assert_eq!(session.value("SELECT n FROM flow").await, (CLIENTS * TRANSFERS).to_string());
+}
+
+/// Two transactions at once: each sees its own changes over its snapshot, and of two that change one row one is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_are_isolated() {
+    let server = Server::start();
+    let (a, b) = (server.connect().await, server.connect().await);
+    a.run("CREATE TABLE t (id INT PRIMARY KEY, v INT)").await;
+    a.run("INSERT INTO t VALUES (1, 1), (2, 2)").await;
+    a.run("CREATE TABLE plain (v INT); INSERT INTO plain VALUES (1)").await;
+
+    a.run("BEGIN").await;
+    a.run("UPDATE t SET v = 10 WHERE id = 1").await;
+    b.run("BEGIN").await;
+    assert_eq!(b.rows("SELECT * FROM t").await, ["1|1", "2|2"]);
+    b.run("UPDATE t SET v = 20 WHERE id = 2").await;
+    b.run("INSERT INTO plain VALUES (2)").await;
+    a.run("INSERT INTO plain VALUES (3)").await;
+    a.run("COMMIT").await;
+    assert_eq!(b.rows("SELECT * FROM t").await, ["1|1", "2|20"]);
+    assert_eq!(b.rows("SELECT v FROM plain").await, ["1", "2"]);
+    b.run("COMMIT").await;
+    assert_eq!(b.rows("SELECT * FROM t").await, ["1|10", "2|20"]);
+    // Rows without a key get hidden ones of their own.
+    assert_eq!(b.run("UPDATE plain SET v = v + 1").await.affected, 3);
+    assert_eq!(b.rows("SELECT v FROM plain").await, ["2", "3", "4"]);
+
+    a.run("BEGIN").await;
+    assert_eq!(a.run("UPDATE t SET v = v + 1 WHERE id = 1").await.affected, 1);
+    a.run("INSERT INTO plain VALUES (100)").await;
+    b.run("UPDATE t SET v = v + 5 WHERE id = 1").await;
+    assert_eq!(a.error("COMMIT").await.sqlstate.as_deref(), Some("40001"));
+    assert_eq!(a.rows("SELECT v FROM t WHERE id = 1").await, ["15"]);
+    assert_eq!(a.rows("SELECT count(*) FROM plain").await, ["3"]);
+
+    // A row that was deleted by somebody else, and a key that was taken by somebody else.
+    a.run("BEGIN").await;
+    a.run("DELETE FROM t WHERE id = 2").await;
+    b.run("DELETE FROM t WHERE id = 2").await;
+    assert_eq!(a.error("COMMIT").await.sqlstate.as_deref(), Some("40001"));
+    a.run("BEGIN").await;
+    a.run("INSERT INTO t VALUES (3, 1)").await;
+    b.run("INSERT INTO t VALUES (3, 2)").await;
+    assert_eq!(a.error("COMMIT").await.sqlstate.as_deref(), Some("23505"));
+    a.run("BEGIN").await;
+    a.run("INSERT INTO t VALUES (4, 1) ON CONFLICT (id) DO UPDATE SET v = t.v + 1").await;
+    b.run("INSERT INTO t VALUES (4, 5)").await;
+    assert_eq!(a.error("COMMIT").await.sqlstate.as_deref(), Some("40001"));
+    assert_eq!(a.rows("SELECT * FROM t").await, ["1|15", "3|2", "4|5"]);
+
+    // Of two that define something, one is refused; what it wrote is not kept.
+    a.run("BEGIN").await;
+    a.run("CREATE TABLE made (a INT)").await;
+    a.run("INSERT INTO plain VALUES (100)").await;
+    b.run("CREATE TABLE made (b INT)").await;
+    assert_eq!(a.error("COMMIT").await.sqlstate.as_deref(), Some("40001"));
+    assert_eq!(a.rows("SELECT count(*) FROM plain").await, ["3"]);
+    assert_eq!(a.run("SELECT * FROM made").await.columns.expect("columns"), ["b"]);
+}
+
+/// A client that leaves takes its transaction with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_lost_client_leaves_nothing() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (a INT)").await;
+    let lost = server.connect().await;
+    lost.run("BEGIN; INSERT INTO t VALUES (1); CREATE TABLE u (a INT)").await;
+    drop(lost);
+    session.run("INSERT INTO t VALUES (2)").await;
+    assert_eq!(session.rows("SELECT a FROM t").await, ["2"]);
+    session.run("CREATE TABLE u (a INT)").await;
+}
+
 /// A view over a table that is being written is exact from its first row on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_created_amid_writes_is_exact() {

@@ -108,6 +108,8 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "BEGIN" | "START" => utility::begin(c),
         "COMMIT" | "END" => utility::commit(c),
         "ROLLBACK" | "ABORT" => utility::rollback(c),
+        "SAVEPOINT" => utility::savepoint(c),
+        "RELEASE" => utility::release(c),
         "FLUSH" => {
             c.expect(&["FLUSH"])?;
             Ok(Statement::Flush)
@@ -116,7 +118,7 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "DEALLOCATE" => utility::deallocate(c),
         "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "EXECUTE" | "FETCH" | "GRANT"
         | "LISTEN" | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX"
-        | "RELEASE" | "REVOKE" | "SAVEPOINT" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => {
+        | "REVOKE" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => {
             Err(c.unsupported(format!("{word} is not supported")))
         }
         _ => Err(c.unexpected()),

@@ -112,22 +112,19 @@ pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
 pub(crate) fn set(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["SET"])?;
     if c.eat(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
-        let modes = transaction_modes(c)?;
-        let value = if modes.read_only { "on" } else { "off" };
-        return Ok(Statement::Set(Set {
-            local: false,
-            name: "default_transaction_read_only".into(),
-            value: Some(value.into()),
+        // Of isolation levels there is one only, so READ ONLY is all that can change.
+        let set = |name: &str, value: Option<&str>| Set { local: false, name: name.into(), value: value.map(Into::into) };
+        return Ok(Statement::Set(match transaction_modes(c)?.read_only {
+            Some(true) => set("default_transaction_read_only", Some("on")),
+            Some(false) => set("default_transaction_read_only", Some("off")),
+            None => set("default_transaction_isolation", None),
         }));
     }
     if c.eat(&["TRANSACTION"]) {
-        let modes = transaction_modes(c)?;
-        let value = if modes.read_only { "on" } else { "off" };
-        return Ok(Statement::Set(Set {
-            local: true,
-            name: "transaction_read_only".into(),
-            value: Some(value.into()),
-        }));
+        if c.at(&["SNAPSHOT"]) {
+            return Err(c.unsupported("SET TRANSACTION SNAPSHOT is not supported"));
+        }
+        return Ok(Statement::SetTransaction(transaction_modes(c)?));
     }
     let local = c.eat(&["LOCAL"]);
     if !local {
@@ -194,22 +191,34 @@ pub(crate) fn commit(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.at(&["PREPARED"]) {
         return Err(c.unsupported("COMMIT PREPARED is not supported"));
     }
-    chain(c)?;
-    Ok(Statement::Commit)
+    Ok(Statement::Commit { chain: chain(c) })
 }
 
 /// `ROLLBACK` and `ABORT`.
 pub(crate) fn rollback(c: &mut Cursor<'_>) -> Result<Statement> {
     c.parser.next_token();
     work(c);
-    if c.at(&["TO"]) {
-        return Err(c.unsupported("savepoints are not supported"));
+    if c.eat(&["TO"]) {
+        c.eat(&["SAVEPOINT"]);
+        return Ok(Statement::RollbackTo(name(c)?));
     }
     if c.at(&["PREPARED"]) {
         return Err(c.unsupported("ROLLBACK PREPARED is not supported"));
     }
-    chain(c)?;
-    Ok(Statement::Rollback)
+    Ok(Statement::Rollback { chain: chain(c) })
+}
+
+/// `SAVEPOINT name`.
+pub(crate) fn savepoint(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["SAVEPOINT"])?;
+    Ok(Statement::Savepoint(name(c)?))
+}
+
+/// `RELEASE [SAVEPOINT] name`.
+pub(crate) fn release(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["RELEASE"])?;
+    c.eat(&["SAVEPOINT"]);
+    Ok(Statement::Release(name(c)?))
 }
 
 /// `DISCARD ALL`; the smaller ones have nothing to throw away that a client could see.
@@ -233,8 +242,12 @@ pub(crate) fn deallocate(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.eat(&["ALL"]) {
         return Ok(Statement::Deallocate(None));
     }
-    let name = c.ident()?;
-    Ok(Statement::Deallocate(Some(crate::types::normalize(&name))))
+    Ok(Statement::Deallocate(Some(name(c)?)))
+}
+
+/// A name that is no object's: lower case unless it is quoted.
+fn name(c: &mut Cursor<'_>) -> Result<String> {
+    Ok(crate::types::normalize(&c.ident()?))
 }
 
 fn work(c: &mut Cursor<'_>) {
@@ -243,11 +256,9 @@ fn work(c: &mut Cursor<'_>) {
     }
 }
 
-fn chain(c: &mut Cursor<'_>) -> Result<()> {
-    if c.eat(&["AND", "NO", "CHAIN"]) || !c.at(&["AND", "CHAIN"]) {
-        return Ok(());
-    }
-    Err(c.unsupported("AND CHAIN is not supported"))
+/// `[AND [NO] CHAIN]`.
+fn chain(c: &mut Cursor<'_>) -> bool {
+    !c.eat(&["AND", "NO", "CHAIN"]) && c.eat(&["AND", "CHAIN"])
 }
 
 /// Every isolation level is taken for snapshot isolation, which gives at least what PostgreSQL gives for it, except
@@ -265,9 +276,9 @@ fn transaction_modes(c: &mut Cursor<'_>) -> Result<TransactionModes> {
                 return Err(c.unexpected());
             }
         } else if c.eat(&["READ", "ONLY"]) {
-            modes.read_only = true;
+            modes.read_only = Some(true);
         } else if c.eat(&["READ", "WRITE"]) {
-            modes.read_only = false;
+            modes.read_only = Some(false);
         } else if !(c.eat(&["NOT", "DEFERRABLE"]) || c.eat(&["DEFERRABLE"])) {
             return Ok(modes);
         }

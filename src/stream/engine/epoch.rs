@@ -11,7 +11,7 @@ use millstream_connectors::{DeadLetter, Doorbell};
 
 use super::catch_up::{CatchUp, CatchUps};
 use super::commit::{Commit, Committer, Waiters};
-use super::handle::{Change, Command, DdlRequest, Engine, NewObject, WriteOutcome, WriteRequest};
+use super::handle::{Change, Command, DdlRequest, DdlStep, Engine, NewObject, WriteOutcome, WriteRequest};
 use super::outbox::Outbox;
 use super::pipeline::{Changes, ChangesByRelation, Pipeline, Target, Upstream};
 use super::published::{Published, Publisher};
@@ -340,9 +340,8 @@ impl EpochLoop {
             )
             .with_hint("run the statement again"));
         }
-        let DdlRequest { catalog, changes, new, writes, statement, user, .. } = request;
-        let entries: Vec<DdlEntry<'_>> = changes.iter().map(|c| self.history_entry(c, &statement, &user)).collect();
-        let history = system::ddl_entries(epoch, now_us, &entries)?;
+        let DdlRequest { catalog, changes, new, writes, steps, user, .. } = request;
+        let history = system::ddl_entries(epoch, now_us, &self.history_entries(&catalog, &steps, &user))?;
         let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
         let before = std::mem::replace(&mut self.catalog, Arc::new(catalog));
         let started = self.start_new(new, &writes, work);
@@ -368,27 +367,34 @@ impl EpochLoop {
         Ok(ids.into_iter().filter(|id| self.pipelines.get(id).is_some_and(|p| self.is_incomplete(p))).collect())
     }
 
-    fn history_entry<'a>(&self, change: &Change, statement: &'a str, user: &'a str) -> DdlEntry<'a> {
-        let (id, new) = match change {
-            Change::Put(object) => (object.id, Some(object.clone())),
-            Change::Drop(id) => (*id, None),
-        };
-        let old = self.catalog.get(id).cloned();
-        let object = new.as_ref().or(old.as_ref());
-        let name = object.map_or(String::new(), |o| o.name.clone());
-        let kind = object.map_or("", |o| o.kind_name());
-        let schema = object.map_or(String::new(), |o| self.catalog.schema_name(o).to_string());
-        let definition = |o: Option<Arc<Object>>| o.map(|o| o.definition.clone());
-        DdlEntry {
-            statement,
-            user,
-            kind,
-            schema,
-            name,
-            object_id: id,
-            old_definition: definition(old),
-            new_definition: definition(new),
+    /// The history of statements that lead to `catalog`.
+    fn history_entries<'a>(&self, catalog: &Catalog, steps: &'a [DdlStep], user: &'a str) -> Vec<DdlEntry<'a>> {
+        // What earlier statements of the same transaction left of an object.
+        let mut left: BTreeMap<ObjectId, Option<Arc<Object>>> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, change))) {
+            let (id, new) = match change {
+                Change::Put(object) => (object.id, Some(object.clone())),
+                Change::Drop(id) => (*id, None),
+            };
+            let old = left.insert(id, new.clone()).unwrap_or_else(|| self.catalog.get(id).cloned());
+            let object = new.as_ref().or(old.as_ref());
+            let schema_of = |o: &Arc<Object>| match catalog.schema_name(o) {
+                "" => self.catalog.schema_name(o).to_string(),
+                name => name.to_string(),
+            };
+            entries.push(DdlEntry {
+                statement: &step.statement,
+                user,
+                kind: object.map_or("", |o| o.kind_name()),
+                schema: object.map_or(String::new(), schema_of),
+                name: object.map_or(String::new(), |o| o.name.clone()),
+                object_id: id,
+                old_definition: old.as_ref().map(|o| o.definition.clone()),
+                new_definition: new.as_ref().map(|o| o.definition.clone()),
+            });
         }
+        entries
     }
 
     fn start_new(&mut self, new: Vec<NewObject>, writes: &[super::handle::TableWrite], work: &mut Work) -> Result<()> {
@@ -401,9 +407,7 @@ impl EpochLoop {
         }
         self.start_readers()?;
         self.start_sinks()?;
-        for write in writes {
-            self.apply_all(std::slice::from_ref(write), work)?;
-        }
+        self.apply_all(writes, work)?;
         Ok(())
     }
 

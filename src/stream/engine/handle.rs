@@ -59,18 +59,25 @@ impl NewObject {
     }
 }
 
-/// One DDL statement: catalog changes that become visible together with what runs for them.
+/// One DDL statement, or a transaction with some: catalog changes that become visible together with what runs for them.
 pub struct DdlRequest {
     /// The version that the changes were made against; another current version is a conflict.
     pub base_version: u64,
     pub catalog: Catalog,
     pub changes: Vec<Change>,
     pub new: Vec<NewObject>,
-    /// Rows for tables made in the same statement (CREATE TABLE AS).
+    /// Rows for tables, also ones made here: the other statements of a transaction, or CREATE TABLE AS.
     pub writes: Vec<TableWrite>,
-    /// For `millstream.ddl_history`.
-    pub statement: String,
+    /// For `millstream.ddl_history`: each statement, in order.
+    pub steps: Vec<DdlStep>,
     pub user: String,
+}
+
+/// What one statement changed in the catalog.
+#[derive(Debug, Clone)]
+pub struct DdlStep {
+    pub statement: String,
+    pub changes: Vec<Change>,
 }
 
 /// Changes of one table's rows, complete rows in the table's stored column order (see [`super::table`]).

@@ -21,5 +21,5 @@ pub mod stats;
 pub mod system;
 pub mod table;
 
-pub use handle::{Change, DdlRequest, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
+pub use handle::{Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
 pub use published::Published;

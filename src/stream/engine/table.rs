@@ -161,7 +161,7 @@ impl Table {
 
     fn truncate(&mut self, state: &mut State, applied: &mut Applied) -> Result<()> {
         if *self.relation.layout() == Layout::Segments {
-            return Err(Error::unsupported(format!("cannot truncate append-only table \"{}\"", self.name)));
+            return Err(cannot_truncate(&self.name));
         }
         let (batches, _) = self.relation.read(state, None, usize::MAX, Level::Open)?;
         batches.iter().try_for_each(|batch| self.delete(batch, state, applied))
@@ -210,7 +210,7 @@ impl Table {
         for i in 0..keys.len() {
             let taken = current.get(i).is_some() || !seen.insert(keys.get(i));
             match (taken, on_conflict) {
-                (true, OnConflict::Error) => return Err(self.duplicate(&rows, i)),
+                (true, OnConflict::Error) => return Err(duplicate_key(&self.name, &self.primary_key, &rows, i)),
                 (true, OnConflict::Retry) => return Err(conflict(&self.name)),
                 _ => keep.push(!taken),
             }
@@ -290,26 +290,33 @@ impl Table {
         Ok(())
     }
 
-    fn duplicate(&self, rows: &RecordBatch, row: usize) -> Error {
-        let options = FormatOptions::default().with_null("null");
-        let names: Vec<&str> = self.primary_key.iter().map(|c| self.visible.field(*c).name().as_str()).collect();
-        let values: Vec<String> = self
-            .primary_key
-            .iter()
-            .filter_map(|c| Some(ArrayFormatter::try_new(rows.column(*c), &options).ok()?.value(row).to_string()))
-            .collect();
-        Error::new(
-            sqlstate::UNIQUE_VIOLATION,
-            format!("duplicate key value violates unique constraint \"{}_pkey\"", self.name),
-        )
-        .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
-    }
-
     fn status(&self) -> TableId {
         TableId { object: self.id.0, part: part::STATUS }
     }
 }
 
+/// 0A000: rows of append-only tables stay.
+pub fn cannot_truncate(table: &str) -> Error {
+    Error::unsupported(format!("cannot truncate append-only table \"{table}\""))
+}
+
+/// 23505: the key of a row is taken.
+pub fn duplicate_key(table: &str, primary_key: &[usize], rows: &RecordBatch, row: usize) -> Error {
+    let options = FormatOptions::default().with_null("null");
+    let schema = rows.schema();
+    let names: Vec<&str> = primary_key.iter().map(|c| schema.field(*c).name().as_str()).collect();
+    let values: Vec<String> = primary_key
+        .iter()
+        .filter_map(|c| Some(ArrayFormatter::try_new(rows.column(*c), &options).ok()?.value(row).to_string()))
+        .collect();
+    Error::new(
+        sqlstate::UNIQUE_VIOLATION,
+        format!("duplicate key value violates unique constraint \"{table}_pkey\""),
+    )
+    .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+}
+
+/// 40001: a row is not as it was read.
 fn conflict(table: &str) -> Error {
     Error::new(
         sqlstate::SERIALIZATION_FAILURE,

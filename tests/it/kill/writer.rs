@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::Session;
 
-/// Rows that one INSERT of [`Writer::insert`] makes: all of them or none.
+/// Rows that one message of [`Writer::insert`] makes: all of them or none.
 pub const ROWS_PER_STATEMENT: usize = 3;
 
 /// Numbers of statements by what the client was told.
@@ -29,11 +29,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Inserts rows `(statement, account, amount)` into `ledger`.
+    /// Inserts rows `(statement, account, amount)` into `ledger`: by one statement, or by several in a transaction.
     pub fn insert(config: String) -> Self {
         Self::start(config, |n| {
             let row = |k: usize| format!("({n}, {}, {}.50)", (n + k as u64) % 7, n % 100);
-            format!("INSERT INTO ledger VALUES {}", (0..ROWS_PER_STATEMENT).map(row).collect::<Vec<_>>().join(", "))
+            let rows: Vec<String> = (0..ROWS_PER_STATEMENT).map(row).collect();
+            match n % 2 {
+                0 => format!("INSERT INTO ledger VALUES {}", rows.join(", ")),
+                _ => format!("INSERT INTO ledger VALUES {}", rows.join("; INSERT INTO ledger VALUES ")),
+            }
         })
     }
 

@@ -1,0 +1,367 @@
+//! What a transaction has done to one table, as rows laid over those of its snapshot.
+//!
+//! A row that was inserted, replaced or deleted has a slot under its key: the snapshot's row that goes, and the row that
+//! is there now. Rows stay in the batches that statements made, slots point into them. Savepoints are positions in an undo
+//! log, so that they cost nothing to set and what was done since to take back.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use millstream_catalog::{Object, ObjectId, ObjectKind};
+
+use crate::error::{Error, Result};
+use crate::state::{ByteRows, Layout, Relation, RelationScan, Snapshot};
+use crate::stream::engine::table::{cannot_truncate, duplicate_key, table_relation};
+use crate::stream::engine::{OnConflict, TableWrite};
+
+/// Rows in a batch that a scan gives.
+const SCAN_ROWS: usize = 8192;
+
+/// A batch and a row in it.
+type RowAt = (u32, u32);
+
+/// The changes of one table, and how to take them back.
+pub struct TableChanges {
+    pub name: String,
+    relation: Arc<Relation>,
+    primary_key: Vec<usize>,
+    /// Columns that users see: all, or all but the hidden row id.
+    width: usize,
+    /// Hidden ids of new rows until COMMIT gives them real ones, which are not negative.
+    next_row_id: i64,
+    overlay: Arc<Overlay>,
+    undo: Vec<Undo>,
+}
+
+/// Where the changes of a table stood.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    undo: usize,
+    slots: usize,
+    batches: usize,
+}
+
+/// One step back. New slots need none: they are cut off.
+enum Undo {
+    After { slot: usize, was: Option<RowAt> },
+    Truncate { was: Arc<Overlay> },
+}
+
+/// The changed rows of a table, as readers take them: a reader keeps what it began with.
+#[derive(Debug, Clone, Default)]
+pub struct Overlay {
+    /// No row of the snapshot counts.
+    truncated: bool,
+    batches: Vec<RecordBatch>,
+    /// Key of each slot; empty ones for append-only tables, whose rows are not looked up.
+    keys: ByteRows,
+    slots: Vec<Slot>,
+    index: HashTable<usize>,
+    hasher: RandomState,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// The snapshot's row.
+    before: Option<RowAt>,
+    /// The row now.
+    after: Option<RowAt>,
+    /// What it is at COMMIT if somebody else has taken the key of a new row.
+    on_conflict: OnConflict,
+}
+
+impl TableChanges {
+    /// No changes yet.
+    ///
+    /// # Errors
+    /// XX000 if the object is no table.
+    pub fn new(object: &Object) -> Result<Self> {
+        let ObjectKind::Table(definition) = &object.kind else {
+            return Err(Error::internal(format!("{} is no table", object.describe())));
+        };
+        Ok(Self {
+            name: object.name.clone(),
+            relation: Arc::new(table_relation(object)?),
+            primary_key: definition.primary_key.clone(),
+            width: object.columns().len(),
+            next_row_id: -1,
+            overlay: Arc::default(),
+            undo: Vec::new(),
+        })
+    }
+
+    /// The changed rows, for readers.
+    pub fn overlay(&self) -> &Arc<Overlay> {
+        &self.overlay
+    }
+
+    /// Memory that the changes take.
+    pub fn bytes(&self) -> usize {
+        let undone = |undo: &Undo| match undo {
+            Undo::After { .. } => size_of::<Undo>(),
+            Undo::Truncate { was } => was.bytes,
+        };
+        self.overlay.bytes + self.undo.iter().map(undone).sum::<usize>()
+    }
+
+    /// Adds rows with the table's visible columns, or its stored ones; returns the visible columns of those that were
+    /// added.
+    ///
+    /// # Errors
+    /// 23505 if a key is taken in the transaction's eyes, unless `on_conflict` leaves such rows out. Nothing is added then.
+    pub fn insert(&mut self, rows: &RecordBatch, on_conflict: OnConflict, snapshot: &Snapshot) -> Result<RecordBatch> {
+        let rows = self.complete(rows)?;
+        if *self.relation.layout() == Layout::Segments {
+            let overlay = Arc::make_mut(&mut self.overlay);
+            let batch = overlay.add_batch(rows.clone());
+            for row in 0..rows.num_rows() as u32 {
+                overlay.keys.push(b"");
+                overlay.slots.push(Slot { before: None, after: Some((batch, row)), on_conflict });
+            }
+            return Ok(rows);
+        }
+        let keys = self.relation.keys(&rows)?;
+        let is_taken = self.overlay.present(&self.relation, snapshot, &keys)?;
+        let mut seen: HashSet<&[u8], RandomState> = HashSet::with_capacity_and_hasher(keys.len(), RandomState::default());
+        let mut keep = Vec::with_capacity(keys.len());
+        for (i, is_taken) in is_taken.into_iter().enumerate() {
+            let free = !is_taken && seen.insert(keys.get(i));
+            if !free && on_conflict != OnConflict::DoNothing {
+                return Err(duplicate_key(&self.name, &self.primary_key, &rows, i));
+            }
+            keep.push(free);
+        }
+        let rows = filter_record_batch(&rows, &BooleanArray::from(keep))?;
+        let keys = self.relation.keys(&rows)?;
+        // A row whose key came meanwhile from somebody else would have been left out or updated: 40001 then.
+        let on_conflict = if on_conflict == OnConflict::Error { OnConflict::Error } else { OnConflict::Retry };
+        let overlay = Arc::make_mut(&mut self.overlay);
+        let batch = overlay.add_batch(rows.clone());
+        for (i, key) in keys.iter().enumerate() {
+            let after = Some((batch, i as u32));
+            match overlay.find(key) {
+                Some(slot) => {
+                    self.undo.push(Undo::After { slot, was: overlay.slots[slot].after });
+                    overlay.slots[slot].after = after;
+                }
+                None => overlay.add_slot(key, Slot { before: None, after, on_conflict }),
+            }
+        }
+        Ok(rows.project(&(0..self.width).collect::<Vec<_>>())?)
+    }
+
+    /// Takes rows away that the transaction has read, with the table's stored columns.
+    pub fn delete(&mut self, rows: &RecordBatch) -> Result<()> {
+        let rows = self.complete(rows)?;
+        let keys = self.relation.keys(&rows)?;
+        let overlay = Arc::make_mut(&mut self.overlay);
+        let mut batch = None;
+        for (i, key) in keys.iter().enumerate() {
+            match overlay.find(key) {
+                Some(slot) => {
+                    self.undo.push(Undo::After { slot, was: overlay.slots[slot].after });
+                    overlay.slots[slot].after = None;
+                }
+                None => {
+                    let batch = *batch.get_or_insert_with(|| overlay.add_batch(rows.clone()));
+                    let before = Some((batch, i as u32));
+                    overlay.add_slot(key, Slot { before, after: None, on_conflict: OnConflict::Error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes every row away.
+    ///
+    /// # Errors
+    /// 0A000 for an append-only table.
+    pub fn truncate(&mut self) -> Result<()> {
+        if *self.relation.layout() == Layout::Segments {
+            return Err(cannot_truncate(&self.name));
+        }
+        let empty = Overlay { truncated: true, ..Overlay::default() };
+        let was = std::mem::replace(&mut self.overlay, Arc::new(empty));
+        self.undo.push(Undo::Truncate { was });
+        Ok(())
+    }
+
+    /// Where the changes stand.
+    pub fn mark(&self) -> Mark {
+        let Overlay { slots, batches, .. } = self.overlay.as_ref();
+        Mark { undo: self.undo.len(), slots: slots.len(), batches: batches.len() }
+    }
+
+    /// Takes back what was done since.
+    pub fn roll_back_to(&mut self, mark: Mark) {
+        for undo in self.undo.drain(mark.undo..).rev() {
+            match undo {
+                Undo::After { slot, was } => Arc::make_mut(&mut self.overlay).slots[slot].after = was,
+                Undo::Truncate { was } => self.overlay = was,
+            }
+        }
+        Arc::make_mut(&mut self.overlay).cut(mark.slots, mark.batches);
+    }
+
+    /// What COMMIT asks of the engine, in this order.
+    pub fn writes(&self, table: ObjectId) -> Result<Vec<TableWrite>> {
+        let overlay = &self.overlay;
+        let write = |deletes, inserts, on_conflict| TableWrite { table, deletes, inserts, on_conflict, truncate: false };
+        let mut writes = Vec::new();
+        if overlay.truncated {
+            writes.push(TableWrite { truncate: true, ..write(None, None, OnConflict::Error) });
+        }
+        let old = overlay.pick(&self.relation, overlay.slots.iter().filter_map(|s| s.before))?;
+        let replacing = overlay.slots.iter().filter(|s| s.before.is_some()).filter_map(|s| s.after);
+        let replacing = overlay.pick(&self.relation, replacing)?;
+        if old.num_rows() > 0 {
+            writes.push(write(Some(old), Some(replacing).filter(|r| r.num_rows() > 0), OnConflict::Error));
+        }
+        for on_conflict in [OnConflict::Error, OnConflict::Retry] {
+            let is_new = |s: &&Slot| s.before.is_none() && s.on_conflict == on_conflict;
+            let new = overlay.pick(&self.relation, overlay.slots.iter().filter(is_new).filter_map(|s| s.after))?;
+            if new.num_rows() > 0 {
+                let visible = new.project(&(0..self.width).collect::<Vec<_>>())?;
+                writes.push(write(None, Some(visible), on_conflict));
+            }
+        }
+        Ok(writes)
+    }
+
+    /// Rows with all stored columns: new ones of a table without primary key get hidden ids.
+    fn complete(&mut self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let schema = self.relation.schema().clone();
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        if columns.len() < schema.fields().len() {
+            let first = self.next_row_id;
+            self.next_row_id -= rows.num_rows() as i64;
+            columns.push(Arc::new(Int64Array::from_iter_values((self.next_row_id + 1..=first).rev())));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    }
+}
+
+impl Overlay {
+    /// The rows of these keys; keys without a row give none.
+    pub fn get(&self, relation: &Relation, snapshot: &Snapshot, keys: &ByteRows) -> Result<RecordBatch> {
+        let mut unchanged = ByteRows::new();
+        let mut own = Vec::new();
+        for key in keys.iter() {
+            match self.find(key) {
+                Some(slot) => own.extend(self.slots[slot].after),
+                None if self.truncated => {}
+                None => unchanged.push(key),
+            }
+        }
+        let stored = relation.get(snapshot, &unchanged)?;
+        Ok(concat_batches(relation.schema(), &[stored, self.pick(relation, own.into_iter())?])?)
+    }
+
+    /// All rows, with the stored columns: the snapshot's that were not changed, then the transaction's own.
+    pub fn scan(self: &Arc<Self>, relation: &Arc<Relation>, snapshot: &Arc<Snapshot>) -> Result<OverlayScan> {
+        let stored = match self.truncated {
+            true => None,
+            false => Some(relation.scan(snapshot)?),
+        };
+        Ok(OverlayScan { overlay: self.clone(), relation: relation.clone(), stored, next: 0 })
+    }
+
+    /// Whether each key has a row.
+    fn present(&self, relation: &Relation, snapshot: &Snapshot, keys: &ByteRows) -> Result<Vec<bool>> {
+        let stored = match self.truncated {
+            true => None,
+            false => Some(relation.stored(snapshot, keys)?),
+        };
+        let is_stored = |i: usize| stored.as_ref().is_some_and(|found| found.get(i).is_some());
+        let slot = |key: &[u8]| self.find(key).map(|slot| self.slots[slot].after.is_some());
+        Ok(keys.iter().enumerate().map(|(i, key)| slot(key).unwrap_or_else(|| is_stored(i))).collect())
+    }
+
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        self.index.find(self.hasher.hash_one(key), |slot| self.keys.get(*slot) == key).copied()
+    }
+
+    fn add_batch(&mut self, rows: RecordBatch) -> u32 {
+        self.bytes += rows.get_array_memory_size();
+        self.batches.push(rows);
+        (self.batches.len() - 1) as u32
+    }
+
+    fn add_slot(&mut self, key: &[u8], slot: Slot) {
+        let at = self.slots.len();
+        self.slots.push(slot);
+        self.keys.push(key);
+        self.bytes += key.len() + size_of::<Slot>() + 2 * size_of::<usize>();
+        let (keys, hasher) = (&self.keys, &self.hasher);
+        self.index.insert_unique(hasher.hash_one(key), at, |slot| hasher.hash_one(keys.get(*slot)));
+    }
+
+    /// Forgets the slots and batches from these on.
+    fn cut(&mut self, slots: usize, batches: usize) {
+        for slot in slots..self.slots.len() {
+            let hash = self.hasher.hash_one(self.keys.get(slot));
+            if let Ok(entry) = self.index.find_entry(hash, |s| *s == slot) {
+                entry.remove();
+            }
+        }
+        let keys: usize = (slots..self.slots.len()).map(|slot| self.keys.get(slot).len()).sum();
+        let rows: usize = self.batches[batches..].iter().map(RecordBatch::get_array_memory_size).sum();
+        let per_slot = size_of::<Slot>() + 2 * size_of::<usize>();
+        self.bytes = self.bytes.saturating_sub(keys + rows + (self.slots.len() - slots) * per_slot);
+        self.slots.truncate(slots);
+        self.keys.truncate(slots);
+        self.batches.truncate(batches);
+    }
+
+    fn pick(&self, relation: &Relation, rows: impl Iterator<Item = RowAt>) -> Result<RecordBatch> {
+        let rows: Vec<(usize, usize)> = rows.map(|(batch, row)| (batch as usize, row as usize)).collect();
+        if rows.is_empty() {
+            return Ok(RecordBatch::new_empty(relation.schema().clone()));
+        }
+        Ok(interleave_record_batch(&self.batches.iter().collect::<Vec<_>>(), &rows)?)
+    }
+
+    /// A batch of the snapshot without the rows that were changed.
+    fn unchanged(&self, relation: &Relation, batch: RecordBatch) -> Result<RecordBatch> {
+        if self.index.is_empty() {
+            return Ok(batch);
+        }
+        let keys = relation.keys(&batch)?;
+        let keep: BooleanArray = keys.iter().map(|key| Some(self.find(key).is_none())).collect();
+        Ok(filter_record_batch(&batch, &keep)?)
+    }
+}
+
+/// The rows of a table as a transaction sees them. Ends with the first error.
+pub struct OverlayScan {
+    overlay: Arc<Overlay>,
+    relation: Arc<Relation>,
+    stored: Option<RelationScan>,
+    /// The next slot.
+    next: usize,
+}
+
+impl Iterator for OverlayScan {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(batch) = self.stored.as_mut().and_then(Iterator::next) {
+            return Some(batch.and_then(|batch| self.overlay.unchanged(&self.relation, batch)));
+        }
+        self.stored = None;
+        let slots = &self.overlay.slots[self.next..];
+        if slots.is_empty() {
+            return None;
+        }
+        let slots = &slots[..slots.len().min(SCAN_ROWS)];
+        self.next += slots.len();
+        Some(self.overlay.pick(&self.relation, slots.iter().filter_map(|slot| slot.after)))
+    }
+}
