@@ -38,7 +38,12 @@ impl Session {
         Ok(complete("CREATE SCHEMA"))
     }
 
-    pub(super) async fn create_table(&mut self, p: CreateTablePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+    pub(super) async fn create_table(
+        &mut self,
+        p: CreateTablePlan,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
         let table = p.table.clone();
@@ -81,7 +86,12 @@ impl Session {
         Ok(complete(format!("SELECT {rows}")))
     }
 
-    pub(super) async fn create_source(&mut self, p: CreateSourcePlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
+    pub(super) async fn create_source(
+        &mut self,
+        p: CreateSourcePlan,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
         let spec = SourceSpec::new(&p.source)?;
         blocking(move || Ok(spec.probe(PROBE_TIMEOUT)?)).await?;
         let mut draft = self.draft(scope);
@@ -302,15 +312,7 @@ impl Session {
         let base_version = draft.base_version();
         let steps = vec![DdlStep { statement: parsed.text.clone(), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
-        let request = DdlRequest {
-            base_version,
-            catalog,
-            changes,
-            new,
-            writes,
-            steps,
-            user: self.client.user.clone(),
-        };
+        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, user: self.client.user.clone() };
         self.database.engine.ddl(request).await?;
         Ok(())
     }

@@ -56,12 +56,7 @@ impl Session {
     }
 
     /// Inserts rows; where a key exists, computes the new row from the old one.
-    async fn upsert(
-        &mut self,
-        object: &Object,
-        rows: RecordBatch,
-        values: &Upsert,
-    ) -> Result<RecordBatch> {
+    async fn upsert(&mut self, object: &Object, rows: RecordBatch, values: &Upsert) -> Result<RecordBatch> {
         let relation = table_relation(object)?;
         let keys = relation.keys(&rows)?;
         let mut seen = HashSet::new();

@@ -202,7 +202,7 @@ impl Session {
                 Ok(complete("FLUSH"))
             }
             Plan::DiscardAll => {
-                self.settings = Settings::new();
+                self.restore_settings(Settings::new());
                 Ok(complete("DISCARD ALL"))
             }
             // Prepared statements of the SQL level are not there; those of the protocol live in the server.

@@ -128,7 +128,8 @@ impl TableChanges {
         }
         let keys = self.relation.keys(&rows)?;
         let is_taken = self.overlay.present(&self.relation, snapshot, &keys)?;
-        let mut seen: HashSet<&[u8], RandomState> = HashSet::with_capacity_and_hasher(keys.len(), RandomState::default());
+        let mut seen: HashSet<&[u8], RandomState> =
+            HashSet::with_capacity_and_hasher(keys.len(), RandomState::default());
         let mut keep = Vec::with_capacity(keys.len());
         for (i, is_taken) in is_taken.into_iter().enumerate() {
             let free = !is_taken && seen.insert(keys.get(i));
@@ -212,7 +213,8 @@ impl TableChanges {
     /// What COMMIT asks of the engine, in this order.
     pub fn writes(&self, table: ObjectId) -> Result<Vec<TableWrite>> {
         let overlay = &self.overlay;
-        let write = |deletes, inserts, on_conflict| TableWrite { table, deletes, inserts, on_conflict, truncate: false };
+        let write =
+            |deletes, inserts, on_conflict| TableWrite { table, deletes, inserts, on_conflict, truncate: false };
         let mut writes = Vec::new();
         if overlay.truncated {
             writes.push(TableWrite { truncate: true, ..write(None, None, OnConflict::Error) });
@@ -363,5 +365,183 @@ impl Iterator for OverlayScan {
         let slots = &slots[..slots.len().min(SCAN_ROWS)];
         self.next += slots.len();
         Some(self.overlay.pick(&self.relation, slots.iter().filter_map(|slot| slot.after)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int32Type;
+    use millstream_catalog::object::Table;
+    use millstream_catalog::{Column, DEFAULT_USER, SqlType};
+    use proptest::prelude::{Strategy, prop, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::state::{State, Store, StoreOptions};
+
+    fn table(primary_key: Vec<usize>) -> Object {
+        let columns = ["id", "v"].map(|name| Column::new(name, SqlType::Int4, true)).to_vec();
+        Object {
+            id: ObjectId(20_000),
+            schema: ObjectId::PUBLIC,
+            name: "t".into(),
+            owner: DEFAULT_USER.into(),
+            comment: None,
+            column_comments: BTreeMap::new(),
+            definition: String::new(),
+            references: BTreeMap::new(),
+            kind: ObjectKind::Table(Table {
+                columns,
+                primary_key,
+                append_only: false,
+                watermark: None,
+                checks: vec![],
+            }),
+        }
+    }
+
+    fn rows(of: &[(i32, i32)]) -> RecordBatch {
+        let ids: ArrayRef = Arc::new(arrow::array::Int32Array::from_iter_values(of.iter().map(|r| r.0)));
+        let values: ArrayRef = Arc::new(arrow::array::Int32Array::from_iter_values(of.iter().map(|r| r.1)));
+        RecordBatch::try_new(table(vec![0]).arrow_schema(), vec![ids, values]).unwrap()
+    }
+
+    fn pairs(batch: &RecordBatch) -> Vec<(i32, i32)> {
+        let column = |c: usize| batch.column(c).as_primitive::<Int32Type>().values();
+        column(0).iter().copied().zip(column(1).iter().copied()).collect()
+    }
+
+    /// A store in which the table has these rows.
+    fn stored(object: &Object, of: &[(i32, i32)]) -> (tempfile::TempDir, Arc<Snapshot>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&StoreOptions::new(dir.path())).unwrap();
+        let mut state = State::new(store.clone());
+        table_relation(object).unwrap().apply(&mut state, &rows(of), None).unwrap();
+        let frozen = state.freeze().unwrap();
+        store.commit(&frozen, false).unwrap();
+        (dir, store.snapshot().unwrap())
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(i32, i32),
+        Upsert(i32, i32),
+        Delete(i32),
+        Truncate,
+        Savepoint,
+        RollBack(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (id, v) = (0..8_i32, 0..100_i32);
+        prop::strategy::Union::new_weighted(vec![
+            (4, (id.clone(), v.clone()).prop_map(|(id, v)| Step::Insert(id, v)).boxed()),
+            (3, (id.clone(), v).prop_map(|(id, v)| Step::Upsert(id, v)).boxed()),
+            (3, id.prop_map(Step::Delete).boxed()),
+            (1, prop::strategy::Just(Step::Truncate).boxed()),
+            (2, prop::strategy::Just(Step::Savepoint).boxed()),
+            (2, (0..4_usize).prop_map(Step::RollBack).boxed()),
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(prop::test_runner::Config::with_cases(40))]
+
+        #[test]
+        fn changes_are_those_of_a_map(steps in prop::collection::vec(step(), 1..60)) {
+            let object = table(vec![0]);
+            let relation = Arc::new(table_relation(&object).unwrap());
+            let committed = [(0, 0), (1, 10), (2, 20), (3, 30)];
+            let (_dir, snapshot) = stored(&object, &committed);
+            let mut changes = TableChanges::new(&object).unwrap();
+            let mut model: BTreeMap<i32, i32> = BTreeMap::from(committed);
+            let mut savepoints: Vec<(Mark, BTreeMap<i32, i32>, usize)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Insert(id, v) => {
+                        let done = changes.insert(&rows(&[(id, v)]), OnConflict::Error, &snapshot);
+                        prop_assert_eq!(done.is_ok(), !model.contains_key(&id));
+                        model.entry(id).or_insert(v);
+                    }
+                    Step::Upsert(id, v) => {
+                        if let Some(old) = model.insert(id, v) {
+                            changes.delete(&rows(&[(id, old)])).unwrap();
+                        }
+                        changes.insert(&rows(&[(id, v)]), OnConflict::Retry, &snapshot).unwrap();
+                    }
+                    Step::Delete(id) => {
+                        if let Some(old) = model.remove(&id) {
+                            changes.delete(&rows(&[(id, old)])).unwrap();
+                        }
+                    }
+                    Step::Truncate => {
+                        changes.truncate().unwrap();
+                        model.clear();
+                    }
+                    Step::Savepoint => savepoints.push((changes.mark(), model.clone(), changes.bytes())),
+                    Step::RollBack(n) if n < savepoints.len() => {
+                        savepoints.truncate(savepoints.len() - n);
+                        let (mark, then, bytes) = savepoints.last().unwrap();
+                        changes.roll_back_to(*mark);
+                        model = then.clone();
+                        prop_assert_eq!(changes.bytes(), *bytes);
+                    }
+                    Step::RollBack(_) => {}
+                }
+                let scan = changes.overlay().scan(&relation, &snapshot).unwrap();
+                let mut seen: Vec<_> = scan.flat_map(|batch| pairs(&batch.unwrap())).collect();
+                seen.sort_unstable();
+                prop_assert_eq!(&seen, &model.clone().into_iter().collect::<Vec<_>>());
+                let keys = relation.keys(&rows(&[(1, 0), (5, 0)])).unwrap();
+                let mut got = pairs(&changes.overlay().get(&relation, &snapshot, &keys).unwrap());
+                got.sort_unstable();
+                let expected: Vec<_> = [1, 5].iter().filter_map(|id| Some((*id, *model.get(id)?))).collect();
+                prop_assert_eq!(got, expected);
+            }
+            // What COMMIT asks for leads from the committed rows to those seen.
+            let mut after: BTreeMap<i32, i32> = BTreeMap::from(committed);
+            for write in changes.writes(object.id).unwrap() {
+                if write.truncate {
+                    after.clear();
+                }
+                for (id, v) in write.deletes.iter().flat_map(pairs) {
+                    prop_assert_eq!(after.remove(&id), Some(v));
+                }
+                for (id, v) in write.inserts.iter().flat_map(pairs) {
+                    prop_assert_eq!(after.insert(id, v), None);
+                }
+            }
+            prop_assert_eq!(after, model);
+        }
+    }
+
+    #[test]
+    fn new_rows_without_a_key_leave_their_hidden_ids_to_the_engine() {
+        let object = table(vec![]);
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = Store::open(&StoreOptions::new(dir.path())).unwrap().snapshot().unwrap();
+        let mut changes = TableChanges::new(&object).unwrap();
+        changes.insert(&rows(&[(1, 1), (1, 1)]), OnConflict::Error, &snapshot).unwrap();
+        let writes = changes.writes(object.id).unwrap();
+        assert_eq!(writes.len(), 1);
+        let inserts = writes[0].inserts.as_ref().unwrap();
+        assert_eq!(inserts.num_columns(), 2);
+        assert_eq!(pairs(inserts), [(1, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn a_reader_keeps_what_it_began_with() {
+        let object = table(vec![0]);
+        let (_dir, snapshot) = stored(&object, &[(1, 1)]);
+        let relation = Arc::new(table_relation(&object).unwrap());
+        let mut changes = TableChanges::new(&object).unwrap();
+        changes.insert(&rows(&[(2, 2)]), OnConflict::Error, &snapshot).unwrap();
+        let reader = changes.overlay().scan(&relation, &snapshot).unwrap();
+        changes.delete(&rows(&[(1, 1), (2, 2)])).unwrap();
+        changes.insert(&rows(&[(3, 3)]), OnConflict::Error, &snapshot).unwrap();
+        let seen: Vec<_> = reader.flat_map(|batch| pairs(&batch.unwrap())).collect();
+        assert_eq!(seen, [(1, 1), (2, 2)]);
     }
 }

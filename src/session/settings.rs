@@ -150,8 +150,7 @@ impl Settings {
             settings.values.get(&known.name.to_lowercase()).map_or(known.default, String::as_str).to_string()
         };
         let differs = |known: &&Known| known.reported && value(self, known) != value(&other, known);
-        let changes: Vec<_> =
-            KNOWN.iter().filter(differs).map(|k| (k.name.to_string(), value(&other, k))).collect();
+        let changes: Vec<_> = KNOWN.iter().filter(differs).map(|k| (k.name.to_string(), value(&other, k))).collect();
         other.changes = std::mem::take(&mut self.changes);
         other.changes.extend(changes);
         *self = other;

@@ -52,7 +52,11 @@ impl Session {
                 memory::text_rows(&columns(&show), &rows, tag())
             }
             ShowPlan::Setting(name) => {
-                let value = self.settings.get(name)?;
+                let value = match name.as_str() {
+                    "transaction_read_only" if self.is_read_only() => "on".to_string(),
+                    "transaction_read_only" => "off".to_string(),
+                    name => self.settings.get(name)?,
+                };
                 memory::text_rows(&[name], &[vec![Some(value)]], tag())
             }
             ShowPlan::Create(id) => {

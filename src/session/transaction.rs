@@ -265,10 +265,8 @@ impl Session {
     /// # Errors
     /// 25P02 in a failed transaction, 72000 if its snapshot is too old.
     pub(super) fn enter_transaction(&mut self, statement: &Statement) -> Result<()> {
-        let ends = matches!(
-            statement,
-            Statement::Commit { .. } | Statement::Rollback { .. } | Statement::RollbackTo(_)
-        );
+        let ends =
+            matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. } | Statement::RollbackTo(_));
         if self.status() == TransactionStatus::Failed && !ends {
             return Err(Error::new(
                 sqlstate::IN_FAILED_SQL_TRANSACTION,
@@ -297,8 +295,7 @@ impl Session {
     /// 25001 and 25006, naming the statement.
     pub(super) fn check_transaction(&self, plan: &Plan) -> Result<()> {
         let (command, effect) = effect(plan);
-        let read_only = self.transaction.as_ref().map_or_else(|| self.default_read_only(), |t| t.read_only);
-        if read_only && matches!(effect, Effect::Inside | Effect::Outside) {
+        if self.is_read_only() && matches!(effect, Effect::Inside | Effect::Outside) {
             return Err(Error::new("25006", format!("cannot execute {command} in a read-only transaction")));
         }
         self.check_outside(command, matches!(effect, Effect::Outside | Effect::Elsewhere))
@@ -316,6 +313,11 @@ impl Session {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether statements may only read.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.transaction.as_ref().map_or_else(|| self.default_read_only(), |t| t.read_only)
     }
 
     fn default_read_only(&self) -> bool {

@@ -118,9 +118,7 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "DEALLOCATE" => utility::deallocate(c),
         "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "EXECUTE" | "FETCH" | "GRANT"
         | "LISTEN" | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX"
-        | "REVOKE" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => {
-            Err(c.unsupported(format!("{word} is not supported")))
-        }
+        | "REVOKE" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }

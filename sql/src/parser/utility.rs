@@ -113,7 +113,8 @@ pub(crate) fn set(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["SET"])?;
     if c.eat(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
         // Of isolation levels there is one only, so READ ONLY is all that can change.
-        let set = |name: &str, value: Option<&str>| Set { local: false, name: name.into(), value: value.map(Into::into) };
+        let set =
+            |name: &str, value: Option<&str>| Set { local: false, name: name.into(), value: value.map(Into::into) };
         return Ok(Statement::Set(match transaction_modes(c)?.read_only {
             Some(true) => set("default_transaction_read_only", Some("on")),
             Some(false) => set("default_transaction_read_only", Some("off")),

@@ -309,11 +309,8 @@ pub fn duplicate_key(table: &str, primary_key: &[usize], rows: &RecordBatch, row
         .iter()
         .filter_map(|c| Some(ArrayFormatter::try_new(rows.column(*c), &options).ok()?.value(row).to_string()))
         .collect();
-    Error::new(
-        sqlstate::UNIQUE_VIOLATION,
-        format!("duplicate key value violates unique constraint \"{table}_pkey\""),
-    )
-    .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+    Error::new(sqlstate::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{table}_pkey\""))
+        .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
 }
 
 /// 40001: a row is not as it was read.
