@@ -31,6 +31,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::filter_pushdown::physical_optimizer_rules;
 use crate::error::{Error, Result, sqlstate};
 
 /// Batches that may wait between a query and the client that reads it.
@@ -404,8 +405,11 @@ fn base_state(
     functions: &Functions,
     rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
 ) -> SessionState {
-    let mut builder =
-        SessionStateBuilder::new().with_config(session_config(options)).with_runtime_env(env).with_default_features();
+    let mut builder = SessionStateBuilder::new()
+        .with_config(session_config(options))
+        .with_runtime_env(env)
+        .with_default_features()
+        .with_physical_optimizer_rules(physical_optimizer_rules());
     for rule in rules {
         builder = builder.with_analyzer_rule(rule);
     }

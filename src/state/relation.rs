@@ -153,21 +153,14 @@ impl Relation {
             state.put_batch(self.table, &keys, &values);
             return Ok(keys.len() as i64);
         };
-        // The old row of an update goes before the new one comes, in whichever order they are given.
-        let mut last: HashMap<&[u8], Option<usize>, foldhash::fast::RandomState> =
-            HashMap::with_capacity_and_hasher(keys.len(), Default::default());
-        for i in 0..keys.len() {
-            if weights.value(i) > 0 {
-                last.insert(keys.get(i), Some(i));
-            } else {
-                last.entry(keys.get(i)).or_insert(None);
-            }
-        }
-        let mut out_keys = ByteRows::with_capacity(last.len(), keys.bytes());
-        let mut rows = Vec::with_capacity(last.len());
-        for (key, row) in last {
-            out_keys.push(key);
-            rows.push(row);
+        // The old row of an update goes before the new one comes, in whichever order they are given. Equal keys lie
+        // together once they are sorted, and sorted is how the write set wants them.
+        let order = keys.sort_permutation();
+        let mut out_keys = ByteRows::with_capacity(keys.len(), keys.bytes());
+        let mut rows: Vec<Option<usize>> = Vec::with_capacity(keys.len());
+        for same in order.chunk_by(|a, b| keys.get(*a as usize) == keys.get(*b as usize)) {
+            out_keys.push(keys.get(same[0] as usize));
+            rows.push(same.iter().rev().map(|i| *i as usize).find(|i| weights.value(*i) > 0));
         }
         state.write_batch(self.table, &out_keys, |i| rows[i].map(|row| values.get(row)));
         Ok(weights.values().iter().sum())
