@@ -75,6 +75,12 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             let all = match_types(all, schema, zone, &|l, r| super::operators::no_operator("=", Some(l), Some(r)))?;
             let mut all = spans(all, schema);
             let expr = all.remove(0);
+            // DataFusion takes a list for constant if its items are over no rows, which a CASE is.
+            if !all.iter().all(|e| matches!(e, Expr::Literal(..))) {
+                let found = all.into_iter().map(|item| expr.clone().eq(item)).reduce(Expr::or);
+                let found = found.ok_or_else(|| SqlError::syntax("IN needs a list"))?;
+                return Ok(Transformed::yes(if negated { Expr::Not(Box::new(found)) } else { found }));
+            }
             Transformed::yes(Expr::InList(InList::new(Box::new(expr), all, negated)))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
