@@ -293,6 +293,9 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
                 .with_hint("json has no equality; compare with ->> or use jsonb"))
         }
         (T::Interval, T::Interval) => Ok((span_of(left), span_of(right))),
+        // DataFusion would cut the float to the scale of some decimal.
+        (T::Float4 | T::Float8, T::Numeric(_)) => Ok((left, cast(right, &T::Float8, false, zone))),
+        (T::Numeric(_), T::Float4 | T::Float8) => Ok((cast(left, &T::Float8, false, zone), right)),
         (T::Timestamptz, T::Timestamp | T::Date) => Ok((left, zoned(right))),
         (T::Timestamp | T::Date, T::Timestamptz) => Ok((zoned(left), right)),
         (T::Char(_), _) | (_, T::Char(_)) if l.is_text() && r.is_text() => {
