@@ -405,10 +405,14 @@ fn base_state(
     functions: &Functions,
     rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
 ) -> SessionState {
+    let mut optimizer = datafusion::optimizer::Optimizer::new().rules;
+    // It adds up the sums of a first pass as if they had the type of the argument; sum(smallint) then has another type.
+    optimizer.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     let mut builder = SessionStateBuilder::new()
         .with_config(session_config(options))
         .with_runtime_env(env)
         .with_default_features()
+        .with_optimizer_rules(optimizer)
         .with_physical_optimizer_rules(physical_optimizer_rules());
     for rule in rules {
         builder = builder.with_analyzer_rule(rule);

@@ -6,6 +6,7 @@
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables and `read_parquet`.
 //! * [`copy`]: `COPY (query) TO 'file'`.
 //! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
+//! * [`sleep`]: `pg_sleep`.
 //! * [`system`]: `millstream.*`, the server's inside; [`lazy`]: tables whose rows are made when they are read.
 //!
 //! A plan comes from the `sql` crate over table sources that hold names and schemas only; a [`Resolver`] puts a provider
@@ -17,6 +18,7 @@ pub mod files;
 mod filter_pushdown;
 pub mod lazy;
 pub mod pg_catalog;
+pub mod sleep;
 pub mod system;
 pub mod tables;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use millstream_sql::SystemTables;
 use super::database::Database;
 use super::settings::Settings;
 use crate::batch::pg_catalog::{CatalogView, PgCatalog, Setting};
-use crate::batch::system;
+use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::Relation;
 use crate::stream::engine::Published;
@@ -82,7 +82,10 @@ impl SystemTables for Inside {
     }
 
     fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.pg.function(name.strip_prefix("pg_catalog.").unwrap_or(name))
+        match name.strip_prefix("pg_catalog.").unwrap_or(name) {
+            "pg_sleep" => Some(sleep::pg_sleep()),
+            name => self.pg.function(name),
+        }
     }
 }
 

@@ -61,7 +61,9 @@ impl Op {
 
 /// The function behind a binary operator.
 pub fn binary(op: Op) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(Binary { op, signature: Signature::user_defined(Volatility::Immutable) }))
+    let aliases = if op == Op::Rem { vec!["mod".to_string()] } else { Vec::new() };
+    let signature = Signature::user_defined(Volatility::Immutable);
+    Arc::new(ScalarUDF::new_from_impl(Binary { op, signature, aliases }))
 }
 
 /// The function behind unary minus.
@@ -73,11 +75,17 @@ pub fn negate() -> Arc<ScalarUDF> {
 struct Binary {
     op: Op,
     signature: Signature,
+    /// `mod(a, b)` is `a % b`.
+    aliases: Vec<String>,
 }
 
 impl ScalarUDFImpl for Binary {
     fn name(&self) -> &str {
         self.op.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
     }
 
     fn display_name(&self, args: &[Expr]) -> DfResult<String> {

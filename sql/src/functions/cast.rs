@@ -102,9 +102,9 @@ impl ScalarUDFImpl for Cast {
         Ok(self.target.arrow_type())
     }
 
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<arrow::datatypes::FieldRef> {
-        let nullable = args.arg_fields.first().is_none_or(|f| f.is_nullable());
-        Ok(field_ref(&self.target, self.name(), nullable))
+    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> DfResult<arrow::datatypes::FieldRef> {
+        // Never "not null": the optimizer would take `x IS NULL` for false without looking whether the cast fails.
+        Ok(field_ref(&self.target, self.name(), true))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
@@ -155,6 +155,7 @@ fn cast_values(array: &ArrayRef, from: &SqlType, to: &SqlType, assignment: bool,
         (T::Numeric(_), T::Int2 | T::Int4 | T::Int8) => numeric_to_int(array, to),
         (T::Numeric(_), T::Numeric(_)) => rescale(array, to),
         (T::Float4 | T::Float8, T::Numeric(_)) => parse_all(&text_of(array, from, zone)?, to, zone),
+        (T::Numeric(_), T::Float4 | T::Float8) => numeric_to_float(array, to),
         (T::Int2 | T::Int4 | T::Int8 | T::Oid, T::Numeric(_)) => {
             let wide = arrow::compute::cast(array, &DataType::Decimal128(20, 0))?;
             rescale(&wide, to)
@@ -275,6 +276,29 @@ fn numeric_to_int(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
         i64::try_from(round_to(v, unit)).map_err(|_| ArrowError::from(out_of_range(&plain_name(to))))
     })?;
     int_array(ints, to)
+}
+
+/// The nearest float. Arrow multiplies by a power of ten that is itself rounded.
+fn numeric_to_float(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
+    let DataType::Decimal128(_, scale) = *array.data_type() else {
+        return Err(SqlError::internal("numeric that is no decimal"));
+    };
+    // A quotient of two exact floats is rounded once.
+    const EXACT: i128 = 1 << 53;
+    let unit = 10f64.powi(i32::from(scale));
+    let is_exact_unit = (0..=22).contains(&scale);
+    let nearest = |v: i128| -> f64 {
+        if is_exact_unit && v > -EXACT && v < EXACT {
+            return v as f64 / unit;
+        }
+        format!("{v}e{}", -i32::from(scale)).parse().unwrap_or(f64::NAN)
+    };
+    Ok(if *to == SqlType::Float4 {
+        let nearest = |v: i128| format!("{v}e{}", -i32::from(scale)).parse().unwrap_or(f32::NAN);
+        Arc::new(array.as_primitive::<Decimal128Type>().unary::<_, Float32Type>(nearest))
+    } else {
+        Arc::new(array.as_primitive::<Decimal128Type>().unary::<_, Float64Type>(nearest))
+    })
 }
 
 fn round_to(value: i128, unit: i128) -> i128 {

@@ -64,7 +64,7 @@ fn local() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, None)
 }
 
-fn no_function(name: &str, types: &[DataType]) -> SqlError {
+pub(super) fn no_function(name: &str, types: &[DataType]) -> SqlError {
     let names: Vec<String> = types
         .iter()
         .map(|t| match t {

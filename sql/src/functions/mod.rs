@@ -3,6 +3,8 @@
 //! * [`arithmetic`]: `+ - * / %` with overflow and division by zero reported
 //! * [`cast`]: casts by PostgreSQL's rules
 //! * `datetime`: `now()`, EXTRACT, `to_char`, AT TIME ZONE
+//! * `interval`: order, scaling and parts of intervals
+//! * `math`: rounding, roots, logarithms
 //! * [`sums`]: `sum` and `avg` with exact results
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
@@ -10,6 +12,9 @@
 pub mod arithmetic;
 pub mod cast;
 mod datetime;
+mod define;
+pub(crate) mod interval;
+pub(crate) mod math;
 pub mod session;
 pub mod sums;
 pub mod windows;
@@ -130,6 +135,8 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     ];
     own.extend(session::all());
     own.extend(datetime::all());
+    own.extend(interval::all());
+    own.extend(math::all());
     own
 }
 

@@ -1,4 +1,5 @@
-//! Functions whose value the session knows: replaced by constants when a statement is planned ([`constant`]).
+//! Functions whose value the session or the planner knows: replaced by constants when a statement is planned ([`constant`];
+//! `pg_typeof` by the planner).
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use arrow::datatypes::DataType;
 use datafusion_common::{Result as DfResult, ScalarValue};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use super::define::{Typing, define};
 use crate::context::SessionVars;
 use crate::error::SqlError;
 
@@ -22,7 +24,14 @@ const NAMES: [&str; 8] = [
 
 /// One function of each name.
 pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
-    NAMES.into_iter().map(|name| Arc::new(ScalarUDF::new_from_impl(SessionFunction::new(name)))).collect()
+    let type_of = define(
+        "pg_typeof",
+        &[],
+        |types, _| (types.len() == 1).then(|| Typing { arguments: types.to_vec(), result: DataType::Utf8View }),
+        |_| Err(SqlError::internal("pg_typeof has no planner")),
+    );
+    let by_name = NAMES.into_iter().map(|name| Arc::new(ScalarUDF::new_from_impl(SessionFunction::new(name))));
+    by_name.chain([type_of]).collect()
 }
 
 /// The value of a session function in this session.

@@ -1,16 +1,19 @@
 //! Checked arithmetic in place of DataFusion's wrapping one, wherever an operator has slipped past the planner.
 
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::expr::{Cast, ScalarFunction};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 
+use millstream_catalog::SqlType;
+
 use crate::error::Result;
 use crate::functions::arithmetic;
+use crate::functions::cast::cast;
 
 /// Replaces `+ - * / %` and unary minus on numbers by functions that report overflow (22003) and division by zero
-/// (22012). Runs after type coercion; running it again changes nothing, and output names stay.
+/// (22012), and casts from numeric to floats by ones that round once. Runs after type coercion; running it again changes nothing, and output names stay.
 ///
 /// Types stay too, except for decimals, where DataFusion and PostgreSQL disagree about scales; queries have such operators
 /// replaced before coercion, so only expressions that an optimizer makes up meet this.
@@ -51,6 +54,11 @@ fn checked(expr: &Expr, schema: &datafusion_common::DFSchema) -> Option<Expr> {
         }
         Expr::Negative(inner) if is_number(inner) => {
             Some(Expr::ScalarFunction(ScalarFunction::new_udf(arithmetic::negate(), vec![inner.as_ref().clone()])))
+        }
+        Expr::Cast(Cast { expr: inner, field }) if field.data_type().is_floating() => {
+            let is_decimal = inner.get_type(schema).is_ok_and(|t| t.is_decimal());
+            let target = SqlType::of(field).filter(|_| is_decimal)?;
+            Some(cast(inner.as_ref().clone(), &target, false, "UTC"))
         }
         _ => None,
     }

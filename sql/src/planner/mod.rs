@@ -2,6 +2,7 @@
 //!
 //! * [`query`]: the passes of a query; [`provider`] answers datafusion-sql's questions, [`operators`] and [`rewrite`] put
 //!   PostgreSQL's typing in, [`checked`] its arithmetic
+//! * [`intervals`]: grouping, sorting and joining by intervals
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
 
@@ -10,6 +11,7 @@ mod columns;
 mod create;
 mod ddl;
 mod dml;
+mod intervals;
 mod naming;
 mod operators;
 mod provider;

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField, TypedString, Value, VisitMut,
-    VisitorMut,
+    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField, TypedString, UnaryOperator, Value,
+    VisitMut, VisitorMut,
 };
 
 use crate::types::{internal_name, normalize, sql_type};
@@ -109,11 +109,23 @@ fn at_time_zone(expr: &mut Expr) {
     });
 }
 
-/// `INTERVAL '1 day 02:00'` as a typed string: DataFusion's reader of intervals does not know the clock's form.
+/// `INTERVAL '1 day 02:00'` as a typed string: DataFusion's reader of intervals does not know the clock's
+/// and ISO 8601's forms.
 fn clock_interval(expr: &mut Expr) {
+    // It also takes a minus in front of an interval for a minus in front of its first number.
+    if let Expr::UnaryOp { op: UnaryOperator::Minus, expr } = expr {
+        return typed_interval(expr, |_| true);
+    }
+    typed_interval(expr, |text| {
+        let is_year_to_month = || text.bytes().all(|b| b.is_ascii_digit() || b == b'-') && text.contains('-');
+        text.contains(':') || text.starts_with(['P', 'p']) || is_year_to_month()
+    });
+}
+
+fn typed_interval(expr: &mut Expr, wanted: fn(&str) -> bool) {
     let Expr::Interval(interval) = expr else { return };
     if let (Expr::Value(value), None) = (interval.value.as_ref(), &interval.leading_field)
-        && matches!(&value.value, Value::SingleQuotedString(text) if text.contains(':'))
+        && matches!(&value.value, Value::SingleQuotedString(text) if wanted(text))
     {
         *expr = Expr::TypedString(TypedString {
             data_type: DataType::Interval { fields: None, precision: None },

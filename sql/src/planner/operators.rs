@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion_common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion_expr::expr::{Cast, Placeholder, ScalarFunction};
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion_expr::{Expr, ExprSchemable};
+use datafusion_expr::{Expr, ExprSchemable, ScalarUDF};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use millstream_catalog::SqlType;
 use millstream_catalog::types::field_ref;
@@ -15,6 +15,7 @@ use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{self, Op, plain_name};
 use crate::functions::cast::cast;
+use crate::functions::{interval, math};
 use crate::types::parse_value;
 
 /// Ours first, then DataFusion's for field access, arrays, EXTRACT, POSITION and kin.
@@ -113,9 +114,7 @@ impl ExprPlanner for Operators {
                     }
                 }
                 let float = |e: Expr| cast(e, &SqlType::Float8, false, &self.zone);
-                let power = datafusion_functions::math::power();
-                let args = vec![float(left), float(right)];
-                Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(power, args))))
+                Ok(PlannerResult::Planned(math::power().call(vec![float(left), float(right)])))
             }
             _ => Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
         }
@@ -182,13 +181,16 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
     use SqlType as T;
     let (left, right) = (left.clone(), right.clone());
     let (l, r) = (type_of(&left, schema), type_of(&right, schema));
+    if l.iter().chain(&r).any(|t| !has_arithmetic(t)) {
+        return Err(no_operator(op.symbol(), l.as_ref(), r.as_ref()));
+    }
     let (left, right) = match (&l, &r) {
         (Some(l), None) => {
             let target = arithmetic_partner(op, l);
             (left, resolve_as(right, &target, zone)?)
         }
         (None, Some(r)) => {
-            let target = if op == Op::Add { arithmetic_partner(op, r) } else { r.clone() };
+            let target = if matches!(op, Op::Add | Op::Mul) { arithmetic_partner(op, r) } else { r.clone() };
             (resolve_as(left, &target, zone)?, right)
         }
         _ => (left, right),
@@ -200,6 +202,7 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
             vec![left, right],
         ))))
     };
+    let own = |function: Arc<ScalarUDF>, left, right| Ok(Arithmetic::Function(function.call(vec![left, right])));
     let timestamp = |e: Expr| Expr::Cast(Cast::new_from_field(Box::new(e), field_ref(&T::Timestamp, "", true)));
     match (&l, &r) {
         (Some(a), Some(b)) if a.is_numeric() && b.is_numeric() => call(left, right),
@@ -223,6 +226,17 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
         (Some(T::Interval), Some(T::Timestamp | T::Timestamptz)) if op == Op::Add => {
             Ok(Arithmetic::Operands(left, right))
         }
+        (Some(T::Interval), Some(n)) if op == Op::Mul && n.is_numeric() => own(interval::multiply(), left, right),
+        (Some(n), Some(T::Interval)) if op == Op::Mul && n.is_numeric() => own(interval::multiply(), right, left),
+        (Some(T::Interval), Some(n)) if op == Op::Div && n.is_numeric() => own(interval::divide(), left, right),
+        (Some(T::Date), Some(T::Time)) if op == Op::Add => own(interval::date_plus_time(), left, right),
+        (Some(T::Time), Some(T::Date)) if op == Op::Add => own(interval::date_plus_time(), right, left),
+        (Some(T::Time), Some(T::Time)) if op == Op::Sub => own(interval::time_difference(), left, right),
+        (Some(T::Time), Some(T::Interval)) if op == Op::Add => own(interval::time_plus_interval(), left, right),
+        (Some(T::Interval), Some(T::Time)) if op == Op::Add => own(interval::time_plus_interval(), right, left),
+        (Some(T::Time), Some(T::Interval)) if op == Op::Sub => {
+            own(interval::time_plus_interval(), left, interval::negate().call(vec![right]))
+        }
         (Some(_), Some(_)) => Err(no_operator(op.symbol(), l.as_ref(), r.as_ref())),
         _ => Ok(Arithmetic::Operands(left, right)),
     }
@@ -231,9 +245,17 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
 /// The type that PostgreSQL takes for an untyped literal beside `known`.
 fn arithmetic_partner(op: Op, known: &SqlType) -> SqlType {
     match (op, known) {
-        (Op::Add, SqlType::Timestamp | SqlType::Timestamptz | SqlType::Date) => SqlType::Interval,
+        (Op::Add, SqlType::Timestamp | SqlType::Timestamptz | SqlType::Date | SqlType::Time) => SqlType::Interval,
+        (Op::Mul | Op::Div, SqlType::Interval) => SqlType::Float8,
         (_, known) => known.clone(),
     }
+}
+
+/// Whether any of `+ - * / %` takes the type.
+fn has_arithmetic(t: &SqlType) -> bool {
+    use SqlType as T;
+    t.is_numeric()
+        || matches!(t, T::Date | T::Time | T::Timestamp | T::Timestamptz | T::Interval | T::Jsonb | T::Array(_))
 }
 
 /// PostgreSQL's words for operands that no operator takes.
@@ -257,6 +279,10 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
         _ => (left, right),
     };
     let (Some(l), Some(r)) = (l, r) else {
+        let is_interval = |e: &Expr| type_of(e, schema) == Some(T::Interval);
+        if is_interval(&left) && is_interval(&right) {
+            return Ok((span_of(left), span_of(right)));
+        }
         // A char(n) beside a literal: blanks at the end do not count on either side.
         return Ok((left, right));
     };
@@ -266,6 +292,10 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
             Err(no_operator(symbol, Some(&l), Some(&r))
                 .with_hint("json has no equality; compare with ->> or use jsonb"))
         }
+        (T::Interval, T::Interval) => Ok((span_of(left), span_of(right))),
+        // DataFusion would cut the float to the scale of some decimal.
+        (T::Float4 | T::Float8, T::Numeric(_)) => Ok((left, cast(right, &T::Float8, false, zone))),
+        (T::Numeric(_), T::Float4 | T::Float8) => Ok((cast(left, &T::Float8, false, zone), right)),
         (T::Timestamptz, T::Timestamp | T::Date) => Ok((left, zoned(right))),
         (T::Timestamp | T::Date, T::Timestamptz) => Ok((zoned(left), right)),
         (T::Char(_), _) | (_, T::Char(_)) if l.is_text() && r.is_text() => {
@@ -274,6 +304,11 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
         _ if same_family(&l, &r) => Ok((left, right)),
         _ => Err(no_operator(symbol, Some(&l), Some(&r))),
     }
+}
+
+/// What intervals are compared by.
+pub(crate) fn span_of(interval: Expr) -> Expr {
+    interval::span().call(vec![interval])
 }
 
 /// The type of a literal beside a column: lengths do not cut it, scales do not round it.

@@ -8,9 +8,9 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     Cte, Distinct, Expr, Function, FunctionArg, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByKind, Query, Select, SelectFlavor,
-    SelectItem, SetExpr, SetQuantifier, Spanned, TableAlias, TableFactor, TableWithJoins, Value, Visit, Visitor,
-    WildcardAdditionalOptions, With,
+    GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, OrderBy, OrderByKind, Query, Select,
+    SelectFlavor, SelectItem, SetExpr, SetQuantifier, Spanned, TableAlias, TableFactor, TableWithJoins, Value, Visit,
+    Visitor, WildcardAdditionalOptions, With,
 };
 
 use crate::error::{Result, SqlError};
@@ -243,7 +243,7 @@ fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
 fn check_factor(factor: &TableFactor) -> Result<()> {
     match factor {
         TableFactor::Table {
-            name: _,
+            name,
             alias,
             args,
             with_hints,
@@ -254,6 +254,7 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
             sample,
             index_hints,
         } => {
+            check_name(name)?;
             check_alias(alias.as_ref())?;
             if let Some(args) = args {
                 no(args.settings.is_some(), "SETTINGS")?;
@@ -295,6 +296,30 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
         TableFactor::MatchRecognize { .. } => no(true, "MATCH_RECOGNIZE"),
         TableFactor::XmlTable { .. } => no(true, "XMLTABLE"),
         TableFactor::SemanticView { .. } => no(true, "SEMANTIC_VIEW"),
+    }
+}
+
+/// sqlparser reads `SELECT FROM WHERE x` as a table named "where".
+fn check_name(name: &ObjectName) -> Result<()> {
+    const CLAUSES: [&str; 12] = [
+        "select",
+        "from",
+        "where",
+        "group",
+        "having",
+        "order",
+        "limit",
+        "offset",
+        "union",
+        "intersect",
+        "except",
+        "on",
+    ];
+    match name.0.first().and_then(|part| part.as_ident()) {
+        Some(word) if word.quote_style.is_none() && CLAUSES.iter().any(|c| word.value.eq_ignore_ascii_case(c)) => {
+            Err(SqlError::syntax(format!("syntax error at or near \"{}\"", word.value)).with_span(word.span))
+        }
+        _ => Ok(()),
     }
 }
 

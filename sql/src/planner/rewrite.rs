@@ -3,20 +3,22 @@
 //!
 //! It may run again over a plan that it has seen (a view inside a query) and then changes nothing.
 
+use arrow::datatypes::Field;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion_expr::expr::{Between, Cast, InList, Placeholder, ScalarFunction};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{BinaryExpr, Case, Expr, LogicalPlan, LogicalPlanBuilder, Operator};
+use datafusion_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, when};
 use millstream_catalog::SqlType;
 
-use super::operators::{comparable, is_null, is_untyped, literal_type, resolve_as, type_of, typed_literal};
+use super::intervals::{by_span, in_expression};
+use super::operators::{comparable, is_null, is_untyped, literal_type, resolve_as, span_of, type_of, typed_literal};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{negate, plain_name};
 use crate::functions::cast::{can_cast, cannot_cast, cast};
-use crate::functions::session;
+use crate::functions::{interval, session};
 
 /// Runs the pass. Output names stay.
 pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
@@ -32,10 +34,8 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
             let done = expr.transform_up(|e| rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from))?;
             Ok(done.update_data(|e| name.restore(e)))
         })?;
-        match node.transformed {
-            true => node.map_data(retyped),
-            false => Ok(node),
-        }
+        let node = if node.transformed { node.map_data(retyped)? } else { node };
+        node.map_data(|node| by_span(node).map_err(DataFusionError::from))
     })?;
     Ok(done.data)
 }
@@ -56,6 +56,12 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             None => Transformed::no(Expr::Literal(value, metadata)),
         },
         Expr::Cast(cast) => rewrite_cast(cast, schema, zone)?,
+        Expr::Negative(inner) if type_of(&inner, schema) == Some(SqlType::Interval) => {
+            Transformed::yes(interval::negate().call(vec![*inner]))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) && has_null(&[&left, &right]) => {
+            Transformed::yes(Expr::Literal(ScalarValue::Boolean(None), None))
+        }
         Expr::Negative(inner) if type_of(&inner, schema).is_some_and(|t| t.is_numeric()) => {
             Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(negate(), vec![*inner])))
         }
@@ -66,13 +72,23 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         Expr::InList(InList { expr, list, negated }) => {
             let mut all = vec![*expr];
             all.extend(list);
-            let mut all = match_types(all, schema, zone, &|l, r| super::operators::no_operator("=", Some(l), Some(r)))?;
+            let all = match_types(all, schema, zone, &|l, r| super::operators::no_operator("=", Some(l), Some(r)))?;
+            let mut all = spans(all, schema);
             let expr = all.remove(0);
+            // DataFusion takes a list for constant if its items are over no rows, which a CASE is.
+            if !all.iter().all(|e| matches!(e, Expr::Literal(..))) {
+                let found = all.into_iter().map(|item| expr.clone().eq(item)).reduce(Expr::or);
+                let found = found.ok_or_else(|| SqlError::syntax("IN needs a list"))?;
+                return Ok(Transformed::yes(if negated { Expr::Not(Box::new(found)) } else { found }));
+            }
             Transformed::yes(Expr::InList(InList::new(Box::new(expr), all, negated)))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
-            let (expr, low) = comparable(*expr, *low, ">=", schema, zone)?;
-            let (expr, high) = comparable(expr, *high, "<=", schema, zone)?;
+            let original = *expr;
+            let (first, low) = comparable(original.clone(), *low, ">=", schema, zone)?;
+            let (second, high) = comparable(original.clone(), *high, "<=", schema, zone)?;
+            // Either bound may have asked for another type.
+            let expr = if second == original { first } else { second };
             Transformed::yes(Expr::Between(Between::new(Box::new(expr), negated, Box::new(low), Box::new(high))))
         }
         Expr::Case(case) => Transformed::yes(Expr::Case(rewrite_case(case, schema, zone)?)),
@@ -83,12 +99,73 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             if matches!(func.name(), "coalesce" | "nullif" | "greatest" | "least" | "nvl") {
                 let name = func.name().to_uppercase();
                 let args = match_types(args, schema, zone, &|l, r| mismatch(&name, l, r))?;
+                if args.iter().any(|e| type_of(e, schema) == Some(SqlType::Interval)) && func.name() != "coalesce" {
+                    return Ok(Transformed::yes(interval_choice(func.name(), args)?));
+                }
                 return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(func, args))));
             }
-            Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
+            if func.name() == "pg_typeof" {
+                let shown =
+                    args.first().and_then(|e| type_of(e, schema)).map_or_else(|| "unknown".into(), |t| plain_name(&t));
+                return Ok(Transformed::yes(Expr::Literal(ScalarValue::Utf8View(Some(shown)), None)));
+            }
+            let is_null = func.is_strict() && has_null(&args.iter().collect::<Vec<_>>());
+            let call = Expr::ScalarFunction(ScalarFunction { func, args });
+            let null = if is_null { call.to_field(schema).ok() } else { None };
+            match null {
+                Some((_, field)) => Transformed::yes(typed_null(&field)?),
+                None => Transformed::no(call),
+            }
+        }
+        other @ (Expr::WindowFunction(_) | Expr::AggregateFunction(_) | Expr::InSubquery(_)) => {
+            Transformed::yes(in_expression(other, schema)?)
         }
         other => Transformed::no(other),
     })
+}
+
+/// Whether one of them is NULL whatever the row: PostgreSQL then never looks at the others.
+fn has_null(exprs: &[&Expr]) -> bool {
+    let is_parameter = |e: &Expr| Ok(matches!(e, Expr::Placeholder(_)));
+    exprs.iter().any(|e| matches!(e, Expr::Literal(value, _) if value.is_null()))
+        && !exprs.iter().any(|e| e.exists(is_parameter).unwrap_or(true))
+}
+
+fn typed_null(field: &Field) -> Result<Expr> {
+    let metadata = if field.metadata().is_empty() { None } else { Some(field.metadata().clone().into()) };
+    Ok(Expr::Literal(ScalarValue::try_new_null(field.data_type())?, metadata))
+}
+
+/// Intervals by their spans.
+fn spans(exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    if !exprs.iter().any(|e| type_of(e, schema) == Some(SqlType::Interval)) {
+        return exprs;
+    }
+    exprs.into_iter().map(span_of).collect()
+}
+
+/// NULLIF, GREATEST and LEAST of intervals.
+fn interval_choice(name: &str, args: Vec<Expr>) -> Result<Expr> {
+    let null = || Expr::Literal(ScalarValue::IntervalMonthDayNano(None), None);
+    let mut args = args.into_iter();
+    let Some(mut chosen) = args.next() else { return Ok(null()) };
+    for next in args {
+        let (l, r) = (span_of(chosen.clone()), span_of(next.clone()));
+        chosen = match name {
+            "nullif" => when(l.eq(r), null()).otherwise(chosen)?,
+            _ => {
+                let wins = if name == "greatest" { r.gt(l) } else { r.lt(l) };
+                when(chosen.clone().is_null().or(wins), next).otherwise(chosen)?
+            }
+        };
+    }
+    Ok(chosen)
+}
+
+/// Comparisons that are NULL where a side is.
+fn is_comparison(op: Operator) -> bool {
+    use Operator as O;
+    matches!(op, O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq)
 }
 
 fn is_distinctness(op: Operator) -> bool {
@@ -120,6 +197,9 @@ fn rewrite_cast(explicit: Cast, schema: &DFSchema, zone: &str) -> Result<Transfo
         ))),
         inner => {
             let Some(from) = type_of(&inner, schema) else {
+                if is_null(&inner) {
+                    return Ok(Transformed::yes(typed_null(&field)?));
+                }
                 return Ok(Transformed::no(Expr::Cast(Cast { expr: Box::new(inner), field })));
             };
             if !can_cast(&from, &target, false) {
@@ -144,7 +224,7 @@ fn is_lossless(from: &SqlType, to: &SqlType) -> bool {
     };
     match (from, to) {
         (T::Int2, T::Int4 | T::Int8) | (T::Int4, T::Int8) => true,
-        (T::Int2 | T::Int4 | T::Int8, T::Float8) | (T::Float4, T::Float8) | (T::Numeric(_), T::Float8) => true,
+        (T::Int2 | T::Int4 | T::Int8, T::Float8) | (T::Float4, T::Float8) => true,
         (T::Date, T::Timestamp) => true,
         (f, T::Numeric(Some((p, s)))) => digits(f).is_some_and(|d| i16::from(*p) - i16::from(*s) >= d),
         (T::Text | T::Varchar(_), T::Text | T::Varchar(None)) => true,
@@ -162,7 +242,8 @@ fn rewrite_case(case: Case, schema: &DFSchema, zone: &str) -> Result<Case> {
     if let Some(operand) = expr.take() {
         let mut all = vec![*operand];
         all.append(&mut whens);
-        let mut all = match_types(all, schema, zone, &|l, r| super::operators::no_operator("=", Some(l), Some(r)))?;
+        let all = match_types(all, schema, zone, &|l, r| super::operators::no_operator("=", Some(l), Some(r)))?;
+        let mut all = spans(all, schema);
         expr = Some(Box::new(all.remove(0)));
         whens = all;
     }

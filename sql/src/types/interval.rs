@@ -26,8 +26,16 @@ pub(crate) fn parse(text: &str) -> Option<IntervalMonthDayNano> {
             } else {
                 let unit = match words.peek() {
                     Some(next) if next.starts_with(|c: char| c.is_ascii_alphabetic()) => words.next()?,
-                    // A bare number at the end is seconds.
-                    None => "second".into(),
+                    // A bare number at the end is seconds, before a clock's time days.
+                    None => match year_to_month(&word) {
+                        Some((years, months)) => {
+                            total.add(&years, "year")?;
+                            total.add(&months, "month")?;
+                            continue;
+                        }
+                        None => "second".into(),
+                    },
+                    Some(next) if next.contains(':') => "day".into(),
                     Some(_) => return None,
                 };
                 total.add(&word, &unit)?;
@@ -47,6 +55,13 @@ fn split(text: &str) -> Vec<String> {
         }
     }
     words
+}
+
+/// `1-2`: a year and two months; the sign is that of both.
+fn year_to_month(word: &str) -> Option<(String, String)> {
+    let sign = if word.starts_with('-') { "-" } else { "" };
+    let (years, months) = word.trim_start_matches(['+', '-']).split_once('-')?;
+    Some((format!("{sign}{years}"), format!("{sign}{months}")))
 }
 
 /// `1Y2M3DT4H5M6S` behind the P.

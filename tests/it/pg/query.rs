@@ -26,6 +26,9 @@ const AGGREGATES: &[&str] = &[
     "max(d)",
     "min(ts)",
     "max(tz)",
+    "min(iv)",
+    "max(iv)",
+    "count(DISTINCT iv)",
     "bool_and(b)",
     "bool_or(b)",
     "count(*) FILTER (WHERE b)",
@@ -34,11 +37,11 @@ const AGGREGATES: &[&str] = &[
 ];
 
 const KEYS: &[&str] =
-    &["b", "i", "s % 3", "w", "length(c)", "d", "extract(year from ts)", "n > 0", "date_trunc('year', ts)"];
+    &["b", "i", "s % 3", "w", "length(c)", "d", "extract(year from ts)", "n > 0", "date_trunc('year', ts)", "iv"];
 
 /// A query of one of the kinds below.
 pub fn generate(random: &mut StdRng) -> String {
-    match random.random_range(0..8) {
+    match random.random_range(0..9) {
         0 => grouped(random),
         1 => scalar_aggregates(random),
         2 => join(random),
@@ -46,6 +49,7 @@ pub fn generate(random: &mut StdRng) -> String {
         4 => set_operation(random),
         5 => subquery(random),
         6 => limited(random),
+        7 => windowed(random),
         _ => distinct(random),
     }
 }
@@ -121,6 +125,20 @@ fn limited(random: &mut StdRng) -> String {
     let order = pick(random, &["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
     let (limit, offset) = (random.random_range(1..8), random.random_range(0..5));
     format!("SELECT id, {key} FROM v ORDER BY {key}{order}, id LIMIT {limit} OFFSET {offset}")
+}
+
+fn windowed(random: &mut StdRng) -> String {
+    const NUMBERED: &[&str] = &["row_number()", "rank()", "dense_rank()", "ntile(3)", "lag(n)", "lead(c, 2)"];
+    const FRAMED: &[&str] = &["sum(i)", "count(*)", "count(n)", "min(d)", "max(n)", "first_value(w)", "last_value(s)"];
+    let partition =
+        pick(random, &["", "PARTITION BY b ", "PARTITION BY w ", "PARTITION BY s % 3 ", "PARTITION BY iv "]);
+    let (function, frame) = if random.random_bool(0.5) {
+        (pick(random, NUMBERED), "")
+    } else {
+        let frames = ["", " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING", " ROWS UNBOUNDED PRECEDING"];
+        (pick(random, FRAMED), pick(random, &frames))
+    };
+    format!("SELECT id, {function} OVER ({partition}ORDER BY id{frame}) AS x FROM v ORDER BY 1")
 }
 
 fn distinct(random: &mut StdRng) -> String {
