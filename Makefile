@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BUILD := dev/setup.sh build && . dev/env.sh
 TEST := dev/setup.sh test && . dev/env.sh
 
-.PHONY: help demo build check test bench kafka kafka-stop kill oracle pg slt
+.PHONY: help demo build check test bench fuzz kafka kafka-stop kill oracle pg slt
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -38,6 +38,9 @@ oracle: ## the oracle at length: generated queries and changelogs (CASES=n SEED=
 
 pg: ## the comparison with PostgreSQL at length (CASES=n SEED=n)
 	@$(TEST) && MILLSTREAM_PG_CASES=$${CASES:-5000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it pg:: -- --include-ignored --nocapture
+
+fuzz: ## mangled statements at length (CASES=n SEED=n)
+	@$(TEST) && MILLSTREAM_MANGLED_CASES=$${CASES:-100000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it mangled:: -- --nocapture
 
 slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the answers into the files)
 	@$(TEST) && MILLSTREAM_SLT=$${FILE:-} MILLSTREAM_SLT_COMPLETE=$${COMPLETE:-} cargo test --locked --test it slt:: -- --nocapture

@@ -185,6 +185,10 @@ impl From<ArrowError> for Error {
             ArrowError::DivideByZero => Self::new(sqlstate::DIVISION_BY_ZERO, "division by zero"),
             ArrowError::ArithmeticOverflow(m) => Self::new(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, out_of_range(&m)),
             ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new(sqlstate::INVALID_TEXT_REPRESENTATION, m),
+            ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => {
+                Self::new(sqlstate::INVALID_PARAMETER_VALUE, m)
+            }
+            ArrowError::NotYetImplemented(m) => Self::unsupported(m),
             ArrowError::ExternalError(e) => Self::from_boxed(e),
             other => Self::internal(other.to_string()),
         }
@@ -221,7 +225,8 @@ impl From<DataFusionError> for Error {
                 sqlstate::CARDINALITY_VIOLATION,
                 "more than one row returned by a subquery used as an expression",
             ),
-            DataFusionError::Execution(m) => Self::new(sqlstate::INTERNAL_ERROR, m),
+            // Functions refuse their arguments so.
+            DataFusionError::Execution(m) => Self::new(sqlstate::INVALID_PARAMETER_VALUE, m),
             other => Self::internal(other.strip_backtrace()),
         }
     }

@@ -256,27 +256,55 @@ impl Draft {
         Ok(())
     }
 
-    /// Drops an object, with all that is built on it if `cascade`. Returns what was dropped, dependents first.
+    /// Moves a relation to another schema. Objects built on it keep working: they refer to it by id.
     ///
     /// # Errors
-    /// 2BP01 naming the dependents, 42501 for a system schema.
-    pub fn drop(&mut self, id: ObjectId, cascade: bool) -> Result<Vec<Arc<Object>>> {
-        let Some(object) = self.catalog.get(id).cloned() else { return Ok(Vec::new()) };
+    /// 42P07 if its name is taken there, 42P01 if `id` is unknown, 42501 for a system schema.
+    pub fn set_schema(&mut self, id: ObjectId, schema: ObjectId) -> Result<()> {
+        let old =
+            self.catalog.get(id).ok_or_else(|| CatalogError::NotFound { kind: "relation", name: id.to_string() })?;
+        let mut object = Object::clone(old);
         self.check_not_system(&object)?;
-        let order = self.catalog.drop_order(id);
-        if order.len() > 1 && !cascade {
-            let dependents = self.catalog.dependents(id).map(|o| o.describe()).collect();
-            return Err(CatalogError::InUse { object: object.describe(), dependents });
-        }
-        let mut dropped = Vec::new();
-        for id in order {
-            if let Some(object) = self.catalog.objects.remove(&id) {
+        object.schema = schema;
+        self.check_name(&object)?;
+        self.put(object);
+        Ok(())
+    }
+
+    /// Drops objects together, with all that is built on them if `cascade`. Returns what was dropped, dependents first.
+    ///
+    /// # Errors
+    /// 2BP01 naming the dependents that are not dropped as well, 42501 for a system schema.
+    pub fn drop(&mut self, ids: &[ObjectId], cascade: bool) -> Result<Vec<Arc<Object>>> {
+        let mut dropped: Vec<Arc<Object>> = Vec::new();
+        for id in ids {
+            let Some(object) = self.catalog.get(*id).cloned() else { continue };
+            self.check_not_system(&object)?;
+            let order: Vec<_> =
+                self.catalog.drop_order(*id).iter().filter_map(|d| self.catalog.get(*d)).cloned().collect();
+            let dependents = self.dependents_left(&order, ids);
+            if !dependents.is_empty() && !cascade {
+                return Err(CatalogError::InUse { object: object.describe(), dependents });
+            }
+            for object in order {
+                self.catalog.objects.remove(&object.id);
                 self.catalog.remove_names(&object);
-                self.changes.push(Change::Drop(id));
+                self.changes.push(Change::Drop(object.id));
                 dropped.push(object);
             }
         }
         Ok(dropped)
+    }
+
+    /// Of objects that would go together, those that nobody asked to drop, each with what it is built on; nearest first.
+    fn dependents_left(&self, order: &[Arc<Object>], asked: &[ObjectId]) -> Vec<(String, String)> {
+        let mut left = Vec::new();
+        for object in order.iter().rev() {
+            for dependent in self.catalog.dependents(object.id).filter(|d| !asked.contains(&d.id)) {
+                left.push((dependent.describe(), object.describe()));
+            }
+        }
+        left
     }
 
     /// The new version and the changes that lead to it, net: an object made and dropped in one draft leaves none but its
@@ -376,11 +404,24 @@ mod tests {
         draft.create(v).unwrap();
         let w = object(&mut draft, "w", view(), &[("v", v_id)]);
         draft.create(w).unwrap();
-        let error = draft.drop(id, false).unwrap_err();
+        let error = draft.drop(&[id], false).unwrap_err();
         assert_eq!(error.sqlstate(), "2BP01");
-        assert_eq!(error.detail().unwrap(), "view \"v\" depends on table \"t\"");
-        let names: Vec<_> = draft.drop(id, true).unwrap().iter().map(|o| o.name.clone()).collect();
+        assert_eq!(error.detail().unwrap(), "view \"v\" depends on table \"t\"\nview \"w\" depends on view \"v\"");
+        let names: Vec<_> = draft.drop(&[id], true).unwrap().iter().map(|o| o.name.clone()).collect();
         assert_eq!(names, ["w", "v", "t"]);
+    }
+
+    #[test]
+    fn objects_that_are_dropped_together_do_not_hold_each_other() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "t", table(), &[]);
+        let id = t.id;
+        draft.create(t).unwrap();
+        let v = object(&mut draft, "v", view(), &[("t", id)]);
+        let v_id = v.id;
+        draft.create(v).unwrap();
+        let names: Vec<_> = draft.drop(&[id, v_id], false).unwrap().iter().map(|o| o.name.clone()).collect();
+        assert_eq!(names, ["v", "t"]);
     }
 
     #[test]
@@ -397,6 +438,23 @@ mod tests {
     }
 
     #[test]
+    fn a_move_to_another_schema_keeps_dependents_and_frees_the_old_place() {
+        let mut draft = Draft::new(&Catalog::new());
+        let mut schema = object(&mut draft, "s", ObjectKind::Schema, &[]);
+        schema.schema = schema.id;
+        let schema_id = schema.id;
+        draft.create(schema).unwrap();
+        let t = object(&mut draft, "t", table(), &[]);
+        let id = t.id;
+        draft.create(t).unwrap();
+        draft.set_schema(id, schema_id).unwrap();
+        assert!(draft.catalog().find("public", "t").is_none());
+        assert_eq!(draft.catalog().find("s", "t").unwrap().id, id);
+        assert_eq!(draft.set_schema(id, schema_id).unwrap_err().sqlstate(), "42P07");
+        assert_eq!(draft.set_schema(id, ObjectId::MILLSTREAM).unwrap_err().sqlstate(), "42501");
+    }
+
+    #[test]
     fn records_survive_and_ids_are_never_used_again() {
         let mut draft = Draft::new(&Catalog::new());
         let t = object(&mut draft, "t", table(), &[]);
@@ -404,7 +462,7 @@ mod tests {
         assert_eq!(copy, t);
         let id = t.id;
         draft.create(t).unwrap();
-        draft.drop(id, false).unwrap();
+        draft.drop(&[id], false).unwrap();
         let (catalog, changes) = draft.finish();
         assert_eq!(changes, []);
         let reloaded = Catalog::load([], catalog.next_id(), catalog.version());

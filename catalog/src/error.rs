@@ -17,9 +17,9 @@ pub enum CatalogError {
     /// The object exists but is of another kind than the statement speaks of.
     #[error("\"{name}\" is not a {expected}")]
     WrongKind { name: String, expected: &'static str, actual: &'static str },
-    /// Others are built on the object. `dependents` are described as `materialized view "v"`.
+    /// Others are built on the object. `dependents` has them, and what each is built on, as `materialized view "v"`.
     #[error("cannot drop {object} because other objects depend on it")]
-    InUse { object: String, dependents: Vec<String> },
+    InUse { object: String, dependents: Vec<(String, String)> },
     /// The schema or object belongs to the system.
     #[error("permission denied: \"{name}\" is a system {kind}")]
     Reserved { kind: &'static str, name: String },
@@ -55,8 +55,8 @@ impl CatalogError {
     /// The lines that PostgreSQL puts under DETAIL.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::InUse { object, dependents } => {
-                Some(dependents.iter().map(|d| format!("{d} depends on {object}")).collect::<Vec<_>>().join("\n"))
+            Self::InUse { dependents, .. } => {
+                Some(dependents.iter().map(|(d, on)| format!("{d} depends on {on}")).collect::<Vec<_>>().join("\n"))
             }
             _ => None,
         }

@@ -46,7 +46,7 @@ pub struct Object {
     /// Comments on columns, by position from 0.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub column_comments: BTreeMap<usize, String>,
-    /// The statement that made it, as canonical text: what SHOW CREATE prints.
+    /// The statement that made it, as written but for masked secrets; names in it may be older than those of today.
     pub definition: String,
     /// The objects that its definition names, by the name as written. Re-planning after a restart resolves through
     /// this map, so that renaming an object does not break the views on it.

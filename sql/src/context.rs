@@ -92,6 +92,17 @@ pub enum Target {
     },
     /// `read_parquet('glob')` and kin.
     External(ExternalCall),
+    /// `generate_series` over constant integers.
+    Series(Series),
+}
+
+/// The integers from `start` to `stop`, both included, `step` apart; none if they lead the other way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Series {
+    pub start: i64,
+    pub stop: i64,
+    /// Not 0.
+    pub step: i64,
 }
 
 /// The leaf of every plan: a schema and what it stands for. `batch` puts a real provider in its place, `stream` reads the

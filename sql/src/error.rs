@@ -107,6 +107,8 @@ impl SqlError {
                 Ok(e) => Self::from_datafusion(e),
                 Err(e) => Self::internal(e.to_string()),
             },
+            // Functions refuse arguments so, also when they are evaluated while planning.
+            DataFusionError::Execution(m) => Self::new("22023", lower_first(&postgresql_types(&m))),
             other => Self::internal(other.strip_backtrace()),
         }
     }
@@ -121,6 +123,8 @@ impl SqlError {
             ArrowError::DivideByZero => Self::new("22012", "division by zero"),
             ArrowError::ArithmeticOverflow(_) => Self::new("22003", "value out of range"),
             ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new("22P02", lower_first(&m)),
+            ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => Self::new("22023", lower_first(&m)),
+            ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(&m)),
             other => Self::internal(other.to_string()),
         }
     }
@@ -140,9 +144,28 @@ impl SqlError {
     }
 
     fn from_plan_message(message: &str) -> Self {
-        let m = message;
-        if m.contains("must appear in the GROUP BY clause") || m.contains("must be in the GROUP BY") {
+        let renamed = postgresql_types(message);
+        let m = renamed.as_str();
+        if m.contains("non-boolean predicate") {
+            return Self::new("42804", "argument of WHERE, HAVING or ON must be type boolean").with_detail(m);
+        }
+        if m.contains("Aggregate functions are not allowed") {
             return Self::new("42803", lower_first(m));
+        }
+        if m.starts_with("LIMIT must be >= 0") || m.starts_with("OFFSET must be >=0") {
+            return Self::new(if m.starts_with('L') { "2201W" } else { "2201X" }, m);
+        }
+        if m.contains("must appear in the GROUP BY clause") || m.contains("must be in the GROUP BY") {
+            let column = m.split("\" must appear in the GROUP BY").next().and_then(|before| before.rsplit('"').next());
+            return match column.filter(|c| *c != m) {
+                Some(column) => Self::new(
+                    "42803",
+                    format!(
+                        "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"
+                    ),
+                ),
+                None => Self::new("42803", lower_first(m)),
+            };
         }
         if m.starts_with("Invalid function") {
             let name = m.split('\'').nth(1).unwrap_or_default();
@@ -212,6 +235,41 @@ fn quoted_column(column: &datafusion_common::Column) -> String {
     }
 }
 
+/// Arrow's names of types in a message as PostgreSQL's.
+fn postgresql_types(message: &str) -> String {
+    const NAMES: [(&str, &str); 14] = [
+        ("Utf8View", "text"),
+        ("LargeUtf8", "text"),
+        ("Utf8", "text"),
+        ("Int64", "bigint"),
+        ("Int32", "integer"),
+        ("Int16", "smallint"),
+        ("Float64", "double precision"),
+        ("Float32", "real"),
+        ("Boolean", "boolean"),
+        ("Date32", "date"),
+        ("BinaryView", "bytea"),
+        ("Binary", "bytea"),
+        ("Decimal128", "numeric"),
+        ("Null", "unknown"),
+    ];
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(c) = rest.chars().next() {
+        let word = rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let (taken, put) = match word {
+            0 => (c.len_utf8(), &rest[..c.len_utf8()]),
+            _ => {
+                let known = NAMES.iter().find(|(arrow, _)| *arrow == &rest[..word]);
+                (word, known.map_or(&rest[..word], |(_, ours)| *ours))
+            }
+        };
+        out.push_str(put);
+        rest = &rest[taken..];
+    }
+    out
+}
+
 /// DataFusion's messages start with a capital, ours do not; names in capitals (`CAST`) stay.
 fn lower_first(message: &str) -> String {
     let mut chars = message.chars();
@@ -220,5 +278,25 @@ fn lower_first(message: &str) -> String {
             first.to_lowercase().chain(chars).collect()
         }
         _ => message.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_have_postgresqls_names() {
+        let message = "sum(Utf8View, Decimal128(10, 2)) takes Int64, not é Utf8Views";
+        assert_eq!(postgresql_types(message), "sum(text, numeric(10, 2)) takes bigint, not é Utf8Views");
+    }
+
+    #[test]
+    fn conditions_that_are_no_conditions_have_their_code() {
+        let error = SqlError::from_datafusion(DataFusionError::Plan(
+            "Cannot create filter with non-boolean predicate 'c.g' returning Utf8View".into(),
+        ));
+        assert_eq!(error.sqlstate, "42804");
+        assert!(error.detail.unwrap().ends_with("returning text"));
     }
 }

@@ -6,6 +6,7 @@
 //! * [`functions`](mod@functions): the functions of the dialect.
 //! * [`context`]: what planning may look at ([`PlanContext`]), and the leaf of every plan ([`CatalogSource`]).
 //! * [`plan`](mod@plan): what the session carries out.
+//! * [`definition`]: the text of a definition under the names of today, secrets masked.
 //! * [`types`]: names of types, casts, text to values.
 //! * [`error`]: SQLSTATE, message and position of what is wrong.
 
@@ -13,6 +14,7 @@
 #![allow(clippy::result_large_err)]
 
 pub mod context;
+pub mod definition;
 pub mod error;
 pub mod functions;
 pub mod parser;
@@ -22,11 +24,13 @@ pub mod statement;
 pub mod types;
 
 pub use context::{
-    CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, SessionVars, SystemTables, Target,
+    CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, Series, SessionVars, SystemTables, Target,
 };
+pub use definition::{MASK, current_definition, current_query, is_secret, masked, table_definition};
 pub use error::{Result, SqlError};
 pub use functions::{FunctionSet, functions};
 pub use parser::{parse, parse_expr, parse_query};
 pub use plan::{Plan, PlannedQuery};
 pub use planner::{checked_arithmetic, column_expression, external_calls, plan, plan_query};
 pub use statement::{Parsed, Statement};
+pub use types::quote_ident;

@@ -16,6 +16,11 @@ use crate::statement::DropKind;
 pub enum Plan {
     Query(PlannedQuery),
     Explain(ExplainPlan),
+    /// The operators of a running view or sink, with their live counts under `analyze`.
+    ExplainRunning {
+        id: ObjectId,
+        analyze: bool,
+    },
     CreateTable(CreateTablePlan),
     CreateTableAs(CreateTableAsPlan),
     CreateSource(CreateSourcePlan),
@@ -31,6 +36,11 @@ pub enum Plan {
         id: ObjectId,
         kind: DropKind,
         to: String,
+    },
+    SetSchema {
+        id: ObjectId,
+        kind: DropKind,
+        schema: ObjectId,
     },
     Comment {
         id: ObjectId,

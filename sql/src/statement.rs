@@ -39,6 +39,7 @@ impl Parsed {
 pub enum Statement {
     Query(Box<ast::Query>),
     Explain(Explain),
+    ExplainRunning(ExplainRunning),
     CreateTable(CreateTable),
     CreateTableAs(CreateTableAs),
     CreateSource(CreateSource),
@@ -49,6 +50,7 @@ pub enum Statement {
     CreateSchema(CreateSchema),
     Drop(Drop),
     Rename(Rename),
+    SetSchema(SetSchema),
     Comment(Comment),
     Insert(Insert),
     Update(Update),
@@ -87,6 +89,14 @@ pub struct Explain {
     pub analyze: bool,
     pub verbose: bool,
     pub statement: Box<Statement>,
+}
+
+/// `EXPLAIN [ANALYZE] { MATERIALIZED VIEW | SINK } name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExplainRunning {
+    pub analyze: bool,
+    pub kind: DropKind,
+    pub name: ast::ObjectName,
 }
 
 /// A column as CREATE TABLE or CREATE SOURCE declares it.
@@ -271,6 +281,15 @@ pub struct Drop {
 /// `ALTER kind name RENAME TO name`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rename {
+    pub kind: DropKind,
+    pub name: ast::ObjectName,
+    pub if_exists: bool,
+    pub to: ast::Ident,
+}
+
+/// `ALTER kind name SET SCHEMA schema`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetSchema {
     pub kind: DropKind,
     pub name: ast::ObjectName,
     pub if_exists: bool,

@@ -5,6 +5,7 @@
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables and `read_parquet`.
 //! * [`copy`]: `COPY (query) TO 'file'`.
+//! * [`series`]: `generate_series`.
 //! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
 //! * [`sleep`]: `pg_sleep`.
 //! * [`system`]: `millstream.*`, the server's inside; [`lazy`]: tables whose rows are made when they are read.
@@ -18,6 +19,7 @@ pub mod files;
 mod filter_pushdown;
 pub mod lazy;
 pub mod pg_catalog;
+pub mod series;
 pub mod sleep;
 pub mod system;
 pub mod tables;

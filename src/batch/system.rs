@@ -21,156 +21,162 @@ pub trait Inside: Send + Sync {
     fn table(&self, name: &str) -> Result<RecordBatch>;
 }
 
-/// A table's name, what it shows, and its columns.
+/// A table's name, what it shows, and its columns: name, type, what it says.
 struct Definition {
     name: &'static str,
     comment: &'static str,
-    columns: &'static [(&'static str, SqlType)],
+    columns: &'static [(&'static str, SqlType, &'static str)],
 }
 
-use SqlType::{Bool, Bytea, Float8, Int4, Int8, Oid, Text, Timestamptz};
+use SqlType::{Bool, Bytea, Float8, Int4, Int8, Oid, Text, Timestamp, Timestamptz};
 
 const DEFINITIONS: &[Definition] = &[
     Definition {
         name: "sources",
         comment: "one row for each partition of each source",
         columns: &[
-            ("schema", Text),
-            ("name", Text),
-            ("connector", Text),
-            ("topic", Text),
-            ("partition", Int4),
-            // The next offset that an epoch will take, and one past the last that the broker has.
-            ("position", Int8),
-            ("high_watermark", Int8),
-            ("lag", Int8),
-            ("watermark", SqlType::Timestamp),
-            ("idle", Bool),
-            ("rows_per_second", Float8),
-            ("status", Text),
-            ("error", Text),
+            ("schema", Text, "schema of the source"),
+            ("name", Text, "name of the source"),
+            ("connector", Text, "connector of the source"),
+            ("topic", Text, "topic that it reads"),
+            ("partition", Int4, "partition; NULL while none is read"),
+            ("position", Int8, "next offset to take: all records before it are in the views"),
+            ("high_watermark", Int8, "one past the last offset that the broker has"),
+            ("lag", Int8, "records of the broker that are not in the views yet"),
+            ("watermark", Timestamp, "event time that the partition has passed"),
+            ("idle", Bool, "whether the partition is left out of the watermark because nothing comes"),
+            ("rows", Int8, "records read since the server started"),
+            ("rows_per_second", Float8, "records read a second, over the last seconds"),
+            ("dead_letters", Int8, "records since the server started that could not be read"),
+            ("status", Text, "not read (no view needs it), waiting, running or stopped"),
+            ("error", Text, "what the last attempt to read failed with"),
         ],
     },
     Definition {
         name: "views",
         comment: "materialized views with their size, epoch and latency from arrival to visible",
         columns: &[
-            ("schema", Text),
-            ("name", Text),
-            ("rows", Int8),
-            ("state_bytes", Int8),
-            ("epoch", Int8),
-            ("latency_p50_ms", Float8),
-            ("latency_p99_ms", Float8),
-            ("late_rows", Int8),
-            ("failed_rows", Int8),
-            ("status", Text),
-            ("error", Text),
+            ("schema", Text, "schema of the view"),
+            ("name", Text, "name of the view"),
+            ("rows", Int8, "rows of the view"),
+            ("state_bytes", Int8, "bytes on disk of its rows and of its operators' state, about"),
+            ("epoch", Int8, "last epoch that changed it"),
+            ("latency_p50_ms", Float8, "median milliseconds from a record's arrival to its being visible"),
+            ("latency_p99_ms", Float8, "99th percentile of the same; NULL before the first record"),
+            ("late_rows", Int8, "rows that came after their window had closed"),
+            ("failed_rows", Int8, "rows that it is without because an expression failed, see view_errors"),
+            ("status", Text, "backfilling, running or failed"),
+            ("error", Text, "why it failed"),
         ],
     },
     Definition {
         name: "sinks",
         comment: "sinks with the rows that wait in their outbox",
         columns: &[
-            ("schema", Text),
-            ("name", Text),
-            ("connector", Text),
-            ("outbox_rows", Int8),
-            ("last_sequence", Int8),
-            ("acknowledged_sequence", Int8),
-            ("status", Text),
-            ("error", Text),
+            ("schema", Text, "schema of the sink"),
+            ("name", Text, "name of the sink"),
+            ("connector", Text, "connector of the sink"),
+            ("outbox_rows", Int8, "rows that are not acknowledged yet"),
+            ("last_sequence", Int8, "sequence number of the last row put into the outbox"),
+            ("acknowledged_sequence", Int8, "sequence number of the last row that the outside has acknowledged"),
+            ("status", Text, "running, retrying or failed"),
+            ("error", Text, "what the last attempt to send, or the sink's query, failed with"),
         ],
     },
     Definition {
         name: "dead_letters",
         comment: "messages that could not be decoded",
         columns: &[
-            ("source", Text),
-            ("topic", Text),
-            ("partition", Int4),
-            ("offset", Int8),
-            ("timestamp", Timestamptz),
-            ("error", Text),
-            ("key", Bytea),
-            ("payload", Bytea),
-            ("epoch", Int8),
+            ("source", Text, "name of the source when the message came"),
+            ("topic", Text, "topic of the message"),
+            ("partition", Int4, "partition of the message"),
+            ("offset", Int8, "offset of the message"),
+            ("timestamp", Timestamptz, "timestamp of the message"),
+            ("error", Text, "why it could not be decoded"),
+            ("key", Bytea, "key of the message"),
+            ("payload", Bytea, "payload of the message"),
+            ("epoch", Int8, "epoch that took it"),
         ],
     },
     Definition {
         name: "view_errors",
         comment: "rows that a view is without because an expression failed on them",
         columns: &[
-            ("view", Text),
-            ("operator", Text),
-            ("sqlstate", Text),
-            ("error", Text),
-            ("row", Text),
-            ("count", Int8),
-            ("epoch", Int8),
+            ("schema", Text, "schema of the view or sink"),
+            ("view", Text, "name of the view or sink"),
+            ("operator", Int4, "number of the operator, as EXPLAIN prints it"),
+            ("sqlstate", Text, "SQLSTATE of the error"),
+            ("error", Text, "message of the error"),
+            ("row", Text, "row on which the expression failed"),
+            ("count", Int8, "how often the row is there"),
         ],
     },
     Definition {
         name: "ddl_history",
         comment: "every change of a definition since the database was made",
         columns: &[
-            ("id", Int8),
-            ("at", Timestamptz),
-            ("user", Text),
-            ("statement", Text),
-            ("kind", Text),
-            ("schema", Text),
-            ("name", Text),
-            ("object_id", Oid),
-            ("old_definition", Text),
-            ("new_definition", Text),
-            ("epoch", Int8),
+            ("id", Int8, "counts the changes"),
+            ("at", Timestamptz, "when it was made"),
+            ("user", Text, "who made it"),
+            ("statement", Text, "statement that made it, secrets masked"),
+            ("kind", Text, "kind of the object"),
+            ("schema", Text, "schema of the object"),
+            ("name", Text, "name of the object"),
+            ("object_id", Oid, "OID of the object"),
+            ("old_definition", Text, "definition before; NULL for a new object"),
+            ("new_definition", Text, "definition after; NULL for a dropped object"),
+            ("epoch", Int8, "epoch that made it visible"),
         ],
     },
     Definition {
         name: "settings",
         comment: "settings of the server",
-        columns: &[("name", Text), ("value", Text), ("default", Text), ("description", Text)],
+        columns: &[
+            ("name", Text, "name, as in the configuration file"),
+            ("value", Text, "value in force"),
+            ("default", Text, "value if nothing is set"),
+            ("description", Text, "what it does"),
+        ],
     },
     Definition {
         name: "jobs",
         comment: "work in the background: the backfill of new views",
         columns: &[
-            ("id", Int8),
-            ("kind", Text),
-            ("schema", Text),
-            ("name", Text),
-            ("status", Text),
-            ("progress", Float8),
-            ("rows_done", Int8),
-            ("started_at", Timestamptz),
-            ("error", Text),
+            ("id", Int8, "number of the job"),
+            ("kind", Text, "kind of the work"),
+            ("schema", Text, "schema of the object that it is for"),
+            ("name", Text, "name of the object that it is for"),
+            ("status", Text, "running or failed"),
+            ("progress", Float8, "part that is done, from 0 to 1"),
+            ("rows_done", Int8, "rows that are done"),
+            ("started_at", Timestamptz, "when it was started"),
+            ("error", Text, "why it failed"),
         ],
     },
     Definition {
         name: "sessions",
         comment: "connected clients",
         columns: &[
-            ("pid", Int4),
-            ("user", Text),
-            ("application_name", Text),
-            ("client_address", Text),
-            ("state", Text),
-            ("statement", Text),
-            ("connected_at", Timestamptz),
+            ("pid", Int4, "number of the session, as pg_backend_pid() gives it"),
+            ("user", Text, "name of the user"),
+            ("application_name", Text, "what the client calls itself"),
+            ("client_address", Text, "address of the client"),
+            ("state", Text, "active or idle"),
+            ("statement", Text, "statement that is running, secrets masked"),
+            ("connected_at", Timestamptz, "when the client connected"),
         ],
     },
     Definition {
         name: "epochs",
         comment: "the last epochs",
         columns: &[
-            ("epoch", Int8),
-            ("at", Timestamptz),
-            ("rows_in", Int8),
-            ("rows_out", Int8),
-            ("compute_ms", Float8),
-            ("commit_ms", Float8),
-            ("written_bytes", Int8),
+            ("epoch", Int8, "number of the epoch"),
+            ("at", Timestamptz, "its now()"),
+            ("rows_in", Int8, "rows that it took in"),
+            ("rows_out", Int8, "rows of views that it changed"),
+            ("compute_ms", Float8, "milliseconds of computing"),
+            ("commit_ms", Float8, "milliseconds of committing"),
+            ("written_bytes", Int8, "bytes that it wrote"),
         ],
     },
 ];
@@ -185,10 +191,16 @@ pub fn comment(name: &str) -> Option<&'static str> {
     DEFINITIONS.iter().find(|d| d.name == name).map(|d| d.comment)
 }
 
+/// What a column of a table says.
+pub fn column_comment(table: &str, column: &str) -> Option<&'static str> {
+    let definition = DEFINITIONS.iter().find(|d| d.name == table)?;
+    definition.columns.iter().find(|(name, _, _)| *name == column).map(|(_, _, comment)| *comment)
+}
+
 /// The columns of a table; all can be NULL.
 pub fn schema(name: &str) -> Option<SchemaRef> {
     let definition = DEFINITIONS.iter().find(|d| d.name == name)?;
-    let fields: Vec<_> = definition.columns.iter().map(|(name, sql_type)| sql_type.field(*name, true)).collect();
+    let fields: Vec<_> = definition.columns.iter().map(|(name, sql_type, _)| sql_type.field(*name, true)).collect();
     Some(Arc::new(Schema::new(fields)))
 }
 

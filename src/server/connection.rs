@@ -60,9 +60,7 @@ where
         let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
             Ok(end) => end,
             // The panic's own message is in the log.
-            Err(_) => Err(Disconnect::Terminated(
-                Error::internal("the server failed while it ran the statement").with_hint("see the server's log"),
-            )),
+            Err(_) => Err(Disconnect::Terminated(panicked())),
         };
         // What still runs belongs to a client that is gone.
         self.portals.clear();
@@ -142,7 +140,7 @@ where
     }
 
     async fn simple_statements(&mut self, sql: &str) -> Result<(), Failure> {
-        let statements = self.session.parse(sql)?;
+        let statements = self.parsed(sql).await?;
         if statements.is_empty() {
             put_empty(&mut self.socket.output);
         }
@@ -173,6 +171,11 @@ where
             }
             other => self.finish(other, &interrupts).await,
         }
+    }
+
+    /// The statements of a text.
+    pub(super) async fn parsed(&mut self, sql: &str) -> Result<Vec<Q::Statement>, Failure> {
+        Ok(guarded(async { self.session.parse(sql) }).await?)
     }
 
     /// Sends a response that has no rows.
@@ -211,7 +214,7 @@ where
         interrupts: &Interrupts,
     ) -> Result<Response, Failure> {
         let started = Instant::now();
-        let execution = self.session.execute(statement, parameters, interrupts.token.clone());
+        let execution = guarded(self.session.execute(statement, parameters, interrupts.token.clone()));
         tokio::pin!(execution);
         let mut gone = None;
         let result = tokio::select! {
@@ -291,6 +294,15 @@ where
         }
         Ok(())
     }
+}
+
+/// A session's answer, or XX000 if it panicked: a statement that finds a bug costs its client no connection.
+pub(super) async fn guarded<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Error {
+    Error::internal("the server failed while it ran the statement").with_hint("see the server's log")
 }
 
 /// Tells the client why the connection ends, if it is still there, and closes it.

@@ -5,7 +5,7 @@ use datafusion::common::ScalarValue;
 use pgwire::messages::extendedquery::{Bind, Close, Describe, Execute, Parse};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::Connection;
+use super::connection::{Connection, guarded};
 use super::encode::{Format, column_type};
 use super::message::{
     put_bind_complete, put_close_complete, put_complete, put_empty, put_no_data, put_parameter_description,
@@ -62,7 +62,7 @@ where
             )
             .into());
         }
-        let mut statements = self.session.parse(&message.query)?;
+        let mut statements = self.parsed(&message.query).await?;
         if statements.len() > 1 {
             return Err(Error::new(
                 sqlstate::SYNTAX_ERROR,
@@ -72,7 +72,7 @@ where
         }
         let statement = statements.pop();
         let description = match &statement {
-            Some(statement) => self.session.describe(statement, &message.type_oids).await?,
+            Some(statement) => guarded(self.session.describe(statement, &message.type_oids)).await?,
             None => Description::default(),
         };
         self.put_notices();

@@ -1,6 +1,6 @@
 //! HTTP for operators: `/livez`, `/readyz` and Prometheus' `/metrics`.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
@@ -25,6 +25,9 @@ pub enum Readiness {
     Stopping,
 }
 
+/// What writes the metrics of the engine, once it is open.
+pub type EngineMetrics = Arc<OnceLock<Box<dyn Fn() -> String + Send + Sync>>>;
+
 /// The process's metrics, recorded from the first call on.
 pub fn metrics_handle() -> Result<PrometheusHandle> {
     static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
@@ -45,6 +48,15 @@ pub fn metrics_handle() -> Result<PrometheusHandle> {
 
 fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("millstream_epoch", "Newest committed epoch.");
+    describe_counter!("millstream_sink_rows_total", "Rows that sinks have sent since the start.");
+    describe_histogram!("millstream_epoch_compute_seconds", Unit::Seconds, "Time to compute an epoch.");
+    describe_histogram!("millstream_commit_seconds", Unit::Seconds, "Time to commit an epoch.");
+    describe_histogram!(
+        "millstream_visible_latency_seconds",
+        Unit::Seconds,
+        "Time from the arrival of an epoch's oldest record to its being visible."
+    );
     describe_gauge!("millstream_connections", "Open client connections.");
     describe_counter!("millstream_connections_total", "Client connections since the start.");
     describe_counter!("millstream_statement_errors_total", "Errors that clients were sent.");
@@ -56,12 +68,12 @@ fn describe() {
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>) -> Result<()> {
+pub async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>, engine: EngineMetrics) -> Result<()> {
     let handle = metrics_handle()?;
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(render).with_state(handle));
+        .route("/metrics", get(render).with_state((handle, engine)));
     Ok(axum::serve(listener, router).await?)
 }
 
@@ -73,8 +85,9 @@ async fn readyz(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusC
     }
 }
 
-async fn render(State(handle): State<PrometheusHandle>) -> impl IntoResponse {
+async fn render(State((handle, engine)): State<(PrometheusHandle, EngineMetrics)>) -> impl IntoResponse {
     // Without an exporter task of its own, histograms are drained here.
     handle.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
+    let text = handle.render() + &engine.get().map(|write| write()).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -38,7 +38,7 @@ pub use self::startup::SERVER_VERSION;
 
 use self::cancel::Registry;
 use self::connection::{Connection, say_goodbye};
-use self::http::Readiness;
+use self::http::{EngineMetrics, Readiness};
 use self::socket::{Disconnect, Socket};
 use crate::config::Config;
 use crate::error::{Error, Result, sqlstate};
@@ -90,7 +90,8 @@ impl Server {
     ) -> Result<()> {
         let (readiness, watched) = watch::channel(Readiness::Recovering);
         let mut helpers = JoinSet::new();
-        helpers.spawn(http::serve(self.http, watched));
+        let engine_metrics = EngineMetrics::default();
+        helpers.spawn(http::serve(self.http, watched, engine_metrics.clone()));
         tracing::info!(address = %self.sql.local_addr()?, "listening for PostgreSQL clients");
 
         let sessions = {
@@ -106,6 +107,9 @@ impl Server {
                 }
             }
         };
+        let measured = sessions.clone();
+        // Set once: there is one engine.
+        let _ = engine_metrics.set(Box::new(move || measured.metrics()));
         readiness.send_replace(Readiness::Ready);
         tracing::info!("ready");
 

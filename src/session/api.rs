@@ -29,6 +29,11 @@ pub trait Sessions: Send + Sync + 'static {
     /// A session for an authenticated client, or why there is none (unknown database, role, setting).
     fn open(&self, client: ClientInfo) -> impl Future<Output = Result<Self::Session>> + Send;
 
+    /// Metrics of what runs, in Prometheus' text format.
+    fn metrics(&self) -> String {
+        String::new()
+    }
+
     /// Stops the engine after the last connection has ended: final commit, files closed.
     fn close(&self) -> impl Future<Output = Result<()>> + Send;
 }
@@ -246,6 +251,12 @@ impl Notice {
     /// A notice without detail and hint.
     pub fn new(severity: Severity, sqlstate: impl Into<String>, message: impl Into<String>) -> Self {
         Self { severity, sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None }
+    }
+
+    /// Adds the particulars.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
     }
 
     /// Adds what the user can do.

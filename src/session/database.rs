@@ -75,6 +75,8 @@ pub struct Inner {
 pub struct SessionInfo {
     pub process_id: i32,
     pub user: String,
+    /// What the client calls itself; empty if it does not.
+    pub application_name: String,
     pub address: String,
     pub connected_us: i64,
     pub statement: Option<String>,
@@ -144,6 +146,13 @@ impl Inner {
         }
     }
 
+    /// Notes what a client calls itself.
+    pub fn named(&self, session: u64, application_name: String) {
+        if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.application_name = application_name;
+        }
+    }
+
     /// Forgets a session.
     pub fn leave(&self, session: u64) {
         self.sessions.lock().remove(&session);
@@ -170,6 +179,10 @@ impl Sessions for Database {
                 .with_hint(format!("connect as user \"{DEFAULT_USER}\"")));
         }
         Session::new(self.clone(), client)
+    }
+
+    fn metrics(&self) -> String {
+        super::metrics::render(&self.0)
     }
 
     async fn close(&self) -> Result<()> {

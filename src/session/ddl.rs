@@ -1,4 +1,4 @@
-//! CREATE, DROP, ALTER … RENAME, COMMENT: each edits a draft of the catalog, which the engine applies in one epoch with
+//! CREATE, DROP, ALTER … RENAME, ALTER … SET SCHEMA, COMMENT: each edits a draft of the catalog, which the engine applies in one epoch with
 //! whatever starts or stops running.
 
 use std::collections::BTreeMap;
@@ -64,7 +64,10 @@ impl Session {
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
-        let object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
+        let definition = millstream_sql::table_definition(&p.name.schema_name, &p.name.name, &p.table);
+        let mut object = self.object(id, &p.name, parsed, ObjectKind::Table(p.table), BTreeMap::new());
+        // What the query read may be gone when the table is looked at.
+        object.definition = definition;
         table_relation(&object)?;
         let schema = object.arrow_schema();
         draft.create(object)?;
@@ -216,15 +219,11 @@ impl Session {
             self.notices.push(Notice::notice(notice.clone()));
         }
         let mut draft = self.draft(scope);
-        for id in &p.ids {
-            let dropped = draft.drop(*id, p.cascade)?;
-            for object in dropped.iter().filter(|o| !p.ids.contains(&o.id)) {
-                self.notices.push(Notice::notice(format!("drop cascades to {}", object.describe())));
-            }
-            for object in dropped.iter().filter(|o| is_outside(&o.kind)) {
-                self.check_outside(&format!("DROP of {}", object.describe()), true)?;
-            }
+        let dropped = draft.drop(&p.ids, p.cascade)?;
+        for object in dropped.iter().filter(|o| is_outside(&o.kind)) {
+            self.check_outside(&format!("DROP of {}", object.describe()), true)?;
         }
+        self.notices.extend(cascade_notice(dropped.iter().filter(|o| !p.ids.contains(&o.id)).map(|o| o.describe())));
         if !draft.is_empty() {
             self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         }
@@ -241,6 +240,20 @@ impl Session {
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
         draft.rename(id, to)?;
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete(format!("ALTER {}", tag(kind))))
+    }
+
+    pub(super) async fn set_schema(
+        &mut self,
+        id: ObjectId,
+        kind: DropKind,
+        schema: ObjectId,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        let mut draft = self.draft(scope);
+        draft.set_schema(id, schema)?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         Ok(complete(format!("ALTER {}", tag(kind))))
     }
@@ -286,7 +299,7 @@ impl Session {
             owner: self.client.user.clone(),
             comment: None,
             column_comments: BTreeMap::new(),
-            definition: parsed.text.trim().to_string(),
+            definition: millstream_sql::masked(&parsed.text),
             references,
             kind,
         }
@@ -307,14 +320,28 @@ impl Session {
         parsed: &Parsed,
     ) -> Result<()> {
         if let Some(transaction) = &mut self.transaction {
-            return transaction.define(draft, &writes, parsed.text.clone());
+            return transaction.define(draft, &writes, millstream_sql::masked(&parsed.text));
         }
         let base_version = draft.base_version();
-        let steps = vec![DdlStep { statement: parsed.text.clone(), changes: draft.changes().to_vec() }];
+        let steps =
+            vec![DdlStep { statement: millstream_sql::masked(&parsed.text), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
         let request = DdlRequest { base_version, catalog, changes, new, writes, steps, user: self.client.user.clone() };
         self.database.engine.ddl(request).await?;
         Ok(())
+    }
+}
+
+/// One notice of what CASCADE takes along, as PostgreSQL words it.
+fn cascade_notice(others: impl Iterator<Item = String>) -> Option<Notice> {
+    let others: Vec<String> = others.collect();
+    let lines: Vec<String> = others.iter().map(|o| format!("drop cascades to {o}")).collect();
+    match others.as_slice() {
+        [] => None,
+        [_] => Some(Notice::notice(lines.concat())),
+        _ => Some(
+            Notice::notice(format!("drop cascades to {} other objects", others.len())).with_detail(lines.join("\n")),
+        ),
     }
 }
 

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::ScalarValue;
-use millstream_catalog::{Draft, SqlType};
+use millstream_catalog::{Draft, ObjectId, ObjectKind, SqlType};
 use millstream_sql::Plan;
 use millstream_sql::plan::ExplainPlan;
 
 use super::api::{Response, RowsTag};
+use super::definitions::{self, StoredQuery};
 use super::{Scope, Session, memory, query};
 use crate::error::{Error, Result};
+use crate::state::TableId;
+use crate::stream::engine::stats::{Activity, StepCounters, ViewStats};
+use crate::stream::plan::{Part, part};
 
 /// Name of EXPLAIN's one column, as PostgreSQL has it.
 const COLUMN: &str = "QUERY PLAN";
@@ -46,8 +50,49 @@ impl Session {
                     .with_hint("EXPLAIN takes a query, DML without ANALYZE, or CREATE MATERIALIZED VIEW"));
             }
         };
-        let rows: Vec<_> = lines.into_iter().map(|line| vec![Some(line)]).collect();
-        memory::text_rows(&[COLUMN], &rows, RowsTag::Plain("EXPLAIN".into()))
+        explained(lines)
+    }
+
+    /// The operators of a running view or sink, under `analyze` with what they have done since the server started.
+    pub(super) fn explain_running(&self, id: ObjectId, analyze: bool, scope: &Scope) -> Result<Response> {
+        let catalog = &scope.published.catalog;
+        let object = catalog.get(id).ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
+        let (query, emit_on_window_close) = match &object.kind {
+            ObjectKind::MaterializedView(v) => (&v.query, v.emit_on_window_close),
+            ObjectKind::Sink(s) => (&s.query, s.emit_on_window_close),
+            _ => return Err(Error::internal(format!("{} does not run", object.describe()))),
+        };
+        let stored = StoredQuery { id, query, references: &object.references, emit_on_window_close };
+        let plan = definitions::plan_stored(catalog, &stored)?;
+        let lines = if analyze {
+            let stats = self.database.engine.stats().view(id).unwrap_or_default();
+            let none = Activity::default();
+            let activity = stats.activity.as_deref().unwrap_or(&none);
+            plan.explain_with(&|part| self.live(id, part, &stats, activity))
+        } else {
+            plan.explain()
+        };
+        explained(lines)
+    }
+
+    fn live(&self, id: ObjectId, part: Part, stats: &ViewStats, activity: &Activity) -> Option<String> {
+        let bytes = |part: u16| self.database.store.size_of_table(TableId { object: id.0, part });
+        let step = |s: &StepCounters| {
+            let ms = s.time().as_secs_f64() * 1000.0;
+            format!("rows in={} out={}, epochs={}, time={ms:.3} ms", s.rows_in(), s.rows_out(), s.epochs())
+        };
+        Some(match part {
+            Part::Output => format!(
+                "rows={}, failed rows={}, late rows={}, bytes={}",
+                stats.rows,
+                stats.errors,
+                stats.late_rows,
+                bytes(part::ROWS) + bytes(part::OUTBOX)
+            ),
+            Part::Scan(i) => activity.scans.get(i).map(|s| format!("rows out={}", s.rows_out()))?,
+            Part::Node(i) => step(activity.nodes.get(i)?),
+            Part::State(part) => format!("bytes={}", bytes(part)),
+        })
     }
 
     async fn explain_plan(
@@ -76,6 +121,11 @@ impl Session {
         lines.extend(explained.physical.lines().map(str::to_string));
         Ok(lines)
     }
+}
+
+fn explained(lines: Vec<String>) -> Result<Response> {
+    let rows: Vec<_> = lines.into_iter().map(|line| vec![Some(line)]).collect();
+    memory::text_rows(&[COLUMN], &rows, RowsTag::Plain("EXPLAIN".into()))
 }
 
 /// Schema of EXPLAIN's result, for Describe.

@@ -119,7 +119,6 @@ impl Inside {
 
     fn sources(&self) -> Vec<Row> {
         let all = self.database.engine.stats().sources();
-        let uptime = self.database.started.elapsed().as_secs_f64().max(0.001);
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
             let ObjectKind::Source(source) = &object.kind else { continue };
@@ -154,7 +153,9 @@ impl Inside {
                 row.insert("lag", ScalarValue::Int64(high.map(|h| (h - p.next_offset).max(0))));
                 row.insert("watermark", ScalarValue::TimestampMicrosecond(p.watermark_us, None));
                 row.insert("idle", ScalarValue::Boolean(Some(p.idle)));
-                row.insert("rows_per_second", ScalarValue::Float64(Some(stats.rows as f64 / uptime)));
+                row.insert("rows", int(p.rows as i64));
+                row.insert("rows_per_second", ScalarValue::Float64(Some(p.rows_per_second)));
+                row.insert("dead_letters", int(p.dead_letters as i64));
                 row.insert("status", text(if stopped { "stopped" } else { "running" }));
                 row.insert("error", optional_text(error.as_deref()));
                 out.push(row);
@@ -200,8 +201,6 @@ impl Inside {
             let ObjectKind::Sink(sink) = &object.kind else { continue };
             let stats = sinks.get(&object.id).cloned().unwrap_or_default();
             let failed = views.get(&object.id).and_then(|v| v.failed.clone());
-            let discards = sink.options.get("connector").is_some_and(|c| c.eq_ignore_ascii_case("blackhole"));
-            let delivered = if discards { stats.produced } else { stats.delivered };
             let status = match (&failed, &stats.error) {
                 (Some(_), _) => "failed",
                 (None, Some(_)) => "retrying",
@@ -209,9 +208,9 @@ impl Inside {
             };
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("connector", sink.options.get("connector").map_or(ScalarValue::Utf8View(None), |c| text(c)));
-            row.insert("outbox_rows", int(stats.produced.saturating_sub(delivered) as i64));
+            row.insert("outbox_rows", int(stats.outbox_rows(sink) as i64));
             row.insert("last_sequence", int(stats.produced as i64));
-            row.insert("acknowledged_sequence", int(delivered as i64));
+            row.insert("acknowledged_sequence", int(stats.acknowledged(sink) as i64));
             row.insert("status", text(status));
             row.insert("error", optional_text(failed.or(stats.error).as_deref()));
             out.push(row);
@@ -240,6 +239,7 @@ impl Inside {
             Row::from_iter([
                 ("pid", ScalarValue::Int32(Some(s.process_id))),
                 ("user", text(&s.user)),
+                ("application_name", text(&s.application_name)),
                 ("client_address", text(&s.address)),
                 ("state", text(if s.statement.is_some() { "active" } else { "idle" })),
                 ("statement", optional_text(s.statement.as_deref())),
@@ -284,8 +284,9 @@ impl Inside {
             }
             for ((operator, code, message, row_text), count) in counts {
                 out.push(Row::from_iter([
+                    ("schema", text(self.published.catalog.schema_name(object))),
                     ("view", text(&object.name)),
-                    ("operator", text(&operator.to_string())),
+                    ("operator", ScalarValue::Int32(Some(operator))),
                     ("sqlstate", text(&code)),
                     ("error", text(&message)),
                     ("row", text(&row_text)),

@@ -2,9 +2,11 @@
 //!
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
+//! * [`delimited`]: rows as lines, for COPY to the client.
 //! * [`query`], [`ddl`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
 //! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
+//! * [`metrics`]: the numbers of schema `millstream` for Prometheus.
 //! * [`api`]: the boundary to the wire server.
 
 pub mod api;
@@ -12,10 +14,12 @@ mod copy;
 pub mod database;
 mod ddl;
 mod definitions;
+mod delimited;
 mod dml;
 mod explain;
 mod inside;
 mod memory;
+mod metrics;
 mod overlay;
 mod query;
 mod resolver;
@@ -71,6 +75,7 @@ impl Session {
         let id = database.enter(SessionInfo {
             process_id: client.process_id,
             user: client.user.clone(),
+            application_name: String::new(),
             address: client.address.to_string(),
             connected_us: chrono::Utc::now().timestamp_micros(),
             statement: None,
@@ -170,6 +175,7 @@ impl Session {
         match plan {
             Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
             Plan::Explain(explain) => self.explain(explain, parameters, &scope).await,
+            Plan::ExplainRunning { id, analyze } => self.explain_running(id, analyze, &scope),
             Plan::CreateTable(p) => self.create_table(p, parsed, &scope).await,
             Plan::CreateTableAs(p) => self.create_table_as(p, parsed, &scope).await,
             Plan::CreateSource(p) => self.create_source(p, parsed, &scope).await,
@@ -180,6 +186,7 @@ impl Session {
             Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
+            Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,
             Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
             Plan::Insert(p) => self.insert(p, parameters, &scope).await,
             Plan::Update(p) => self.update(p, parsed, parameters, &scope).await,
@@ -244,7 +251,7 @@ impl SqlSession for Session {
         parameters: &[ScalarValue],
         cancel: CancellationToken,
     ) -> Result<Response> {
-        self.database.doing(self.id, Some(statement.text.clone()));
+        self.database.doing(self.id, Some(millstream_sql::masked(&statement.text)));
         let statement = statement.clone();
         let waiting = self.run(&statement, parameters, cancel.clone());
         let result = waiting.await;

@@ -115,7 +115,7 @@ pub fn describe(plan: &Plan) -> Description {
         Plan::Insert(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Update(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Delete(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
-        Plan::Explain(_) => of(&[], Some(explain::schema())),
+        Plan::Explain(_) | Plan::ExplainRunning { .. } => of(&[], Some(explain::schema())),
         Plan::Show(p) => of(&[], Some(show::schema(p))),
         _ => Description::default(),
     }
@@ -131,7 +131,7 @@ pub fn with_parameters(plan: LogicalPlan, parameters: &[ScalarValue]) -> Result<
 }
 
 /// The same columns under the client's names and types.
-fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
+pub(super) fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
     let to = schema.clone();
     let stream = stream.map(move |batch| {
         let batch = batch?;

@@ -15,6 +15,7 @@ use super::rows::{SourceRows, StoredRows};
 use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
+use crate::batch::series::SeriesRows;
 use crate::batch::tables::RowTable;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, TableId};
@@ -41,6 +42,9 @@ impl Resolver for StatementResolver<'_> {
         match &source.target {
             Target::Object(id) => self.object(*id, source),
             Target::System { schema, name } => self.inside.provider(schema, name),
+            Target::Series(series) => {
+                Ok(Arc::new(RowTable::new(Arc::new(SeriesRows::new(*series, source.schema.clone())))))
+            }
             Target::External(call) => self
                 .external
                 .get(call)

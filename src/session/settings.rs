@@ -222,6 +222,9 @@ impl Session {
         if name.eq_ignore_ascii_case("search_path") {
             self.search_path = self.settings.search_path();
         }
+        if name.eq_ignore_ascii_case("application_name") {
+            self.database.named(self.id, self.settings.get("application_name")?);
+        }
         Ok(())
     }
 
@@ -282,7 +285,8 @@ fn zone(name: &str) -> Option<TimeZone> {
         _ => (1, name),
     };
     let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "0"));
-    let seconds = hours.parse::<i32>().ok()? * 3600 + minutes.parse::<i32>().ok()? * 60;
+    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let seconds = hours.checked_mul(3600)?.checked_add(minutes.checked_mul(60)?)?;
     Some(TimeZone::fixed(jiff::tz::Offset::from_seconds(sign * seconds).ok()?))
 }
 

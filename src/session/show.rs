@@ -63,8 +63,12 @@ impl Session {
                 let object = catalog.get(*id).ok_or_else(|| {
                     Error::new(sqlstate::UNDEFINED_TABLE, format!("object with OID {id} does not exist any more"))
                 })?;
-                let name = format!("{}.{}", catalog.schema_name(object), object.name);
-                memory::text_rows(&columns(&show), &[vec![Some(name), Some(object.definition.clone())]], tag())
+                let name = match object.kind {
+                    ObjectKind::Schema => object.name.clone(),
+                    _ => format!("{}.{}", catalog.schema_name(object), object.name),
+                };
+                let definition = millstream_sql::current_definition(object, catalog);
+                memory::text_rows(&columns(&show), &[vec![Some(name), Some(definition)]], tag())
             }
         }
     }

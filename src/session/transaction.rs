@@ -488,6 +488,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
     match plan {
         Plan::Query(_)
         | Plan::Explain(_)
+        | Plan::ExplainRunning { .. }
         | Plan::Show(_)
         | Plan::Set { .. }
         | Plan::Reset(_)
@@ -518,9 +519,13 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
             DropKind::Sink => ("DROP SINK", Outside),
             _ => ("DROP", Inside),
         },
-        Plan::Rename { kind: DropKind::Source, .. } => ("ALTER SOURCE", Outside),
-        Plan::Rename { kind: DropKind::Sink, .. } => ("ALTER SINK", Outside),
-        Plan::Rename { .. } => ("ALTER", Inside),
+        Plan::Rename { kind: DropKind::Source, .. } | Plan::SetSchema { kind: DropKind::Source, .. } => {
+            ("ALTER SOURCE", Outside)
+        }
+        Plan::Rename { kind: DropKind::Sink, .. } | Plan::SetSchema { kind: DropKind::Sink, .. } => {
+            ("ALTER SINK", Outside)
+        }
+        Plan::Rename { .. } | Plan::SetSchema { .. } => ("ALTER", Inside),
         Plan::Comment { .. } => ("COMMENT", Inside),
         Plan::Insert(_) => ("INSERT", Inside),
         Plan::Update(_) => ("UPDATE", Inside),

@@ -171,6 +171,12 @@ impl Store {
         self.database.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
     }
 
+    /// Bytes on disk of one table, about; as [`Store::size_of`].
+    pub fn size_of_table(&self, table: TableId) -> u64 {
+        let (start, end) = (table.prefix(), table.end());
+        self.database.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
+    }
+
     /// Bytes on disk of all state.
     pub fn size(&self) -> u64 {
         self.number(properties::LIVE_SST_FILES_SIZE)

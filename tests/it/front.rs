@@ -221,7 +221,7 @@ async fn large_results_are_streamed() {
     }
     assert_eq!(rows, 1_000_000);
     let grown = peak.saturating_sub(before) >> 20;
-    assert!(grown < 150, "{grown} MiB more while a million rows streamed");
+    assert!(grown < 60, "{grown} MiB more while a million rows streamed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

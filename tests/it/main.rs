@@ -2,10 +2,12 @@
 
 mod client;
 mod front;
+mod inside;
 mod kafka;
 mod kill;
 mod layers;
 mod lifecycle;
+mod mangled;
 mod oracle;
 mod pg;
 mod postgres;

@@ -150,7 +150,7 @@ impl AsyncDB for Connection {
 }
 
 /// All files below `sqllogictest/`, sorted.
-fn files() -> Vec<PathBuf> {
+pub fn files() -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).expect("the directory sqllogictest").flatten() {
             let path = entry.path();

@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::dialect::MillstreamDialect;
 use super::text::Text;
 use crate::error::{Result, SqlError};
+use crate::types::is_reserved;
 
 /// Deepest nesting of expressions and queries; a text beyond it is refused rather than overflow the stack.
 const NESTING_MAX: usize = 128;
@@ -97,8 +98,19 @@ impl<'a> Cursor<'a> {
         self.run(Parser::parse_identifier)
     }
 
+    /// A name of an object, with or without its schema.
+    ///
+    /// # Errors
+    /// 42601 also for a reserved word without quotes: it could not be written in a query.
     pub(crate) fn object_name(&mut self) -> Result<ObjectName> {
-        self.run(|p| p.parse_object_name(false))
+        let name = self.run(|p| p.parse_object_name(false))?;
+        let mut parts = name.0.iter().filter_map(|part| part.as_ident());
+        match parts.find(|i| i.quote_style.is_none() && is_reserved(&i.value.to_lowercase())) {
+            None => Ok(name),
+            Some(word) => Err(SqlError::syntax(format!("syntax error at or near \"{}\"", word.value))
+                .with_hint("the word is reserved; as a name it needs double quotes")
+                .with_position(self.text.position(word.span.start))),
+        }
     }
 
     pub(crate) fn expr(&mut self) -> Result<ast::Expr> {

@@ -1,11 +1,11 @@
-//! DROP, ALTER … RENAME, COMMENT ON, TRUNCATE.
+//! DROP, ALTER … RENAME, ALTER … SET SCHEMA, COMMENT ON, TRUNCATE.
 
 use datafusion_sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
 use crate::error::Result;
-use crate::statement::{Comment, CommentTarget, Drop, DropKind, Rename, Statement, Truncate};
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, Rename, SetSchema, Statement, Truncate};
 
 /// Reads the words for a kind of object, if they come next.
 pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
@@ -51,17 +51,21 @@ pub(crate) fn drop(c: &mut Cursor<'_>) -> Result<Statement> {
     Ok(Statement::Drop(Drop { kind, names, if_exists, cascade }))
 }
 
-/// `ALTER kind [IF EXISTS] name RENAME TO name`.
+/// `ALTER kind [IF EXISTS] name RENAME TO name`, and the same with `SET SCHEMA name`.
 pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["ALTER"])?;
     let kind = known_kind(c, "ALTER")?;
     let if_exists = c.if_exists();
     let name = c.object_name()?;
+    if kind != DropKind::Schema && c.eat(&["SET", "SCHEMA"]) {
+        let to = c.ident()?;
+        return Ok(Statement::SetSchema(SetSchema { kind, name, if_exists, to }));
+    }
     if !c.at(&["RENAME", "TO"]) {
         return match c.word(0) {
             Some(word) => Err(c
                 .unsupported(format!("ALTER {} ... {word} is not supported", kind.name().to_uppercase()))
-                .with_hint("ALTER ... RENAME TO is what there is")),
+                .with_hint("ALTER ... RENAME TO and ALTER ... SET SCHEMA are what there is")),
             None => Err(c.unexpected()),
         };
     }

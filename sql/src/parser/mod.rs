@@ -27,6 +27,7 @@ pub use dialect::MillstreamDialect;
 use crate::error::{Result, SqlError};
 use crate::statement::{Parsed, Statement};
 use cursor::Cursor;
+pub(crate) use cursor::word_of;
 use text::Text;
 
 /// Reads a text of statements separated by semicolons. Empty statements leave nothing.
@@ -127,7 +128,8 @@ fn query(c: &mut Cursor<'_>) -> Result<Statement> {
     Ok(Statement::Query(c.query_to_end()?.0))
 }
 
-fn tokenize(text: &Text<'_>, sql: &str) -> Result<Vec<TokenWithSpan>> {
+/// The tokens of a text, without white space and comments.
+pub(crate) fn tokenize(text: &Text<'_>, sql: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&MillstreamDialect, sql).tokenize_with_location().map_err(|e| {
         let what = e.message.to_lowercase();
         let message = if what.contains("unterminated") && what.contains("string") {

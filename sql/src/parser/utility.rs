@@ -5,9 +5,9 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use super::cursor::Cursor;
 use super::ddl::kind;
 use crate::error::{Result, SqlError};
-use crate::statement::{Explain, Set, Show, Statement, TransactionModes};
+use crate::statement::{DropKind, Explain, ExplainRunning, Set, Show, Statement, TransactionModes};
 
-/// `EXPLAIN [ANALYZE] [VERBOSE] [(options)] statement`.
+/// `EXPLAIN [ANALYZE] [VERBOSE] [(options)] { statement | MATERIALIZED VIEW name | SINK name }`.
 pub(crate) fn explain(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["EXPLAIN"])?;
     let (mut analyze, mut verbose) = (false, false);
@@ -22,6 +22,13 @@ pub(crate) fn explain(c: &mut Cursor<'_>) -> Result<Statement> {
     }
     if c.at(&["EXPLAIN"]) {
         return Err(c.unexpected());
+    }
+    for (words, kind) in
+        [(["MATERIALIZED", "VIEW"].as_slice(), DropKind::MaterializedView), (&["SINK"], DropKind::Sink)]
+    {
+        if c.eat(words) {
+            return Ok(Statement::ExplainRunning(ExplainRunning { analyze, kind, name: c.object_name()? }));
+        }
     }
     let statement = Box::new(super::statement(c)?);
     Ok(Statement::Explain(Explain { analyze, verbose, statement }))

@@ -1,4 +1,4 @@
-//! DROP, ALTER … RENAME and COMMENT ON: names to ids.
+//! DROP, ALTER … RENAME, ALTER … SET SCHEMA and COMMENT ON: names to ids.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::provider::table_reference;
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::plan::{DropPlan, Plan};
-use crate::statement::{Comment, CommentTarget, Drop, DropKind, Rename};
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, ExplainRunning, Rename, SetSchema};
 use crate::types::normalize;
 
 /// The existing object of that kind and name.
@@ -82,16 +82,9 @@ pub(crate) fn drop(s: &Drop, ctx: &PlanContext<'_>) -> Result<Plan> {
 
 /// `ALTER … RENAME TO`.
 pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
-    let object = match find(s.kind, &s.name, ctx) {
-        Ok(object) => object,
-        Err(e) if s.if_exists && is_missing(&e) => {
-            return Ok(Plan::Nothing {
-                tag: alter_tag(s.kind),
-                notice: format!("{}, skipping", e.message),
-                sqlstate: "00000",
-            });
-        }
-        Err(e) => return Err(e),
+    let object = match altered(s.kind, &s.name, s.if_exists, ctx)? {
+        Altered::Object(object) => object,
+        Altered::Missing(plan) => return Ok(*plan),
     };
     let to = normalize(&s.to);
     let taken = match object.kind {
@@ -103,6 +96,49 @@ pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
         return Err(SqlError::new(code, format!("{word} \"{to}\" already exists")).with_span(s.to.span));
     }
     Ok(Plan::Rename { id: object.id, kind: s.kind, to })
+}
+
+/// `ALTER … SET SCHEMA`.
+pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let object = match altered(s.kind, &s.name, s.if_exists, ctx)? {
+        Altered::Object(object) => object,
+        Altered::Missing(plan) => return Ok(*plan),
+    };
+    let to = normalize(&s.to);
+    let schema = ctx.catalog.schema(&to).map_err(|e| SqlError::from(e).with_span(s.to.span))?;
+    if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
+        return Err(SqlError::new("42501", format!("permission denied for schema {to}")).with_span(s.to.span));
+    }
+    if ctx.catalog.find(&to, &object.name).is_some() {
+        let message = format!("relation \"{}\" already exists in schema \"{to}\"", object.name);
+        return Err(SqlError::new("42P07", message).with_span(s.to.span));
+    }
+    Ok(Plan::SetSchema { id: object.id, kind: s.kind, schema })
+}
+
+/// `EXPLAIN [ANALYZE] { MATERIALIZED VIEW | SINK } name`.
+pub(crate) fn explain_running(s: &ExplainRunning, ctx: &PlanContext<'_>) -> Result<Plan> {
+    let object = find(s.kind, &s.name, ctx)?;
+    Ok(Plan::ExplainRunning { id: object.id, analyze: s.analyze })
+}
+
+/// What an ALTER is about.
+enum Altered {
+    Object(Arc<Object>),
+    /// It is not there, and IF EXISTS says that this is no error.
+    Missing(Box<Plan>),
+}
+
+fn altered(kind: DropKind, name: &ObjectName, if_exists: bool, ctx: &PlanContext<'_>) -> Result<Altered> {
+    match find(kind, name, ctx) {
+        Ok(object) => Ok(Altered::Object(object)),
+        Err(e) if if_exists && is_missing(&e) => Ok(Altered::Missing(Box::new(Plan::Nothing {
+            tag: alter_tag(kind),
+            notice: format!("{}, skipping", e.message),
+            sqlstate: "00000",
+        }))),
+        Err(e) => Err(e),
+    }
 }
 
 /// Command tag of ALTER.

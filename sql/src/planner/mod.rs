@@ -26,6 +26,7 @@ use datafusion_sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
 
 pub use checked::checked_arithmetic;
 pub use columns::column_expression;
+pub(crate) use provider::{table_reference, written};
 pub use query::plan_query;
 
 use crate::context::{ExternalCall, PlanContext};
@@ -68,6 +69,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
             }
             Plan::Explain(ExplainPlan { analyze: explain.analyze, verbose: explain.verbose, plan: Box::new(inner) })
         }
+        Statement::ExplainRunning(s) => ddl::explain_running(s, ctx)?,
         Statement::CreateTable(s) => create::table(s, ctx)?,
         Statement::CreateTableAs(s) => create::table_as(s, ctx)?,
         Statement::CreateSource(s) => create::source(s, ctx)?,
@@ -78,6 +80,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::CreateSchema(s) => create::schema(s, ctx)?,
         Statement::Drop(s) => ddl::drop(s, ctx)?,
         Statement::Rename(s) => ddl::rename(s, ctx)?,
+        Statement::SetSchema(s) => ddl::set_schema(s, ctx)?,
         Statement::Comment(s) => ddl::comment(s, ctx)?,
         Statement::Insert(s) => dml::insert(s, ctx)?,
         Statement::Update(s) => dml::update(s, ctx)?,

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference, UnnestOptions};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -15,8 +15,9 @@ use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operato
 use datafusion_sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
 };
+use millstream_catalog::SqlType;
 
-use crate::context::{CatalogSource, ExternalCall, Target};
+use crate::context::{CatalogSource, ExternalCall, Series, Target};
 use crate::error::{Result, SqlError};
 use crate::functions::windows::{hop_starts, tumble_start};
 use crate::types::normalize;
@@ -240,15 +241,40 @@ fn series(
         Some(alias) if alias.columns.is_empty() => normalize(&alias.name),
         _ => "generate_series".to_string(),
     };
-    let function = crate::functions::scalar("generate_series")
-        .ok_or_else(|| SqlError::internal("generate_series is not registered"))?;
-    let list = Expr::ScalarFunction(ScalarFunction::new_udf(function, args)).alias(&column);
-    let plan = LogicalPlanBuilder::empty(true)
-        .project(vec![list])?
-        .unnest_column(Column::new_unqualified(&column))?
-        .build()?;
+    let plan = match constant_series(&args) {
+        // A long one must not be a list in memory.
+        Some(series) => {
+            let schema = Schema::new(vec![SqlType::Int8.field(&column, true)]);
+            let source = CatalogSource::new(Target::Series(series), Arc::new(schema));
+            LogicalPlanBuilder::scan("generate_series", Arc::new(source), None)?.build()?
+        }
+        None => series_of_list(args, &column)?,
+    };
     let alias = alias.or_else(|| {
         Some(TableAlias { explicit: true, name: Ident::new("generate_series"), columns: Vec::new(), at: None })
     });
     Ok((plan, alias))
+}
+
+/// The series of two or three integer literals.
+fn constant_series(args: &[Expr]) -> Option<Series> {
+    fn integer(expr: &Expr) -> Option<i64> {
+        match expr {
+            Expr::Literal(ScalarValue::Int32(value), _) => value.map(i64::from),
+            Expr::Literal(ScalarValue::Int64(value), _) => *value,
+            Expr::Negative(inner) => integer(inner)?.checked_neg(),
+            _ => None,
+        }
+    }
+    let (start, stop) = (integer(args.first()?)?, integer(args.get(1)?)?);
+    let step = args.get(2).map_or(Some(1), integer).filter(|step| *step != 0)?;
+    Some(Series { start, stop, step })
+}
+
+/// Any other series: a list that is unnested.
+fn series_of_list(args: Vec<Expr>, column: &str) -> DfResult<LogicalPlan> {
+    let function = crate::functions::scalar("generate_series")
+        .ok_or_else(|| SqlError::internal("generate_series is not registered"))?;
+    let list = Expr::ScalarFunction(ScalarFunction::new_udf(function, args)).alias(column);
+    LogicalPlanBuilder::empty(true).project(vec![list])?.unnest_column(Column::new_unqualified(column))?.build()
 }

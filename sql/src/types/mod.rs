@@ -9,6 +9,7 @@ mod time;
 pub(crate) use input::fit;
 pub use input::parse_value;
 pub(crate) use names::internal_name;
-pub use names::{normalize, sql_type};
+pub(crate) use names::is_reserved;
+pub use names::{normalize, quote_ident, sql_type};
 pub use output::to_text;
 pub(crate) use time::{Zone, civil_from_days};

@@ -26,6 +26,33 @@ pub fn normalize(ident: &Ident) -> String {
     name
 }
 
+/// An identifier as SQL writes it: quoted unless it reads back as itself.
+pub fn quote_ident(name: &str) -> String {
+    let plain = name.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$');
+    if plain && !is_keyword(name) { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// Whether PostgreSQL takes the unquoted word for no name of a relation.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    const WORDS: &str = " all analyse analyze and any array as asc asymmetric authorization binary both case cast check \
+        collate collation column concurrently constraint create cross current_catalog current_date current_role \
+        current_schema current_time current_timestamp current_user default deferrable desc distinct do else end except \
+        false fetch for foreign freeze from full grant group having ilike in initially inner intersect into is isnull \
+        join lateral leading left like limit localtime localtimestamp natural not notnull null offset on only or order \
+        outer overlaps placing primary references returning right select session_user similar some symmetric table \
+        tablesample then to trailing true union unique user using variadic verbose when where window with ";
+    WORDS.contains(&format!(" {name} "))
+}
+
+/// The words that PostgreSQL does not take for a name everywhere.
+fn is_keyword(name: &str) -> bool {
+    const WORDS: &str = " between bigint bit boolean char character coalesce dec decimal exists extract float greatest \
+        grouping inout int integer interval least national nchar none normalize nullif numeric out overlay position \
+        precision real row setof smallint substring time timestamp treat trim values varchar ";
+    is_reserved(name) || WORDS.contains(&format!(" {name} "))
+}
+
 /// The SQL type of that name.
 ///
 /// # Errors
@@ -171,5 +198,21 @@ pub(crate) fn internal_name(t: &SqlType) -> String {
         T::InternalChar => "char".into(),
         T::Array(item) => format!("_{}", internal_name(item)),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_postgresql_quotes_them() {
+        assert_eq!(quote_ident("abc_1"), "abc_1");
+        assert_eq!(quote_ident("Abc"), "\"Abc\"");
+        assert_eq!(quote_ident("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote_ident("user"), "\"user\"");
+        assert_eq!(quote_ident("left"), "\"left\"");
+        assert_eq!(quote_ident("values"), "\"values\"");
+        assert_eq!(quote_ident("name"), "name");
     }
 }

@@ -16,10 +16,11 @@ use datafusion::logical_expr::{
 };
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{ObjectId, SqlType};
+use millstream_sql::quote_ident;
 
-use super::relations::{definition, index_definition};
+use super::relations::index_definition;
 use super::rows::Cell;
-use super::view::{CatalogView, DATABASE_OID, OidOf, ROLE_OID, quote_ident};
+use super::view::{CatalogView, DATABASE_OID, OidOf, ROLE_OID};
 use super::{fixed, server, types};
 use crate::error::{Error, Result, sqlstate};
 
@@ -82,7 +83,7 @@ fn list() -> Vec<Function> {
                 Some(oid) => view.relation(oid),
                 None => arg(a, 0).text().and_then(|name| view.find(&name)),
             };
-            Ok(relation.and_then(|r| r.query().map(definition)).into())
+            Ok(relation.and_then(|r| view.definition(&r)).into())
         }),
         f("pg_get_indexdef", Text, |view, a| {
             let Some(OidOf::KeyIndex(table)) = arg(a, 0).oid().map(OidOf::new) else { return Ok(Cell::Null) };

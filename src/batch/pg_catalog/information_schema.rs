@@ -3,7 +3,6 @@
 use millstream_catalog::SqlType::{self, Int4, Name, Varchar};
 use millstream_catalog::{DEFAULT_DATABASE, DEFAULT_USER, ObjectId, ObjectKind};
 
-use super::relations::definition;
 use super::rows::{Cell, NULL, row};
 use super::tables::Made;
 use super::types::udt_name;
@@ -104,7 +103,7 @@ pub const TABLES: &[Made] = &[
             let views = view.relations().into_iter().filter(|r| r.kind == 'v');
             views
                 .map(|r| {
-                    let query = r.query().map(definition);
+                    let query = view.definition(&r);
                     let schema = view.schema_name(r.schema);
                     row![DEFAULT_DATABASE, schema, r.name.clone(), query, "NONE", "NO", "NO", "NO", "NO", "NO"]
                 })

@@ -2,11 +2,12 @@
 
 use millstream_catalog::SqlType::{self, Bool, Float4, Int2, Int4, InternalChar, Name, Oid, Text};
 use millstream_catalog::{ObjectId, ObjectKind};
+use millstream_sql::quote_ident;
 
 use super::rows::{Cell, NULL, row};
 use super::tables::Made;
 use super::types;
-use super::view::{CatalogView, ROLE_OID, Relation, quote_ident};
+use super::view::{CatalogView, ROLE_OID, Relation};
 
 /// OID of access method `heap`.
 const HEAP: u32 = 2;
@@ -226,9 +227,7 @@ pub const TABLES: &[Made] = &[
         columns: &[("schemaname", Name), ("viewname", Name), ("viewowner", Name), ("definition", Text)],
         rows: |view| {
             let views = view.relations().into_iter().filter(|r| r.kind == 'v');
-            views
-                .map(|r| row![view.schema_name(r.schema), r.name.clone(), owner(&r), r.query().map(definition)])
-                .collect()
+            views.map(|r| row![view.schema_name(r.schema), r.name.clone(), owner(&r), view.definition(&r)]).collect()
         },
     },
     Made {
@@ -247,7 +246,7 @@ pub const TABLES: &[Made] = &[
             let views = view.relations().into_iter().filter(|r| r.kind == 'm');
             views
                 .map(|r| {
-                    let query = r.query().map(definition);
+                    let query = view.definition(&r);
                     row![view.schema_name(r.schema), r.name.clone(), owner(&r), NULL, false, true, query]
                 })
                 .collect()
@@ -274,11 +273,6 @@ pub const TABLES: &[Made] = &[
     },
 ];
 
-/// A view's query as PostgreSQL prints it.
-pub fn definition(query: &str) -> String {
-    format!(" {};", query.trim().trim_end_matches(';'))
-}
-
 /// `CREATE INDEX` of a primary key's index.
 pub fn index_definition(view: &CatalogView, relation: &Relation) -> Option<String> {
     let (_, name) = relation.key_index()?;
@@ -302,7 +296,6 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
             'i' => BTREE,
             _ => 0,
         };
-        let replica_identity = if kind == 'r' { 'd' } else { 'n' };
         row![
             oid,
             name,
@@ -329,7 +322,7 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
             false,
             false,
             true,
-            replica_identity,
+            'd',
             false,
             0,
             NULL,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, SqlType};
+use millstream_sql::{MASK, quote_ident};
 
 use super::{tables, types};
 use crate::batch::system;
@@ -151,9 +152,13 @@ impl Relation {
         names.join(", ")
     }
 
-    /// Options of a source, sink or external table as `key=value`.
+    /// Options of a source, sink or external table as `key=value`, secrets masked.
     pub fn options(&self) -> Vec<String> {
-        let pairs = |options: &BTreeMap<String, String>| options.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let pair = |(key, value): (&String, &String)| match millstream_sql::is_secret(key) {
+            true => format!("{key}={MASK}"),
+            false => format!("{key}={value}"),
+        };
+        let pairs = |options: &BTreeMap<String, String>| options.iter().map(pair).collect();
         match self.object.as_ref().map(|o| &o.kind) {
             Some(ObjectKind::Source(s)) => pairs(&s.options),
             Some(ObjectKind::Sink(s)) => pairs(&s.options),
@@ -164,15 +169,6 @@ impl Relation {
                 all
             }
             _ => Vec::new(),
-        }
-    }
-
-    /// The query of a view.
-    pub fn query(&self) -> Option<&str> {
-        match self.object.as_ref().map(|o| &o.kind) {
-            Some(ObjectKind::View(v)) => Some(&v.query),
-            Some(ObjectKind::MaterializedView(v)) => Some(&v.query),
-            _ => None,
         }
     }
 }
@@ -191,6 +187,18 @@ impl CatalogView {
             return of_object(self.catalog.get(ObjectId(oid))?);
         }
         system_relations().into_iter().find(|r| r.oid == oid)
+    }
+
+    /// A view's query as PostgreSQL prints it, with the names of today.
+    pub fn definition(&self, relation: &Relation) -> Option<String> {
+        let object = relation.object.as_ref()?;
+        let query = match &object.kind {
+            ObjectKind::View(view) => &view.query,
+            ObjectKind::MaterializedView(view) => &view.query,
+            _ => return None,
+        };
+        let query = millstream_sql::current_query(query, &object.references, &self.catalog);
+        Some(format!(" {};", query.trim().trim_end_matches(';')))
     }
 
     /// Name of a schema.
@@ -269,7 +277,7 @@ fn system_relations() -> Vec<Relation> {
             nullable: f.is_nullable(),
             default: None,
             generated: false,
-            comment: None,
+            comment: system::column_comment(name, f.name()).filter(|_| schema == ObjectId::MILLSTREAM).map(Into::into),
         };
         all.push(Relation {
             oid: known.unwrap_or(oid),
@@ -291,24 +299,6 @@ fn system_relations() -> Vec<Relation> {
         }
     }
     all
-}
-
-/// An identifier as SQL writes it: quoted unless it reads back as itself.
-pub fn quote_ident(name: &str) -> String {
-    let plain = name.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$');
-    if plain && !is_reserved(name) { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
-/// PostgreSQL's fully reserved words.
-fn is_reserved(name: &str) -> bool {
-    const RESERVED: &str = " all analyse analyze and any array as asc asymmetric both case cast check collate column \
-        constraint create current_catalog current_date current_role current_time current_timestamp current_user default \
-        deferrable desc distinct do else end except false fetch for foreign from grant group having in initially \
-        intersect into lateral leading limit localtime localtimestamp not null offset on only or order placing primary \
-        references returning select session_user some symmetric table then to trailing true union unique user using \
-        variadic when where window with ";
-    RESERVED.contains(&format!(" {name} "))
 }
 
 /// The parts of a dotted name, each in lower case unless quoted; `None` if it is no name.
@@ -351,13 +341,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_split_and_quoted_as_postgresql_does() {
+    fn names_are_split_as_postgresql_does() {
         assert_eq!(split_name("Public.\"T\"\"x\""), Some(vec!["public".into(), "T\"x".into()]));
         assert_eq!(split_name("a."), None);
         assert_eq!(split_name("\"a"), None);
-        assert_eq!(quote_ident("abc_1"), "abc_1");
-        assert_eq!(quote_ident("Abc"), "\"Abc\"");
-        assert_eq!(quote_ident("user"), "\"user\"");
     }
 
     #[test]

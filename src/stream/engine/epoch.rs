@@ -390,8 +390,8 @@ impl EpochLoop {
                 schema: object.map_or(String::new(), schema_of),
                 name: object.map_or(String::new(), |o| o.name.clone()),
                 object_id: id,
-                old_definition: old.as_ref().map(|o| o.definition.clone()),
-                new_definition: new.as_ref().map(|o| o.definition.clone()),
+                old_definition: old.as_ref().map(|o| millstream_sql::current_definition(o, &self.catalog)),
+                new_definition: new.as_ref().map(|o| millstream_sql::current_definition(o, catalog)),
             });
         }
         entries
@@ -446,6 +446,7 @@ impl EpochLoop {
     fn add_pipeline(&mut self, record: &Object, plan: crate::stream::plan::PlannedView, target: Target) -> Result<()> {
         let stored = |id: ObjectId| !self.sources.contains_key(&id);
         let pipeline = Pipeline::new(record.id, record.name.clone(), plan, target, &stored)?;
+        self.stats.update_view(record.id, |v| v.activity = Some(pipeline.activity.clone()));
         self.pipelines.insert(record.id, pipeline);
         Ok(())
     }
@@ -627,8 +628,6 @@ impl EpochLoop {
             if taken.changed {
                 work.sources.insert(*id);
             }
-            metrics::counter!("millstream_source_rows_total", "source" => source.name.clone())
-                .increment(taken.rows as u64);
             let (changes, dead) = work.take(source, taken);
             work.changes.insert(*id, changes);
             if !dead.is_empty() {
@@ -768,7 +767,7 @@ impl EpochLoop {
 
     fn report(&mut self) {
         self.last_report = Instant::now();
-        for source in self.sources.values() {
+        for source in self.sources.values_mut() {
             source.report(&self.stats);
         }
     }

@@ -127,7 +127,8 @@ impl Outbox {
             return Ok(((0..delta.rows() as u32).collect(), vec![false; delta.rows()]));
         };
         let key: Vec<ArrayRef> = self.key.iter().map(|c| delta.batch.column(*c).clone()).collect();
-        let keys = self.key_codec.encode(&key)?;
+        // Without a key no row takes the place of another.
+        let keys = if key.is_empty() { None } else { Some(self.key_codec.encode(&key)?) };
         let mut present = std::collections::HashSet::new();
         let (mut order, mut deleted) = (Vec::new(), Vec::new());
         let (mut coming, mut coming_deleted) = (Vec::new(), Vec::new());
@@ -136,12 +137,13 @@ impl Outbox {
                 coming.push(i as u32);
                 coming_deleted.push(false);
             }
-            if weights.value(i) > 0 {
+            if let Some(keys) = keys.as_ref().filter(|_| weights.value(i) > 0) {
                 present.insert(keys.get(i));
             }
         }
         for i in 0..delta.rows() {
-            if weights.value(i) < 0 && !present.contains(keys.get(i)) {
+            let comes_back = keys.as_ref().is_some_and(|keys| present.contains(keys.get(i)));
+            if weights.value(i) < 0 && !comes_back {
                 order.push(i as u32);
                 deleted.push(true);
             }

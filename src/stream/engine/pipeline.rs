@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
@@ -10,6 +11,7 @@ use millstream_catalog::{ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
+use super::stats::Activity;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Level, Relation, ScanPosition, Snapshot, State, TableId};
 use crate::stream::changelog::{Delta, total_rows};
@@ -60,6 +62,8 @@ pub struct Pipeline {
     counters_changed: bool,
     /// Whether an epoch has run in which all inputs were read to their present and their time counted.
     settled: bool,
+    /// What its steps do, for people.
+    pub activity: Arc<Activity>,
 }
 
 struct ScanInput {
@@ -117,6 +121,7 @@ impl Pipeline {
         let node_watermarks = vec![PortWatermarks::default(); plan.nodes.len()];
         let errors = errors_relation(id)?;
         let settled = scans.iter().all(|s| s.backfill == Backfill::Done);
+        let activity = Arc::new(Activity::new(scans.len(), plan.nodes.len()));
         Ok(Self {
             id,
             name,
@@ -131,6 +136,7 @@ impl Pipeline {
             counters: Counters::default(),
             counters_changed: true,
             settled,
+            activity,
         })
     }
 
@@ -221,7 +227,11 @@ impl Pipeline {
                 || watermarks.committed != self.scan_watermarks[i].committed;
             self.scan_watermarks[i] = watermarks;
             let relation = upstream.relation(self.scans[i].scan.object);
-            scanned.push(self.scan(i, changes, relation.as_deref(), state, &mut changed)?);
+            let rows = self.scan(i, changes, relation.as_deref(), state, &mut changed)?;
+            if total_rows(&rows) > 0 {
+                self.activity.scans[i].add(0, total_rows(&rows), Duration::ZERO);
+            }
+            scanned.push(rows);
         }
         let mut outputs: Vec<Vec<Delta>> = Vec::with_capacity(self.nodes.len());
         let mut errors: Vec<RowError> = Vec::new();
@@ -247,8 +257,9 @@ impl Pipeline {
                 })
                 .collect();
             let operator = &mut self.nodes[i].operator;
-            let has_rows = inputs.iter().any(|d| total_rows(d) > 0);
-            if !has_rows && !operator.wakes(&ports, now_us) {
+            let started = Instant::now();
+            let rows_in: usize = inputs.iter().map(|d| total_rows(d)).sum();
+            if rows_in == 0 && !operator.wakes(&ports, now_us) {
                 outputs.push(Vec::new());
                 continue;
             }
@@ -261,7 +272,9 @@ impl Pipeline {
                 errors: &mut errors,
                 late: &mut late,
             };
-            outputs.push(operator.run(inputs, &mut context)?);
+            let output = operator.run(inputs, &mut context)?;
+            self.activity.nodes[i].add(rows_in, total_rows(&output), started.elapsed());
+            outputs.push(output);
         }
         let result = match self.output {
             Input::Scan(s) => scanned.swap_remove(s),

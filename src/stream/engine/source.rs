@@ -11,7 +11,7 @@ use millstream_catalog::ObjectId;
 use millstream_connectors::{Chunk, ChunkQueue, DeadLetter, Doorbell, Positions, Reader, SourceSpec};
 use serde::{Deserialize, Serialize};
 
-use super::stats::{PartitionStats, Stats};
+use super::stats::{PartitionStats, Rate, Stats};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
@@ -50,6 +50,13 @@ struct Partition {
     idle: bool,
     #[serde(skip, default = "Instant::now")]
     last_record: Instant,
+    /// Since the server started, for people.
+    #[serde(skip)]
+    rows: u64,
+    #[serde(skip)]
+    dead_letters: u64,
+    #[serde(skip)]
+    rate: Rate,
 }
 
 /// What an epoch takes from a source.
@@ -240,8 +247,13 @@ impl Source {
             watermark_us: None,
             idle: false,
             last_record: now,
+            rows: 0,
+            dead_letters: 0,
+            rate: Rate::default(),
         });
         partition.next_offset = chunk.next_offset;
+        partition.rows += chunk.batch.num_rows() as u64;
+        partition.dead_letters += chunk.dead.len() as u64;
         if chunk.batch.num_rows() > 0 {
             partition.last_record = now;
             if partition.idle {
@@ -330,12 +342,20 @@ impl Source {
     }
 
     /// Tells the broker's consumer group how far the committed epochs are, and people what the reader reports.
-    pub fn report(&self, stats: &Stats) {
+    pub fn report(&mut self, stats: &Stats) {
         let Some(reader) = &self.reader else { return };
+        let now = Instant::now();
+        for partition in self.partitions.values_mut() {
+            partition.rate.sample(now, partition.rows);
+        }
         let positions: Vec<(i32, i64)> = self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect();
         reader.commit_offsets(&positions);
         let status = reader.status();
-        stats.update_source(self.id, |s| s.status = status);
+        let partitions = self.partitions.iter().map(|(p, s)| (*p, s.stats())).collect();
+        stats.update_source(self.id, |s| {
+            s.status = status;
+            s.partitions = partitions;
+        });
     }
 
     fn table(&self) -> TableId {
@@ -352,7 +372,14 @@ impl Source {
 
 impl Partition {
     fn stats(&self) -> PartitionStats {
-        PartitionStats { next_offset: self.next_offset, watermark_us: self.watermark_us, idle: self.idle }
+        PartitionStats {
+            next_offset: self.next_offset,
+            watermark_us: self.watermark_us,
+            idle: self.idle,
+            rows: self.rows,
+            dead_letters: self.dead_letters,
+            rows_per_second: self.rate.per_second(),
+        }
     }
 }
 

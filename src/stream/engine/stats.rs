@@ -1,14 +1,19 @@
 //! Counters that the engine keeps for people and metrics; never read by the engine itself.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use millstream_catalog::ObjectId;
+use millstream_catalog::object::Sink;
 use millstream_connectors::ReaderStatus;
 use parking_lot::Mutex;
 
 /// How many latencies are kept for the percentiles of a view.
 const LATENCIES_MAX: usize = 1024;
+/// Over how long a rate is taken.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// All counters, behind one lock that is held only to copy.
 #[derive(Default)]
@@ -42,6 +47,34 @@ pub struct PartitionStats {
     /// Microseconds since 1970.
     pub watermark_us: Option<i64>,
     pub idle: bool,
+    /// Since the server started.
+    pub rows: u64,
+    pub dead_letters: u64,
+    pub rows_per_second: f64,
+}
+
+/// How fast a counter grows, from samples of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rate {
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Rate {
+    /// Notes the counter's value.
+    pub fn sample(&mut self, now: Instant, value: u64) {
+        // The last sample before the window's start stays, so that the window is covered whole.
+        while self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_WINDOW) {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, value));
+    }
+
+    /// Growth a second between the oldest and the newest sample; 0 with fewer than two.
+    pub fn per_second(&self) -> f64 {
+        let (Some((from, before)), Some((to, after))) = (self.samples.front(), self.samples.back()) else { return 0.0 };
+        let seconds = to.duration_since(*from).as_secs_f64();
+        if seconds > 0.0 { after.saturating_sub(*before) as f64 / seconds } else { 0.0 }
+    }
 }
 
 /// A view or table as `millstream.views` shows it.
@@ -56,7 +89,63 @@ pub struct ViewStats {
     pub failed: Option<String>,
     /// Whether it still reads what was there before it.
     pub backfilling: bool,
+    /// What its operators have done since the server started; none for a table.
+    pub activity: Option<Arc<Activity>>,
     latencies_us: VecDeque<u64>,
+}
+
+/// What a view's scans and operators have done since the server started, by their positions in its plan.
+#[derive(Debug, Default)]
+pub struct Activity {
+    pub scans: Vec<StepCounters>,
+    pub nodes: Vec<StepCounters>,
+}
+
+impl Activity {
+    /// Nothing done yet.
+    pub fn new(scans: usize, nodes: usize) -> Self {
+        let counters = |n| (0..n).map(|_| StepCounters::default()).collect();
+        Self { scans: counters(scans), nodes: counters(nodes) }
+    }
+}
+
+/// Counters of one scan or operator.
+#[derive(Debug, Default)]
+pub struct StepCounters {
+    epochs: AtomicU64,
+    rows_in: AtomicU64,
+    rows_out: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl StepCounters {
+    /// Adds one epoch's work.
+    pub fn add(&self, rows_in: usize, rows_out: usize, took: Duration) {
+        self.epochs.fetch_add(1, Ordering::Relaxed);
+        self.rows_in.fetch_add(rows_in as u64, Ordering::Relaxed);
+        self.rows_out.fetch_add(rows_out as u64, Ordering::Relaxed);
+        self.nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Epochs in which there was something to do.
+    pub fn epochs(&self) -> u64 {
+        self.epochs.load(Ordering::Relaxed)
+    }
+
+    /// Changed rows taken from all inputs.
+    pub fn rows_in(&self) -> u64 {
+        self.rows_in.load(Ordering::Relaxed)
+    }
+
+    /// Changed rows given on.
+    pub fn rows_out(&self) -> u64 {
+        self.rows_out.load(Ordering::Relaxed)
+    }
+
+    /// Time spent.
+    pub fn time(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
 }
 
 impl ViewStats {
@@ -78,6 +167,19 @@ pub struct SinkStats {
     pub delivered: u64,
     /// What the last attempt failed with, until one succeeds.
     pub error: Option<String>,
+}
+
+impl SinkStats {
+    /// Sequence number after the last row that needs no sending any more: `blackhole` needs none at all.
+    pub fn acknowledged(&self, sink: &Sink) -> u64 {
+        let discards = sink.options.get("connector").is_some_and(|c| c.eq_ignore_ascii_case("blackhole"));
+        if discards { self.produced } else { self.delivered }
+    }
+
+    /// Rows that wait for the outside.
+    pub fn outbox_rows(&self, sink: &Sink) -> u64 {
+        self.produced.saturating_sub(self.acknowledged(sink))
+    }
 }
 
 impl Stats {
@@ -127,10 +229,32 @@ impl Stats {
         metrics::histogram!("millstream_visible_latency_seconds").record(us as f64 / 1e6);
     }
 
+    /// Forgets a dropped object.
     pub(super) fn forget(&self, id: ObjectId) {
         let mut inner = self.inner.lock();
         inner.sources.remove(&id);
         inner.views.remove(&id);
         inner.sinks.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let mut rate = Rate::default();
+        assert_eq!(rate.per_second(), 0.0);
+        for s in 0..=10 {
+            rate.sample(at(s), s * 100);
+        }
+        assert_eq!(rate.per_second(), 100.0);
+        for s in 11..=20 {
+            rate.sample(at(s), 1000);
+        }
+        assert_eq!(rate.per_second(), 0.0);
     }
 }

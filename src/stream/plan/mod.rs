@@ -64,6 +64,19 @@ pub struct Node {
     pub inputs: Vec<Input>,
 }
 
+/// A part of a plan that has a line of its own in EXPLAIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The rows of the view, or the sink's outbox.
+    Output,
+    /// By position in [`PlannedView::scans`].
+    Scan(usize),
+    /// By position in [`PlannedView::nodes`].
+    Node(usize),
+    /// An operator's state table, by its part number.
+    State(u16),
+}
+
 /// A relation that a view reads, with the columns that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
@@ -72,6 +85,8 @@ pub struct Scan {
     pub name: String,
     /// Column positions in the relation, ascending.
     pub columns: Vec<usize>,
+    /// Their names.
+    pub column_names: Vec<String>,
     pub append_only: bool,
 }
 
@@ -105,6 +120,11 @@ impl PlannedView {
 
     /// The operators' descriptions as a tree, outermost first, each line indented by its depth.
     pub fn explain(&self) -> Vec<String> {
+        self.explain_with(&|_| None)
+    }
+
+    /// The same, each line with what `note` says of its part.
+    pub fn explain_with(&self, note: &dyn Fn(Part) -> Option<String>) -> Vec<String> {
         let mut lines = Vec::new();
         let layout = match self.layout() {
             Layout::Segments => "segments (append-only)".to_string(),
@@ -112,22 +132,26 @@ impl PlannedView {
             Layout::Keyed(key) => format!("keyed by ({})", self.column_names(&key)),
             Layout::Counted => "counted (the whole row is the key)".to_string(),
         };
-        lines.push(format!("Materialize: layout={layout}, {}", edge(&self.properties.append_only)));
-        self.explain_input(self.output, 1, &mut lines);
+        let line = format!("Materialize: layout={layout}, {}", edge(&self.properties.append_only));
+        lines.push(noted(line, note(Part::Output)));
+        self.explain_input(self.output, 1, note, &mut lines);
         lines
     }
 
-    fn explain_input(&self, input: Input, depth: usize, lines: &mut Vec<String>) {
+    fn explain_input(
+        &self,
+        input: Input,
+        depth: usize,
+        note: &dyn Fn(Part) -> Option<String>,
+        lines: &mut Vec<String>,
+    ) {
         let indent = "  ".repeat(depth);
         match input {
             Input::Scan(i) => {
                 let scan = &self.scans[i];
-                lines.push(format!(
-                    "{indent}Scan: {} columns={:?}, {}",
-                    scan.name,
-                    scan.columns,
-                    edge(&scan.append_only)
-                ));
+                let columns = scan.column_names.join(", ");
+                let line = format!("{indent}Scan: {} columns=[{columns}], {}", scan.name, edge(&scan.append_only));
+                lines.push(noted(line, note(Part::Scan(i))));
             }
             Input::Node(i) => {
                 let node = &self.nodes[i];
@@ -136,12 +160,14 @@ impl PlannedView {
                     true => String::new(),
                     false => format!(", stream key=({})", stream_key.join(", ")),
                 };
-                lines.push(format!("{indent}{title}, {}{key}", edge(&append_only)));
+                let line = format!("{indent}#{i} {title}, {}{key}", edge(&append_only));
+                lines.push(noted(line, note(Part::Node(i))));
                 for s in state {
-                    lines.push(format!("{indent}  state {}: {} by {}; {}", s.part, s.layout, s.key, s.cost));
+                    let line = format!("{indent}  state {}: {} by {}; {}", s.part, s.layout, s.key, s.cost);
+                    lines.push(noted(line, note(Part::State(s.part))));
                 }
                 for input in &node.inputs {
-                    self.explain_input(*input, depth + 1, lines);
+                    self.explain_input(*input, depth + 1, note, lines);
                 }
             }
         }
@@ -167,6 +193,13 @@ pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, opt
 pub struct Options {
     /// EMIT ON WINDOW CLOSE: only final rows.
     pub emit_on_window_close: bool,
+}
+
+fn noted(line: String, note: Option<String>) -> String {
+    match note {
+        Some(note) => format!("{line} ({note})"),
+        None => line,
+    }
 }
 
 fn edge(append_only: &bool) -> &'static str {

@@ -36,6 +36,7 @@ impl Builder<'_> {
             object: id,
             name: scan.table_name.to_string(),
             columns: columns.clone(),
+            column_names: columns.iter().map(|c| all.schema.field(*c).name().clone()).collect(),
             append_only: all.append_only,
         });
         let properties = EdgeProperties {

@@ -1,0 +1,451 @@
+//! The text of a definition as it is to be read now: under the names of today, its secrets masked.
+//!
+//! A statement is kept as it was written. What it names may have been renamed or moved since, so its names are put right by
+//! edits in place, which leave the rest of the text, comments and line breaks too, as its author wrote it.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableFactor, Visit, Visitor,
+};
+use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+use millstream_catalog::object::Table;
+use millstream_catalog::{Catalog, DEFAULT_SCHEMA, Object, ObjectId};
+
+use crate::parser::text::Text;
+use crate::parser::{parse, parse_query, tokenize, word_of};
+use crate::planner::{table_reference, written};
+use crate::statement::{SinkInput, Statement};
+use crate::types::quote_ident;
+
+/// What stands in the place of a secret.
+pub const MASK: &str = "***";
+
+/// Whether the value of this option of a WITH clause must not be shown.
+pub fn is_secret(option: &str) -> bool {
+    const SIGNS: [&str; 8] =
+        ["password", "passwd", "secret", "token", "credential", "private_key", "key.pem", "oauthbearer.config"];
+    let option = option.to_lowercase();
+    SIGNS.iter().any(|sign| option.contains(sign))
+}
+
+/// A statement with the values of its secret options masked; a text that is no SQL comes back as it is.
+pub fn masked(sql: &str) -> String {
+    match Edits::new(sql) {
+        Some(mut edits) => {
+            edits.mask();
+            edits.apply()
+        }
+        None => sql.to_string(),
+    }
+}
+
+/// The statement that would make the object as it is now: its name with the schema, the names of today in its query,
+/// secrets masked.
+pub fn current_definition(object: &Object, catalog: &Catalog) -> String {
+    let text = &object.definition;
+    let (Some(mut edits), Ok(statements)) = (Edits::new(text), parse(text)) else { return masked(text) };
+    if let Some(statement) = statements.first() {
+        edits.statement(&statement.statement, object, catalog);
+    }
+    edits.mask();
+    edits.apply()
+}
+
+/// A view's query with the names of today.
+pub fn current_query(query: &str, references: &BTreeMap<String, ObjectId>, catalog: &Catalog) -> String {
+    let (Some(mut edits), Ok(parsed)) = (Edits::new(query), parse_query(query)) else { return query.to_string() };
+    edits.query(&parsed, references, catalog);
+    edits.apply()
+}
+
+/// The statement that makes an empty table with these columns, for tables that were made from a query.
+pub fn table_definition(schema: &str, name: &str, table: &Table) -> String {
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|c| {
+            let null = if c.nullable { "" } else { " NOT NULL" };
+            format!("{} {}{null}", quote_ident(&c.name), c.sql_type)
+        })
+        .collect();
+    let append_only = if table.append_only { " APPEND ONLY" } else { "" };
+    format!("CREATE TABLE {}.{} ({}){append_only}", quote_ident(schema), quote_ident(name), columns.join(", "))
+}
+
+/// An object's name with its schema, quoted where needed.
+fn qualified(object: &Object, catalog: &Catalog) -> String {
+    format!("{}.{}", quote_ident(catalog.schema_name(object)), quote_ident(&object.name))
+}
+
+/// A text and what is to be put into it.
+struct Edits<'a> {
+    sql: &'a str,
+    text: Text<'a>,
+    tokens: Vec<TokenWithSpan>,
+    /// Byte where a piece starts -> byte where it ends, and what comes in its place.
+    edits: BTreeMap<usize, (usize, String)>,
+}
+
+impl<'a> Edits<'a> {
+    /// `None` if the text cannot be cut into tokens.
+    fn new(sql: &'a str) -> Option<Self> {
+        let text = Text::new(sql);
+        let tokens = tokenize(&text, sql).ok()?;
+        Some(Self { sql, text, tokens, edits: BTreeMap::new() })
+    }
+
+    fn replace(&mut self, start: Location, end: Location, by: impl Into<String>) {
+        self.edits.insert(self.text.byte(start), (self.text.byte(end), by.into()));
+    }
+
+    fn apply(self) -> String {
+        let mut out = String::with_capacity(self.sql.len());
+        let mut done = 0;
+        for (start, (end, by)) in &self.edits {
+            out.push_str(&self.sql[done..*start]);
+            out.push_str(by);
+            done = *end;
+        }
+        out + &self.sql[done..]
+    }
+
+    /// Masks the secrets in `WITH (…)`, `OPTIONS (…)` and `ENCODE … (…)`.
+    fn mask(&mut self) {
+        let word = |i: usize| self.tokens.get(i).and_then(word_of);
+        let mut secrets = Vec::new();
+        let mut in_options = false;
+        let mut key = String::new();
+        for (i, token) in self.tokens.iter().enumerate() {
+            match &token.token {
+                Token::LParen => {
+                    let before = i.checked_sub(1).and_then(word);
+                    let encode = i.checked_sub(2).and_then(word);
+                    in_options =
+                        matches!(before.as_deref(), Some("WITH" | "OPTIONS")) || encode.as_deref() == Some("ENCODE");
+                    key.clear();
+                }
+                Token::RParen => in_options = false,
+                Token::Comma => key.clear(),
+                Token::Eq | Token::Period | Token::Minus => {}
+                _ if !in_options => {}
+                part => {
+                    let goes_on = i.checked_sub(1).is_some_and(|b| self.tokens[b].token == Token::Period);
+                    if key.is_empty() || goes_on {
+                        key.push_str(&part.to_string());
+                        key.push('.');
+                    } else if is_secret(&key) {
+                        secrets.push((token.span.start, token.span.end));
+                    }
+                }
+            }
+        }
+        for (start, end) in secrets {
+            self.replace(start, end, format!("'{MASK}'"));
+        }
+    }
+
+    /// Puts the object's own name and those in its query right.
+    fn statement(&mut self, statement: &Statement, object: &Object, catalog: &Catalog) {
+        let (name, query) = match statement {
+            Statement::CreateTable(s) => (&s.name, None),
+            Statement::CreateTableAs(s) => (&s.name, None),
+            Statement::CreateSource(s) => (&s.name, None),
+            Statement::CreateExternalTable(s) => (&s.name, None),
+            Statement::CreateView(s) => (&s.name, Some(&s.query)),
+            Statement::CreateMaterializedView(s) => (&s.name, Some(&s.query)),
+            Statement::CreateSink(s) => match &s.input {
+                SinkInput::Query(query, _) => (&s.name, Some(query)),
+                SinkInput::Relation(input) => {
+                    let now = Names::new(&object.references, catalog).current(input);
+                    if let (Some(now), Some((start, end))) = (now, span(input)) {
+                        self.replace(start, end, now.name);
+                    }
+                    (&s.name, None)
+                }
+            },
+            Statement::CreateSchema(s) => {
+                self.replace(s.name.span.start, s.name.span.end, quote_ident(&object.name));
+                return;
+            }
+            _ => return,
+        };
+        if let Some((start, end)) = span(name) {
+            self.replace(start, end, qualified(object, catalog));
+        }
+        if let Some(query) = query {
+            self.query(query, &object.references, catalog);
+        }
+    }
+
+    fn query(&mut self, query: &Query, references: &BTreeMap<String, ObjectId>, catalog: &Catalog) {
+        let mut names = Names::new(references, catalog);
+        let _ = query.visit(&mut names);
+        for found in names.found {
+            match found {
+                Found::Name { start, end, by, alias, in_call } => {
+                    if let Some(alias) = alias {
+                        let behind = self.end_of_relation(end, in_call);
+                        let at = self.text.byte(behind);
+                        if behind == end {
+                            self.replace(start, end, format!("{by} AS {alias}"));
+                            continue;
+                        }
+                        self.edits.insert(at, (at, format!(" AS {alias}")));
+                    }
+                    self.replace(start, end, by);
+                }
+                Found::Qualifier { start, end, by } => self.replace(start, end, by),
+            }
+        }
+    }
+
+    /// Where an alias can stand: behind the call that a name is an argument of, or behind `FOR SYSTEM_TIME AS OF …`.
+    fn end_of_relation(&self, end: Location, in_call: bool) -> Location {
+        let next = self.tokens.iter().position(|t| t.span.start >= end).unwrap_or(self.tokens.len());
+        let word = |i: usize| self.tokens.get(i).and_then(word_of);
+        let versioned = word(next).as_deref() == Some("FOR") && word(next + 1).as_deref() == Some("SYSTEM_TIME");
+        if !in_call && !versioned {
+            return end;
+        }
+        let mut depth = usize::from(in_call);
+        for token in &self.tokens[next..] {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0 {
+                        return token.span.end;
+                    }
+                }
+                _ => {}
+            }
+        }
+        end
+    }
+}
+
+/// A place in a query that must be written otherwise now.
+enum Found {
+    Name {
+        start: Location,
+        end: Location,
+        by: String,
+        alias: Option<String>,
+        in_call: bool,
+    },
+    /// The relation's name before a column: it has an alias now.
+    Qualifier {
+        start: Location,
+        end: Location,
+        by: String,
+    },
+}
+
+/// How a relation is written now.
+struct Current {
+    name: String,
+    /// What columns are qualified by, where the name alone would not do any more.
+    alias: Option<String>,
+}
+
+/// Finds the names of relations in a query, apart from those of common table expressions.
+struct Names<'a> {
+    references: &'a BTreeMap<String, ObjectId>,
+    catalog: &'a Catalog,
+    scopes: Vec<Scope>,
+    found: Vec<Found>,
+}
+
+/// The common table expressions of a query.
+struct Scope {
+    names: Vec<String>,
+    bodies: Vec<*const Query>,
+    /// How many of them can be seen where the walk is.
+    visible: usize,
+    recursive: bool,
+}
+
+impl<'a> Names<'a> {
+    fn new(references: &'a BTreeMap<String, ObjectId>, catalog: &'a Catalog) -> Self {
+        Self { references, catalog, scopes: Vec::new(), found: Vec::new() }
+    }
+
+    /// How the relation behind a written name must be written, if not as it is.
+    fn current(&self, name: &ObjectName) -> Option<Current> {
+        let reference = table_reference(name).ok()?;
+        let hidden = |s: &Scope| s.names[..s.visible].iter().any(|n| n == reference.table());
+        if reference.schema().is_none() && self.scopes.iter().any(hidden) {
+            return None;
+        }
+        let object = self.catalog.get(*self.references.get(&written(&reference))?)?;
+        let found = self.catalog.resolve(reference.schema(), reference.table(), &[DEFAULT_SCHEMA.to_string()]);
+        if found.is_ok_and(|o| o.id == object.id) {
+            return None;
+        }
+        let same = reference.schema().is_some() && object.name == reference.table();
+        Some(Current { name: qualified(object, self.catalog), alias: (!same).then(|| quote_ident(reference.table())) })
+    }
+
+    fn relation(&mut self, name: &ObjectName, has_alias: bool, in_call: bool) {
+        if let (Some(now), Some((start, end))) = (self.current(name), span(name)) {
+            let alias = now.alias.filter(|_| !has_alias);
+            self.found.push(Found::Name { start, end, by: now.name, alias, in_call });
+        }
+    }
+}
+
+impl Visitor for Names<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        if let Some(outer) = self.scopes.last_mut()
+            && let Some(i) = outer.bodies.iter().position(|b| std::ptr::eq(*b, query))
+        {
+            outer.visible = if outer.recursive { outer.names.len() } else { i };
+        }
+        let ctes = query.with.iter().flat_map(|w| &w.cte_tables);
+        let (names, bodies): (Vec<_>, Vec<_>) =
+            ctes.map(|c| (crate::types::normalize(&c.alias.name), std::ptr::from_ref(c.query.as_ref()))).unzip();
+        let recursive = query.with.as_ref().is_some_and(|w| w.recursive);
+        self.scopes.push(Scope { visible: names.len(), names, bodies, recursive });
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.scopes.pop();
+        if let Some(outer) = self.scopes.last_mut()
+            && outer.bodies.iter().any(|b| std::ptr::eq(*b, query))
+        {
+            outer.visible = outer.names.len();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let (args, alias) = match factor {
+            TableFactor::Table { name, args: None, alias, .. } => {
+                self.relation(name, alias.is_some(), false);
+                return ControlFlow::Continue(());
+            }
+            TableFactor::Table { args: Some(args), alias, .. } => (&args.args, alias),
+            TableFactor::Function { args, alias, .. } => (args, alias),
+            _ => return ControlFlow::Continue(()),
+        };
+        // The relation of TUMBLE and its kin is their first argument.
+        let parts = match args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(ident)))) => std::slice::from_ref(ident),
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(parts)))) => parts.as_slice(),
+            _ => return ControlFlow::Continue(()),
+        };
+        self.relation(&object_name(parts), alias.is_some(), true);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::CompoundIdentifier(parts) = expr
+            && let [schema, table, _, ..] = parts.as_slice()
+            && let Some(Current { alias: Some(by), .. }) = self.current(&object_name(&parts[..2]))
+        {
+            self.found.push(Found::Qualifier { start: schema.span.start, end: table.span.end, by });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn object_name(parts: &[Ident]) -> ObjectName {
+    ObjectName(parts.iter().cloned().map(ObjectNamePart::Identifier).collect())
+}
+
+/// From where to where a name is written.
+fn span(name: &ObjectName) -> Option<(Location, Location)> {
+    let ident = |part: Option<&ObjectNamePart>| part.and_then(ObjectNamePart::as_ident).map(|i| i.span);
+    Some((ident(name.0.first())?.start, ident(name.0.last())?.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_catalog::object::{ObjectKind, View};
+    use millstream_catalog::{Column, Draft, SqlType};
+
+    fn object(draft: &mut Draft, schema: ObjectId, name: &str, definition: &str, kind: ObjectKind) -> Object {
+        Object {
+            id: draft.new_id(),
+            schema,
+            name: name.into(),
+            owner: "millstream".into(),
+            comment: None,
+            column_comments: BTreeMap::new(),
+            definition: definition.into(),
+            references: BTreeMap::new(),
+            kind,
+        }
+    }
+
+    /// A view over table `t`, shown after `t` was renamed to `New t` in schema public.
+    fn after_rename(definition: &str) -> String {
+        let mut draft = Draft::new(&Catalog::new());
+        let table = Table {
+            columns: vec![Column::new("a", SqlType::Int4, true)],
+            primary_key: vec![],
+            append_only: false,
+            watermark: None,
+            checks: vec![],
+        };
+        let t = object(&mut draft, ObjectId::PUBLIC, "New t", "CREATE TABLE t (a INT)", ObjectKind::Table(table));
+        let id = t.id;
+        draft.create(t).unwrap();
+        let kind = ObjectKind::View(View { columns: vec![], query: String::new() });
+        let mut v = object(&mut draft, ObjectId::PUBLIC, "v2", definition, kind);
+        v.references = BTreeMap::from([("t".to_string(), id), ("public.t".to_string(), id)]);
+        current_definition(&v, draft.catalog())
+    }
+
+    #[test]
+    fn names_are_those_of_today() {
+        let shown = after_rename("create view v as\n  select t.a, x.a -- why\n  from t join Public.T x on t.a = x.a");
+        assert_eq!(
+            shown,
+            "create view public.v2 as\n  select t.a, x.a -- why\n  from public.\"New t\" AS t join public.\"New t\" x on \
+             t.a = x.a"
+        );
+        let shown = after_rename("CREATE VIEW IF NOT EXISTS v AS SELECT public.t.a FROM public.t WHERE public.t.a > 1");
+        assert_eq!(shown, "CREATE VIEW IF NOT EXISTS public.v2 AS SELECT t.a FROM public.\"New t\" AS t WHERE t.a > 1");
+        let shown =
+            after_rename("CREATE MATERIALIZED VIEW v AS SELECT t.a FROM TUMBLE(t, ts, INTERVAL '1 hour') WHERE 1 = 1");
+        assert_eq!(
+            shown,
+            "CREATE MATERIALIZED VIEW public.v2 AS SELECT t.a FROM TUMBLE(public.\"New t\", ts, INTERVAL '1 hour') AS t \
+             WHERE 1 = 1"
+        );
+        let shown = after_rename("CREATE SINK v FROM t WITH (connector = 'blackhole')");
+        assert_eq!(shown, "CREATE SINK public.v2 FROM public.\"New t\" WITH (connector = 'blackhole')");
+    }
+
+    #[test]
+    fn common_table_expressions_keep_their_names() {
+        let shown = after_rename("CREATE VIEW v AS WITH t AS (SELECT * FROM t) SELECT (SELECT max(a) FROM t) FROM t");
+        assert_eq!(
+            shown,
+            "CREATE VIEW public.v2 AS WITH t AS (SELECT * FROM public.\"New t\" AS t) SELECT (SELECT max(a) FROM t) FROM t"
+        );
+    }
+
+    #[test]
+    fn secrets_are_masked_in_options_alone() {
+        let shown = masked(
+            "CREATE SOURCE s (token TEXT) WITH (connector = 'kafka', properties.sasl.password = 'it''s', \
+             \"properties.ssl.key.password\" = $$x$$, properties.sasl.username = 'u') FORMAT PLAIN ENCODE JSON (auth.secret 'y')",
+        );
+        assert_eq!(
+            shown,
+            "CREATE SOURCE s (token TEXT) WITH (connector = 'kafka', properties.sasl.password = '***', \
+             \"properties.ssl.key.password\" = '***', properties.sasl.username = 'u') FORMAT PLAIN ENCODE JSON (auth.secret '***')"
+        );
+        let query = "CREATE VIEW v AS SELECT * FROM t WHERE token = 'x' AND a IN ('password')";
+        assert_eq!(masked(query), query);
+        assert_eq!(masked("not 'sql"), "not 'sql");
+    }
+}

@@ -1,0 +1,155 @@
+//! The numbers of schema `millstream` for Prometheus: one sample for each partition, view and sink that there is now.
+//!
+//! They are written out when they are asked for, and not kept as gauges, so that a dropped object leaves no sample behind.
+
+use std::fmt::{Display, Write};
+
+use millstream_catalog::{Catalog, Object, ObjectKind};
+
+use super::database::Inner;
+
+/// Samples of one metric in Prometheus' text format.
+struct Family {
+    text: String,
+    name: &'static str,
+}
+
+impl Family {
+    fn new(name: &'static str, kind: &str, help: &str) -> Self {
+        Self { text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"), name }
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(self.name);
+        for (i, (label, text)) in labels.iter().enumerate() {
+            let open = if i == 0 { '{' } else { ',' };
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            // Writing into a string cannot fail.
+            let _ = write!(self.text, "{open}{label}=\"{text}\"");
+        }
+        let _ = writeln!(self.text, "}} {value}");
+    }
+}
+
+/// Every metric of the objects that there are.
+pub fn render(database: &Inner) -> String {
+    let published = database.engine.published();
+    let mut families = sources(database, &published.catalog);
+    families.extend(views(database, &published.catalog));
+    families.extend(sinks(database, &published.catalog));
+    families.into_iter().map(|f| f.text).collect()
+}
+
+fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
+    let mut rows = Family::new("millstream_source_rows_total", "counter", "Records read since the start.");
+    let mut dead = Family::new(
+        "millstream_source_dead_letters_total",
+        "counter",
+        "Records since the start that could not be read.",
+    );
+    let mut lag =
+        Family::new("millstream_source_lag_records", "gauge", "Records of the broker that are not in the views.");
+    let mut watermark = Family::new(
+        "millstream_source_watermark_timestamp_seconds",
+        "gauge",
+        "Event time that the partition has passed, since 1970.",
+    );
+    let mut idle = Family::new("millstream_source_idle", "gauge", "1 if the partition is left out of the watermark.");
+    let mut up = Family::new(
+        "millstream_source_up",
+        "gauge",
+        "0 if a partition has stopped or the last attempt to read failed.",
+    );
+    let stats = database.engine.stats().sources();
+    for object in catalog.objects().filter(|o| matches!(o.kind, ObjectKind::Source(_))) {
+        let Some(stats) = stats.get(&object.id) else { continue };
+        let (schema, name) = names(catalog, object);
+        let failed =
+            stats.status.error.is_some() || stats.status.partitions.iter().any(|p| p.stopped || p.error.is_some());
+        up.sample(&[("schema", schema), ("source", name)], u8::from(!failed));
+        for (number, partition) in &stats.partitions {
+            let number_text = number.to_string();
+            let labels = [("schema", schema), ("source", name), ("partition", number_text.as_str())];
+            rows.sample(&labels, partition.rows);
+            dead.sample(&labels, partition.dead_letters);
+            idle.sample(&labels, u8::from(partition.idle));
+            let reader = stats.status.partitions.iter().find(|p| p.partition == *number);
+            if let Some(high) = reader.and_then(|r| r.high_watermark) {
+                lag.sample(&labels, (high - partition.next_offset).max(0));
+            }
+            if let Some(us) = partition.watermark_us {
+                watermark.sample(&labels, us as f64 / 1e6);
+            }
+        }
+    }
+    vec![rows, dead, lag, watermark, idle, up]
+}
+
+fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
+    let mut rows = Family::new("millstream_view_rows", "gauge", "Rows of the view.");
+    let mut bytes = Family::new("millstream_view_state_bytes", "gauge", "Bytes on disk of rows and state, about.");
+    let mut epoch = Family::new("millstream_view_epoch", "gauge", "Last epoch that changed the view.");
+    let mut failed = Family::new("millstream_view_failed_rows", "gauge", "Rows left out because an expression failed.");
+    let mut late =
+        Family::new("millstream_view_late_rows_total", "counter", "Rows that came after their window closed.");
+    let mut latency =
+        Family::new("millstream_view_latency_seconds", "summary", "Time from a record's arrival to its being visible.");
+    let mut up = Family::new("millstream_view_up", "gauge", "0 if the view has failed.");
+    let stats = database.engine.stats().views();
+    for object in catalog.objects().filter(|o| matches!(o.kind, ObjectKind::MaterializedView(_))) {
+        let Some(stats) = stats.get(&object.id) else { continue };
+        let (schema, name) = names(catalog, object);
+        let labels = [("schema", schema), ("view", name)];
+        rows.sample(&labels, stats.rows);
+        bytes.sample(&labels, database.store.size_of(object.id.0));
+        epoch.sample(&labels, stats.epoch);
+        failed.sample(&labels, stats.errors);
+        late.sample(&labels, stats.late_rows);
+        up.sample(&labels, u8::from(stats.failed.is_none()));
+        for (quantile, text) in [(0.5, "0.5"), (0.99, "0.99")] {
+            if let Some(us) = stats.latency_us(quantile) {
+                latency.sample(&[("schema", schema), ("view", name), ("quantile", text)], us as f64 / 1e6);
+            }
+        }
+    }
+    vec![rows, bytes, epoch, failed, late, latency, up]
+}
+
+fn sinks(database: &Inner, catalog: &Catalog) -> Vec<Family> {
+    let mut waiting = Family::new("millstream_sink_outbox_rows", "gauge", "Rows that are not acknowledged yet.");
+    let mut last =
+        Family::new("millstream_sink_last_sequence", "gauge", "Sequence number of the last row of the outbox.");
+    let mut up = Family::new("millstream_sink_up", "gauge", "0 if the last attempt to send, or the query, failed.");
+    let stats = database.engine.stats().sinks();
+    let queries = database.engine.stats().views();
+    for object in catalog.objects() {
+        let ObjectKind::Sink(sink) = &object.kind else { continue };
+        let Some(stats) = stats.get(&object.id) else { continue };
+        let (schema, name) = names(catalog, object);
+        let labels = [("schema", schema), ("sink", name)];
+        let query_failed = queries.get(&object.id).is_some_and(|v| v.failed.is_some());
+        waiting.sample(&labels, stats.outbox_rows(sink));
+        last.sample(&labels, stats.produced);
+        up.sample(&labels, u8::from(stats.error.is_none() && !query_failed));
+    }
+    vec![waiting, last, up]
+}
+
+fn names<'a>(catalog: &'a Catalog, object: &'a Object) -> (&'a str, &'a str) {
+    (catalog.schema_name(object), &object.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Family;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut family = Family::new("rows", "gauge", "Rows.");
+        family.sample(&[("view", "a\"b\\c\n"), ("schema", "s")], 1.5);
+        assert_eq!(
+            family.text,
+            "# HELP rows Rows.\n# TYPE rows gauge\nrows{view=\"a\\\"b\\\\c\\n\",schema=\"s\"} 1.5\n"
+        );
+    }
+}
