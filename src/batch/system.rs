@@ -28,7 +28,7 @@ struct Definition {
     columns: &'static [(&'static str, SqlType)],
 }
 
-use SqlType::{Bool, Bytea, Float8, Int4, Int8, Oid, Text, Timestamptz};
+use SqlType::{Bool, Bytea, Float8, Int4, Int8, Oid, Text, Timestamp, Timestamptz};
 
 const DEFINITIONS: &[Definition] = &[
     Definition {
@@ -133,6 +133,18 @@ const DEFINITIONS: &[Definition] = &[
         columns: &[("name", Text), ("value", Text), ("default", Text), ("description", Text)],
     },
     Definition {
+        name: "late_rows",
+        comment: "rows that came after their window had closed, of views with late_rows = 'keep'",
+        columns: &[
+            ("view", Text),
+            ("operator", Text),
+            ("row", Text),
+            ("count", Int8),
+            ("watermark", Timestamp),
+            ("epoch", Int8),
+        ],
+    },
+    Definition {
         name: "jobs",
         comment: "work in the background: the backfill of new views",
         columns: &[
@@ -143,6 +155,7 @@ const DEFINITIONS: &[Definition] = &[
             ("status", Text),
             ("progress", Float8),
             ("rows_done", Int8),
+            ("rows_total", Int8),
             ("started_at", Timestamptz),
             ("error", Text),
         ],

@@ -1,11 +1,14 @@
 //! The whole-server tests, as one binary: one link, one Kafka broker, one PostgreSQL for all of them.
 
+mod building;
 mod client;
+mod disk;
 mod front;
 mod kafka;
 mod kill;
 mod layers;
 mod lifecycle;
+mod limits;
 mod oracle;
 mod pg;
 mod postgres;
