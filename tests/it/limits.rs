@@ -6,7 +6,7 @@ use crate::server::Server;
 
 fn small() -> Server {
     Server::with(&[
-        ("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "262144"),
+        ("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "131072"),
         ("MILLSTREAM__STATE__WRITE_SET_LIMIT_BYTES", "4194304"),
     ])
 }

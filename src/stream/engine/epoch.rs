@@ -287,7 +287,7 @@ impl EpochLoop {
         let stats = EpochStats {
             epoch: work.epoch,
             now_us: work.now_us,
-            rows_in: work.rows_in as u64,
+            rows_in: (work.rows_in + work.rows_written) as u64,
             rows_out: work.rows_out as u64,
             compute,
             commit: Duration::ZERO,

@@ -33,7 +33,7 @@ pub struct EpochStats {
     pub epoch: u64,
     /// The epoch's `now()`, microseconds since 1970.
     pub now_us: i64,
-    /// Rows of sources and of backfills that it took.
+    /// Rows of sources and of backfills that it took, and changes of tables.
     pub rows_in: u64,
     /// Changes of views and sinks.
     pub rows_out: u64,

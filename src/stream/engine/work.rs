@@ -29,6 +29,8 @@ pub(super) struct Work {
     /// Input rows that may be taken, and that were.
     rows_max: usize,
     pub rows_in: usize,
+    /// Rows that sessions wrote.
+    pub rows_written: usize,
     /// Rows of views that changed.
     pub rows_out: usize,
     /// The view or sink that is being computed.
@@ -174,6 +176,7 @@ impl EpochLoop {
         }
         let mut inserted = Vec::new();
         for (id, applied) in done.into_values() {
+            work.rows_written += total_rows(&applied.deltas);
             work.changes.entry(id).or_default().deltas.extend(applied.deltas.iter().cloned());
             work.tables.insert(id);
             work.changed.push(id);
