@@ -185,6 +185,7 @@ fn retried<T>(epoch: u64, refused: &str, attempt: impl Fn() -> Result<T>) -> Res
 
 /// What those are told whose epoch could not be committed.
 pub(super) fn commit_failed(e: &Error) -> Error {
-    Error::new(sqlstate::DISK_FULL, format!("could not commit: {e}"))
-        .with_hint("nothing of the statement was kept; see the server's log and the disk's free space")
+    Error::new(sqlstate::DISK_FULL, format!("could not commit: {e}")).with_hint(
+        "nothing of the statement was kept; with room on the disk of the data directory writes go on within seconds",
+    )
 }

@@ -73,7 +73,9 @@ async fn recorded(session: &Session, view: &str) -> BTreeSet<(i64, String)> {
         let end = json["window_end"].as_str().expect("the window's end").replace('T', " ");
         assert_eq!(text(1), "1", "{row:?}");
         assert!(end.as_str() <= text(2), "the window was not closed: {row:?}");
-        assert!(found.insert((json["n"].as_i64().expect("a number"), end)), "recorded twice: {row:?}");
+        // The first argument of the aggregates.
+        let n = json["argument_0"].as_i64().expect("a number");
+        assert!(found.insert((n, end)), "recorded twice: {row:?}");
     }
     found
 }
