@@ -104,6 +104,8 @@ pub struct StateConfig {
     pub write_buffer_bytes: usize,
     /// Past it an epoch's write set spills.
     pub max_write_set_bytes: usize,
+    /// Past it the statement that caused it fails.
+    pub write_set_limit_bytes: usize,
 }
 
 /// The `epoch.*` settings: what one epoch takes at most.
@@ -195,7 +197,7 @@ settings! {
     "epoch.max_bytes": size => epoch.max_bytes, "64MiB",
         "Input that one epoch takes at most.";
     "epoch.max_ms": count => epoch.max_ms, "100",
-        "Milliseconds for which one epoch goes on taking input at most.";
+        "Milliseconds that the input of one epoch may keep it busy, as far as the last epochs tell.";
     "epoch.max_rows": count => epoch.max_rows, "262144",
         "Input rows that one epoch takes at most.";
     "http": address => http, "127.0.0.1:6566",
@@ -217,9 +219,11 @@ settings! {
     "state.cache_bytes": size => state.cache_bytes, "256MiB",
         "Cache of the operators' hot keys.";
     "state.max_write_set_bytes": size => state.max_write_set_bytes, "256MiB",
-        "Write set of one epoch in memory; past it it spills to sorted files.";
+        "Write set of one epoch that goes through the log; a larger one is committed as sorted files.";
     "state.write_buffer_bytes": size => state.write_buffer_bytes, "128MiB",
         "Memtables of the store.";
+    "state.write_set_limit_bytes": size => state.write_set_limit_bytes, "1GiB",
+        "Memory of one epoch's changes; a statement that needs more fails with 54000.";
 }
 
 impl Config {
@@ -278,7 +282,9 @@ impl Config {
             ("max_connections", self.max_connections),
             ("epoch.max_rows", self.epoch.max_rows),
             ("epoch.max_bytes", self.epoch.max_bytes),
+            ("epoch.max_ms", self.epoch.max_ms as usize),
             ("state.max_write_set_bytes", self.state.max_write_set_bytes),
+            ("state.write_set_limit_bytes", self.state.write_set_limit_bytes),
         ] {
             if value == 0 {
                 return Err(invalid(format!("setting \"{name}\" must be greater than 0")));
@@ -318,7 +324,13 @@ impl Config {
             snapshot_max_age: Duration::ZERO,
             log: LogConfig { format: LogFormat::Text, filter: String::new() },
             batch: BatchConfig { memory_limit_bytes: 0, spill_dir: None },
-            state: StateConfig { cache_bytes: 0, block_cache_bytes: 0, write_buffer_bytes: 0, max_write_set_bytes: 0 },
+            state: StateConfig {
+                cache_bytes: 0,
+                block_cache_bytes: 0,
+                write_buffer_bytes: 0,
+                max_write_set_bytes: 0,
+                write_set_limit_bytes: 0,
+            },
             epoch: EpochConfig { max_rows: 0, max_bytes: 0, max_ms: 0 },
             origins: BTreeMap::new(),
         }

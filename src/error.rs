@@ -40,6 +40,7 @@ pub mod sqlstate {
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const SYNTAX_ERROR: &str = "42601";
     pub const UNDEFINED_COLUMN: &str = "42703";
+    pub const UNDEFINED_OBJECT: &str = "42704";
     pub const UNDEFINED_TABLE: &str = "42P01";
     pub const WRONG_OBJECT_TYPE: &str = "42809";
     pub const DISK_FULL: &str = "53100";

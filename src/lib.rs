@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod config;
 pub mod error;
+mod failpoint;
 pub mod server;
 pub mod session;
 pub mod state;

@@ -81,6 +81,8 @@ pub enum Plan {
     Release(String),
     RollbackTo(String),
     Flush,
+    /// Ids of jobs, which may not exist.
+    CancelJobs(Vec<u32>),
     DiscardAll,
     Deallocate(Option<String>),
     /// Nothing is to be done: IF (NOT) EXISTS met the state it asks for.

@@ -78,6 +78,8 @@ pub enum Statement {
     /// `ROLLBACK TO [SAVEPOINT] name`.
     RollbackTo(String),
     Flush,
+    /// `CANCEL JOB n, …`: ids as `SHOW JOBS` gives them.
+    CancelJobs(Vec<u32>),
     DiscardAll,
     /// `DEALLOCATE name`, or all with `None`.
     Deallocate(Option<String>),

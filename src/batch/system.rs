@@ -139,6 +139,18 @@ const DEFINITIONS: &[Definition] = &[
         ],
     },
     Definition {
+        name: "late_rows",
+        comment: "rows that came after their window had closed, of views with late_rows = 'keep'",
+        columns: &[
+            ("view", Text, "view that did not take the row"),
+            ("operator", Text, "operator that the row was late for"),
+            ("row", Text, "the row, as a JSON object"),
+            ("count", Int8, "how often it came"),
+            ("watermark", Timestamp, "event time that the operator had come to"),
+            ("epoch", Int8, "epoch in which it came"),
+        ],
+    },
+    Definition {
         name: "jobs",
         comment: "work in the background: the backfill of new views",
         columns: &[
@@ -149,6 +161,7 @@ const DEFINITIONS: &[Definition] = &[
             ("status", Text, "running or failed"),
             ("progress", Float8, "part that is done, from 0 to 1"),
             ("rows_done", Int8, "rows that are done"),
+            ("rows_total", Int8, "rows that there are to do, about"),
             ("started_at", Timestamptz, "when it was started"),
             ("error", Text, "why it failed"),
         ],

@@ -1,6 +1,7 @@
 //! From settings to an open database.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -23,6 +24,10 @@ pub fn database_options(config: &Config) -> DatabaseOptions {
     options.batch.spill_dir = config.spill_dir();
     options.limits.rows = config.epoch.max_rows;
     options.limits.bytes = config.epoch.max_bytes;
+    options.limits.time = Duration::from_millis(config.epoch.max_ms);
+    options.limits.write_set_bytes = config.state.max_write_set_bytes;
+    options.limits.write_set_limit_bytes = config.state.write_set_limit_bytes;
+    options.cache_bytes = config.state.cache_bytes;
     options.snapshot_max_age = config.snapshot_max_age;
     options.settings = config
         .rows()

@@ -15,8 +15,10 @@ use super::definitions;
 use crate::batch::{Batch, BatchOptions, Functions};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Store, StoreOptions};
+use crate::stream::cache_budget;
 use crate::stream::engine::Engine;
-use crate::stream::engine::epoch::{self, EpochLimits, Recovered};
+use crate::stream::engine::epoch::{self, Recovered};
+use crate::stream::engine::intake::EpochLimits;
 
 /// Everything that a database is opened with.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct DatabaseOptions {
     pub store: StoreOptions,
     pub batch: BatchOptions,
     pub limits: EpochLimits,
+    /// Memory of all caches of the operators' state.
+    pub cache_bytes: usize,
     /// A reader that holds on to a snapshot for longer ends with 72000.
     pub snapshot_max_age: Duration,
     /// Settings as `millstream.settings` shows them.
@@ -47,6 +51,7 @@ impl DatabaseOptions {
             batch: BatchOptions::new(dir.join("spill")),
             store: StoreOptions::new(dir),
             limits: EpochLimits::default(),
+            cache_bytes: cache_budget::TOTAL_BYTES_DEFAULT,
             snapshot_max_age: Duration::from_secs(600),
             settings: Vec::new(),
         }
@@ -89,6 +94,7 @@ impl Database {
     /// 55006 if another process has the directory open, 55000 for another format version, and whatever makes an object of
     /// the catalog unable to run, named.
     pub fn open(options: DatabaseOptions) -> Result<Self> {
+        cache_budget::set_total_bytes(options.cache_bytes);
         let store = Store::open(&options.store)?;
         let functions = millstream_sql::functions();
         let functions = Functions {

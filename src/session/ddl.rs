@@ -13,6 +13,7 @@ use millstream_sql::plan::{
     CreateTablePlan, CreateViewPlan, DropPlan, NewName,
 };
 use millstream_sql::statement::DropKind;
+use tokio_util::sync::CancellationToken;
 
 use super::api::{Notice, Response};
 use super::definitions::{self, StoredQuery};
@@ -21,7 +22,7 @@ use super::{Scope, Session, complete};
 use crate::batch::files;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
-use crate::stream::engine::{DdlRequest, DdlStep, NewObject, OnConflict, TableWrite};
+use crate::stream::engine::{DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, TableWrite};
 use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
@@ -120,6 +121,7 @@ impl Session {
         p: CreateMaterializedViewPlan,
         parsed: &Parsed,
         scope: &Scope,
+        cancel: CancellationToken,
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
@@ -136,8 +138,27 @@ impl Session {
         };
         draft.create(self.object(id, &p.name, parsed, ObjectKind::MaterializedView(view), p.query.references))?;
         let new = NewObject::View { id, plan: Box::new(planned) };
-        self.apply(draft, vec![new], Vec::new(), parsed).await?;
+        let (database, user) = (self.database.clone(), self.client.user.clone());
+        let mut made = std::pin::pin!(self.apply(draft, vec![new], Vec::new(), parsed));
+        tokio::select! {
+            made = &mut made => made?,
+            () = cancel.cancelled() => {
+                let stopped = database.engine.cancel_job(id, &parsed.text, &user).await;
+                match stopped {
+                    Ok(_) => return Err(super::query::canceled()),
+                    // It was complete already, or never made: then its own answer says what happened.
+                    Err(_) => made.await?,
+                }
+            }
+        };
         Ok(complete("CREATE MATERIALIZED VIEW"))
+    }
+
+    pub(super) async fn cancel_jobs(&self, jobs: &[u32], parsed: &Parsed) -> Result<Response> {
+        for job in jobs {
+            self.database.engine.cancel_job(ObjectId(*job), &parsed.text, &self.client.user).await?;
+        }
+        Ok(complete("CANCEL JOB"))
     }
 
     /// The operators of a continuous view; also for EXPLAIN.
@@ -147,12 +168,21 @@ impl Session {
         id: ObjectId,
         scope: &Scope,
     ) -> Result<PlannedView> {
-        if let Some(option) = p.options.keys().next() {
-            return Err(Error::new(
-                sqlstate::INVALID_PARAMETER_VALUE,
-                format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name),
-            )
-            .with_hint("there are no options yet"));
+        for (option, value) in &p.options {
+            let wrong = |message: String, hint: &str| {
+                Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint(hint))
+            };
+            match (option.as_str(), value.as_str()) {
+                (LATE_ROWS, LATE_ROWS_KEEP | "count") => {}
+                (LATE_ROWS, _) => {
+                    let message = format!("option \"{LATE_ROWS}\" cannot be '{value}'");
+                    return wrong(message, "use 'keep' to keep late rows, or 'count' (the default)");
+                }
+                _ => {
+                    let message = format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name);
+                    return wrong(message, "the option is late_rows");
+                }
+            }
         }
         definitions::plan_stored(
             &scope.published.catalog,

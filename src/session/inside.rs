@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
@@ -19,7 +20,8 @@ use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::Relation;
 use crate::stream::engine::Published;
-use crate::stream::engine::pipeline::errors_relation;
+use crate::stream::engine::pipeline::{errors_relation, late_relation};
+use crate::stream::engine::stats::EpochStats;
 use crate::stream::engine::system as stored;
 
 /// The server as one statement sees it.
@@ -101,6 +103,7 @@ impl system::Inside for Inside {
             "sessions" => rows(&schema, self.sessions()),
             "settings" => rows(&schema, self.settings()),
             "view_errors" => self.view_errors(&schema),
+            "late_rows" => self.late_rows(&schema),
             "dead_letters" => self.history(&stored::dead_letters()?, &schema),
             "ddl_history" => self.history(&stored::ddl_history()?, &schema),
             "epochs" => rows(&schema, self.epochs()),
@@ -173,7 +176,7 @@ impl Inside {
             }
             let stats = all.get(&object.id).cloned().unwrap_or_default();
             let ms = |q: f64| ScalarValue::Float64(stats.latency_us(q).map(|us| us as f64 / 1000.0));
-            let status = match (&stats.failed, stats.backfilling) {
+            let status = match (&stats.failed, stats.is_incomplete_at(self.published.epoch)) {
                 (Some(_), _) => "failed",
                 (None, true) => "backfilling",
                 (None, false) => "running",
@@ -222,12 +225,16 @@ impl Inside {
         let all = self.database.engine.stats().views();
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
-            let Some(stats) = all.get(&object.id).filter(|v| v.backfilling) else { continue };
+            let Some(stats) = all.get(&object.id) else { continue };
+            let Some(backfill) = stats.backfill else { continue };
+            let progress = backfill.rows_done as f64 / backfill.rows_total.max(1) as f64;
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("id", int(i64::from(object.id.0)));
             row.insert("kind", text("backfill"));
             row.insert("status", text(if stats.failed.is_some() { "failed" } else { "running" }));
-            row.insert("rows_done", int(stats.rows));
+            row.insert("progress", ScalarValue::Float64(Some(progress)));
+            row.insert("rows_done", int(backfill.rows_done as i64));
+            row.insert("rows_total", int(backfill.rows_total as i64));
             row.insert("error", optional_text(stats.failed.as_deref()));
             out.push(row);
         }
@@ -262,7 +269,19 @@ impl Inside {
     }
 
     fn epochs(&self) -> Vec<Row> {
-        vec![Row::from_iter([("epoch", int(self.published.epoch as i64)), ("at", timestamptz(self.published.now_us))])]
+        let ms = |d: Duration| ScalarValue::Float64(Some(d.as_secs_f64() * 1000.0));
+        let of = |e: EpochStats| {
+            Row::from_iter([
+                ("epoch", int(e.epoch as i64)),
+                ("at", timestamptz(e.now_us)),
+                ("rows_in", int(e.rows_in as i64)),
+                ("rows_out", int(e.rows_out as i64)),
+                ("compute_ms", ms(e.compute)),
+                ("commit_ms", ms(e.commit)),
+                ("written_bytes", int(e.written_bytes as i64)),
+            ])
+        };
+        self.database.engine.stats().epochs().into_iter().map(of).collect()
     }
 
     fn view_errors(&self, schema: &SchemaRef) -> Result<RecordBatch> {
@@ -295,6 +314,24 @@ impl Inside {
             }
         }
         rows(schema, out)
+    }
+
+    fn late_rows(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let mut out = vec![RecordBatch::new_empty(schema.clone())];
+        for object in self.published.catalog.objects() {
+            if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
+                continue;
+            }
+            for batch in late_relation(object.id)?.scan(&self.published.snapshot)? {
+                let batch = batch?;
+                let names: StringViewArray =
+                    std::iter::repeat_n(Some(object.name.as_str()), batch.num_rows()).collect();
+                let operators = arrow::compute::cast(batch.column(0), schema.field(1).data_type())?;
+                let columns = [vec![Arc::new(names) as ArrayRef, operators], batch.columns()[1..].to_vec()].concat();
+                out.push(RecordBatch::try_new(schema.clone(), columns)?);
+            }
+        }
+        Ok(concat_batches(schema, &out)?)
     }
 
     /// The rows of a stored history, its columns put in the shown order; `id` counts them.

@@ -180,7 +180,7 @@ impl Session {
             Plan::CreateTableAs(p) => self.create_table_as(p, parsed, &scope).await,
             Plan::CreateSource(p) => self.create_source(p, parsed, &scope).await,
             Plan::CreateView(p) => self.create_view(p, parsed, &scope).await,
-            Plan::CreateMaterializedView(p) => self.create_materialized_view(p, parsed, &scope).await,
+            Plan::CreateMaterializedView(p) => self.create_materialized_view(p, parsed, &scope, cancel).await,
             Plan::CreateSink(p) => self.create_sink(p, parsed, &scope).await,
             Plan::CreateExternalTable(p) => self.create_external_table(p, parsed, &scope).await,
             Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
@@ -208,6 +208,7 @@ impl Session {
                 self.database.engine.flush().await?;
                 Ok(complete("FLUSH"))
             }
+            Plan::CancelJobs(jobs) => self.cancel_jobs(&jobs, parsed).await,
             Plan::DiscardAll => {
                 self.restore_settings(Settings::new());
                 Ok(complete("DISCARD ALL"))

@@ -104,7 +104,7 @@ impl StatementResolver<'_> {
             .with_detail(reason)
             .with_hint("drop it and create it again"));
         }
-        if self.database.engine.stats().view(object.id).is_some_and(|v| v.backfilling) {
+        if self.database.engine.stats().view(object.id).is_some_and(|v| v.is_incomplete_at(self.published.epoch)) {
             return Err(Error::new(
                 sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("{} is still being built", object.describe()),

@@ -37,8 +37,16 @@ impl Session {
                 let stats = self.database.engine.stats().views();
                 let rows: Vec<_> = catalog
                     .objects()
-                    .filter(|o| stats.get(&o.id).is_some_and(|v| v.backfilling))
-                    .map(|o| vec![Some(o.id.to_string()), Some(o.describe()), Some("backfill".to_string())])
+                    .filter_map(|o| Some((o, stats.get(&o.id)?.backfill?)))
+                    .map(|(o, backfill)| {
+                        vec![
+                            Some(o.id.to_string()),
+                            Some(o.describe()),
+                            Some("backfill".to_string()),
+                            Some(backfill.rows_done.to_string()),
+                            Some(backfill.rows_total.to_string()),
+                        ]
+                    })
                     .collect();
                 memory::text_rows(&columns(&show), &rows, tag())
             }
@@ -78,7 +86,7 @@ impl Session {
 fn columns(show: &ShowPlan) -> Vec<&str> {
     match show {
         ShowPlan::Schemas => vec!["name"],
-        ShowPlan::Jobs => vec!["id", "object", "kind"],
+        ShowPlan::Jobs => vec!["id", "object", "kind", "rows_done", "rows_total"],
         ShowPlan::AllSettings => vec!["name", "setting", "description"],
         ShowPlan::Setting(name) => vec![name],
         ShowPlan::Create(_) => vec!["name", "create_sql"],

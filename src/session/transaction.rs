@@ -532,6 +532,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::Delete(_) => ("DELETE", Inside),
         Plan::Truncate { .. } => ("TRUNCATE TABLE", Inside),
         Plan::CopyFrom(_) => ("COPY FROM", Inside),
+        Plan::CancelJobs(_) => ("CANCEL JOB", Elsewhere),
         Plan::DiscardAll => ("DISCARD ALL", Elsewhere),
     }
 }

@@ -10,6 +10,7 @@ use super::frozen::FrozenSet;
 use super::store::Store;
 use super::{PREFIX_LEN, object_end, object_start};
 use crate::error::{Error, Result, sqlstate};
+use crate::failpoint;
 
 /// Writes all of the epoch, its record included, to files that do not overlap and ingests them together. Everything
 /// committed before becomes durable with it: RocksDB flushes what the files overlap, and the epoch record always does.
@@ -21,10 +22,12 @@ pub(super) fn ingest(store: &Store, frozen: &FrozenSet) -> Result<()> {
     let outcome = write(frozen, &mut files).and_then(|()| {
         let database = store.database();
         database.flush_wal(true).map_err(|e| from_rocksdb("sync the log", e))?;
+        failpoint::pass("spill.before_ingest")?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         let paths = files.paths.clone();
-        database.ingest_external_file_opts(&options, paths).map_err(|e| from_rocksdb("ingest an epoch", e))
+        database.ingest_external_file_opts(&options, paths).map_err(|e| from_rocksdb("ingest an epoch", e))?;
+        failpoint::pass("spill.after_ingest")
     });
     files.remove();
     outcome

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use metrics::counter;
 use parking_lot::Mutex;
 use rocksdb::{
     ColumnFamilyDescriptor, DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, Direction, IteratorMode, Range,
@@ -24,6 +25,7 @@ use super::snapshot::Snapshot;
 use super::system::{self, EpochRecord};
 use super::{PREFIX_LEN, TableId, object_end, object_start, spill};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// Keys looked up in one call of RocksDB: its values are held in memory until they are copied.
 const KEYS_AT_ONCE: usize = 2048;
@@ -106,11 +108,12 @@ impl Store {
             return Err(Error::internal(format!("epoch {} cannot follow epoch {last}", frozen.epoch())));
         }
         self.bounds.begin(frozen.epoch(), frozen.bounds.clone());
-        let written = match frozen.bytes() > self.options.max_write_set_bytes {
-            true => spill::ingest(self, frozen),
+        let write = || match frozen.bytes() > self.options.max_write_set_bytes {
+            true => spill::ingest(self, frozen).inspect(|()| counter!("millstream_ingested_epochs_total").increment(1)),
             false => self.write(frozen, sync),
         };
-        if let Err(e) = written {
+        let written = failpoint::pass("commit.before_write").and_then(|()| write());
+        if let Err(e) = written.and_then(|()| failpoint::pass("commit.after_write")) {
             // A step after the decisive one may have failed: what counts is which epoch the database shows.
             if last == frozen.epoch() || self.stored_epoch().ok() != Some(frozen.epoch()) {
                 return Err(e);

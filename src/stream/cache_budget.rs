@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(256 << 20);
+/// What all caches together may take unless somebody says otherwise.
+pub const TOTAL_BYTES_DEFAULT: usize = 256 << 20;
+
+static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(TOTAL_BYTES_DEFAULT);
 static SHARES: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets what all caches together may take; they shrink to it at the end of their next epoch.

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// What each top-level module of the server may name. `error` and `config` are below everything.
+/// What each top-level module of the server may name. `error`, `config` and `failpoint` are below everything.
 const MODULES: &[(&str, &[&str])] = &[
     ("main", &["server", "session", "config", "demo", "task", "stream", "state", "batch"]),
     ("lib", &[]),
     ("config", &[]),
     ("error", &[]),
+    ("failpoint", &[]),
     ("demo", &["server", "session"]),
     ("server", &["session", "task", "stream"]),
     ("task", &["session", "stream"]),
@@ -24,7 +25,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// What every module may name.
-const COMMON: &[&str] = &["error", "config", "Error", "Result"];
+const COMMON: &[&str] = &["error", "config", "failpoint", "Error", "Result"];
 
 /// Crates that only the sources below one of the given paths may name.
 const CONFINED: &[(&str, &[&str])] = &[

@@ -1,12 +1,15 @@
 //! The whole-server tests, as one binary: one link, one Kafka broker, one PostgreSQL for all of them.
 
+mod building;
 mod client;
+mod disk;
 mod front;
 mod inside;
 mod kafka;
 mod kill;
 mod layers;
 mod lifecycle;
+mod limits;
 mod mangled;
 mod oracle;
 mod pg;

@@ -67,6 +67,7 @@ impl Server {
         command.arg("serve").arg("--data-dir").arg(self.data_dir());
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
         command.arg("--http").arg(format!("127.0.0.1:{}", self.http));
+        command.env("MILLSTREAM_FAILPOINTS", self.fail_points());
         command.envs(self.settings.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null());
         command
@@ -94,6 +95,45 @@ impl Server {
         let mut command = self.command();
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         self.child = Some(spawn(command).expect("the binary starts"));
+    }
+
+    /// Arms a fail point of the server, running or not: `full`, `full N` or `abort PROBABILITY SEED`.
+    pub fn arm(&self, fail_point: &str, action: &str) {
+        let directory = self.fail_points();
+        std::fs::create_dir_all(&directory).expect("a directory");
+        // Never seen half written.
+        let draft = directory.join("draft");
+        std::fs::write(&draft, action).expect("a file");
+        std::fs::rename(draft, directory.join(fail_point)).expect("a file");
+    }
+
+    /// Whether a fail point is armed; one that counts is not any more once it has fired often enough.
+    pub fn is_armed(&self, fail_point: &str) -> bool {
+        self.fail_points().join(fail_point).exists()
+    }
+
+    /// Disarms all fail points.
+    pub fn disarm(&self) {
+        match std::fs::remove_dir_all(self.fail_points()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("fail points stay armed: {error}"),
+            _ => {}
+        }
+    }
+
+    fn fail_points(&self) -> PathBuf {
+        self.dir().join("failpoints")
+    }
+
+    /// Whether the process ends by itself within that time.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if !self.is_running() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
     }
 
     /// SIGKILL, and waits until the process is gone.

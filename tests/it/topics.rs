@@ -202,3 +202,42 @@ async fn eventually<T>(mut attempt: impl FnMut() -> Result<T, String>) -> T {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// A partition that is behind the source's time cannot pull it back, after a restart no more than before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_restart_keeps_the_watermark() {
+    create_topic("behind", 2);
+    let mut server = Server::start();
+    let mut session = server.connect().await;
+    session
+        .run(&source(
+            "s",
+            "n INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds'",
+            "behind",
+            ", scan.startup.mode = 'earliest'",
+        ))
+        .await;
+    session
+        .run(
+            "CREATE MATERIALIZED VIEW v WITH (late_rows = 'keep') AS SELECT window_start, count(*) AS n \
+             FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY window_start, window_end",
+        )
+        .await;
+    let row = |n: i64, time: &str| format!("{{\"n\":{n},\"ts\":\"2024-05-01 {time}\"}}");
+    produce("behind", 0, &[&row(1, "00:00:10"), &row(2, "00:05:00")]);
+    let rows = ["2024-05-01 00:00:00|1", "2024-05-01 00:05:00|1"];
+    session.eventually("SELECT * FROM v", SOON, &rows).await;
+    for (late, time) in [(1, "00:00:20"), (2, "00:00:30"), (3, "00:03:00")] {
+        produce("behind", 1, &[&row(late, time)]);
+        let counted = late.to_string();
+        session.eventually("SELECT late_rows FROM millstream.views", SOON, &[counted.as_str()]).await;
+        assert_eq!(session.rows("SELECT * FROM v").await, rows);
+        assert_eq!(session.value("SELECT count(*) FROM millstream.late_rows").await, counted);
+        server.kill();
+        server.restart();
+        session = server.connect().await;
+    }
+    produce("behind", 1, &[&row(9, "00:06:00")]);
+    let rows = [rows[0], rows[1], "2024-05-01 00:06:00|1"];
+    session.eventually("SELECT * FROM v", SOON, &rows).await;
+}

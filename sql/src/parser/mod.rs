@@ -115,6 +115,7 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
             c.expect(&["FLUSH"])?;
             Ok(Statement::Flush)
         }
+        "CANCEL" => utility::cancel_jobs(c),
         "DISCARD" => utility::discard(c),
         "DEALLOCATE" => utility::deallocate(c),
         "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "EXECUTE" | "FETCH" | "GRANT"

@@ -230,6 +230,23 @@ pub(crate) fn release(c: &mut Cursor<'_>) -> Result<Statement> {
 }
 
 /// `DISCARD ALL`; the smaller ones have nothing to throw away that a client could see.
+/// `CANCEL JOB n, …`.
+pub(crate) fn cancel_jobs(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["CANCEL"])?;
+    if !c.eat(&["JOBS"]) {
+        c.expect(&["JOB"])?;
+    }
+    let mut jobs = Vec::new();
+    loop {
+        let unexpected = c.unexpected();
+        let job = c.run(|parser| parser.parse_literal_uint())?;
+        jobs.push(u32::try_from(job).map_err(|_| unexpected)?);
+        if !c.eat_token(&Token::Comma) {
+            return Ok(Statement::CancelJobs(jobs));
+        }
+    }
+}
+
 pub(crate) fn discard(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["DISCARD"])?;
     if c.eat(&["ALL"]) {

@@ -98,6 +98,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::Release(name) => Plan::Release(name.clone()),
         Statement::RollbackTo(name) => Plan::RollbackTo(name.clone()),
         Statement::Flush => Plan::Flush,
+        Statement::CancelJobs(jobs) => Plan::CancelJobs(jobs.clone()),
         Statement::DiscardAll => Plan::DiscardAll,
         Statement::Deallocate(name) => Plan::Deallocate(name.clone()),
     })

@@ -23,6 +23,8 @@ pub type CatchUps = BTreeMap<(ObjectId, ObjectId), CatchUp>;
 /// One view's way to where a source's other views are.
 pub struct CatchUp {
     pub source: Source,
+    /// Rows that were read since the start of the server.
+    pub rows_done: u64,
     rounds: u32,
     /// Whether the shared reader waits for this view.
     pub holds: bool,
@@ -31,7 +33,13 @@ pub struct CatchUp {
 impl CatchUp {
     /// Begins, or goes on after a restart.
     pub fn new(source: Source) -> Self {
-        Self { source, rounds: 0, holds: false }
+        Self { source, rows_done: 0, rounds: 0, holds: false }
+    }
+
+    /// Records that the shared reader is ahead, if that is known.
+    pub fn left(&self, shared: &Source) -> u64 {
+        let (own, theirs) = (self.source.positions(), shared.positions());
+        theirs.iter().map(|(p, offset)| own.get(p).map_or(0, |o| (offset - o).max(0) as u64)).sum()
     }
 
     /// Looks whether the view has come to its end for now. True if it has joined the shared reader.

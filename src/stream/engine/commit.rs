@@ -9,8 +9,9 @@ use millstream_catalog::{Catalog, ObjectId};
 
 use super::handle::{Command, Reply, WriteOutcome};
 use super::published::{Published, Publisher};
-use super::stats::Stats;
+use super::stats::{EpochStats, Stats};
 use crate::error::{Error, Result, sqlstate};
+use crate::failpoint;
 use crate::state::{FrozenSet, Store};
 
 /// How often a commit is tried, with a pause after each failure.
@@ -20,8 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// An epoch ready to be committed.
 pub struct Commit {
     pub frozen: Arc<FrozenSet>,
-    pub epoch: u64,
-    pub now_us: i64,
+    /// The epoch's number and time, and what it has cost so far.
+    pub stats: EpochStats,
     pub catalog: Arc<Catalog>,
     /// Whether a promise depends on it being on disk: DDL and DML.
     pub sync: bool,
@@ -139,40 +140,52 @@ impl Committer {
 
 fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats) -> Result<()> {
     let started = Instant::now();
-    let mut attempt = 1;
-    let result = loop {
-        match store.commit(&commit.frozen, commit.sync) {
-            Ok(()) => break store.snapshot(),
-            Err(e) if attempt == ATTEMPTS => break Err(e),
-            Err(e) => {
-                tracing::warn!(epoch = commit.epoch, attempt, error = %e, "commit failed, will try again");
-                std::thread::sleep(PAUSE * attempt);
-                attempt += 1;
-            }
+    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed } = commit;
+    let epoch = epoch_stats.epoch;
+    if let Err(e) = retried(epoch, "commit failed, will try again", || store.commit(&frozen, sync)) {
+        tracing::error!(epoch, error = %e, "commit failed");
+        waiters.fail(&commit_failed(&e));
+        return Err(e);
+    }
+    let read = || failpoint::pass("commit.before_publication").and_then(|()| store.snapshot());
+    let snapshot = match retried(epoch, "the committed epoch cannot be read, will try again", read) {
+        Ok(snapshot) => snapshot,
+        Err(e) => {
+            // The epoch is on disk, so nobody may be told that it failed; a restart reads it.
+            tracing::error!(epoch, error = %e, "cannot read the epoch that was committed, the server stops");
+            std::process::abort();
         }
     };
-    match result {
-        Ok(snapshot) => {
-            publisher.publish(Published {
-                epoch: commit.epoch,
-                now_us: commit.now_us,
-                catalog: commit.catalog,
-                snapshot,
-            });
-            commit.waiters.succeed(commit.epoch);
-            if let Some(arrived) = commit.arrived {
-                stats.visible(&commit.changed, arrived);
+    publisher.publish(Published { epoch, now_us: epoch_stats.now_us, catalog, snapshot });
+    waiters.succeed(epoch);
+    if let Some(arrived) = arrived {
+        stats.visible(&changed, arrived);
+    }
+    epoch_stats.commit = started.elapsed();
+    metrics::histogram!("millstream_commit_seconds").record(epoch_stats.commit.as_secs_f64());
+    metrics::gauge!("millstream_epoch").set(epoch as f64);
+    stats.committed(epoch_stats);
+    Ok(())
+}
+
+/// Does something that the disk may refuse, a few times if need be.
+fn retried<T>(epoch: u64, refused: &str, attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let mut attempts = 1;
+    loop {
+        match attempt() {
+            Err(e) if attempts < ATTEMPTS => {
+                tracing::warn!(epoch, attempt = attempts, error = %e, "{refused}");
+                std::thread::sleep(PAUSE * attempts);
+                attempts += 1;
             }
-            metrics::histogram!("millstream_commit_seconds").record(started.elapsed().as_secs_f64());
-            metrics::gauge!("millstream_epoch").set(commit.epoch as f64);
-            Ok(())
-        }
-        Err(e) => {
-            tracing::error!(epoch = commit.epoch, error = %e, "commit failed");
-            let told = Error::new(sqlstate::DISK_FULL, format!("could not commit: {e}"))
-                .with_hint("nothing of the statement was kept; see the server's log and the disk's free space");
-            commit.waiters.fail(&told);
-            Err(e)
+            result => return result,
         }
     }
+}
+
+/// What those are told whose epoch could not be committed.
+pub(super) fn commit_failed(e: &Error) -> Error {
+    Error::new(sqlstate::DISK_FULL, format!("could not commit: {e}")).with_hint(
+        "nothing of the statement was kept; with room on the disk of the data directory writes go on within seconds",
+    )
 }

@@ -94,6 +94,13 @@ pub struct TableWrite {
     pub truncate: bool,
 }
 
+impl TableWrite {
+    /// Memory that its rows take.
+    pub fn bytes(&self) -> usize {
+        self.deletes.iter().chain(&self.inserts).map(RecordBatch::get_array_memory_size).sum()
+    }
+}
+
 /// What to do with an inserted row whose primary key is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnConflict {
@@ -111,6 +118,13 @@ pub struct WriteRequest {
     pub writes: Vec<TableWrite>,
 }
 
+impl WriteRequest {
+    /// Memory that its rows take.
+    pub fn bytes(&self) -> usize {
+        self.writes.iter().map(TableWrite::bytes).sum()
+    }
+}
+
 /// What a write did.
 #[derive(Debug, Clone)]
 pub struct WriteOutcome {
@@ -122,12 +136,21 @@ pub struct WriteOutcome {
 
 pub type Reply<T> = oneshot::Sender<Result<T>>;
 
+/// Which view is no longer wanted, by whom, for `millstream.ddl_history`.
+pub struct CancelJob {
+    pub view: ObjectId,
+    pub statement: String,
+    pub user: String,
+}
+
 /// Messages to the epoch loop.
 pub enum Command {
     Ddl(Box<DdlRequest>, Reply<u64>),
     Write(WriteRequest, Reply<WriteOutcome>),
     /// Commit what came in before this and make it visible.
     Flush(Reply<u64>),
+    /// Stop building a view, which goes with what reads it.
+    CancelJob(CancelJob, Reply<u64>),
     /// A sink has delivered its rows up to this sequence.
     SinkProgress {
         sink: ObjectId,
@@ -177,6 +200,15 @@ impl Engine {
     /// 23505 for a taken key, 40001 if a row was changed since the statement read it, 53100 if the commit failed.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteOutcome> {
         self.call(|reply| Command::Write(request, reply)).await
+    }
+
+    /// Stops building a view and drops it; returns the epoch.
+    ///
+    /// # Errors
+    /// 42704 if no such view is being built.
+    pub async fn cancel_job(&self, view: ObjectId, statement: &str, user: &str) -> Result<u64> {
+        let job = CancelJob { view, statement: statement.to_string(), user: user.to_string() };
+        self.call(|reply| Command::CancelJob(job, reply)).await
     }
 
     /// Waits until all that was sent before is visible; returns the epoch.

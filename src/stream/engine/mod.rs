@@ -3,6 +3,9 @@
 //! * [`handle`]: what sessions call: DDL, DML, the published version of everything.
 //! * [`epoch`]: the loop: take what is ready, push it through the views, freeze, hand to the committer.
 //! * [`commit`]: the committer thread: one RocksDB write an epoch, then publication.
+//! * [`work`]: what an epoch computes; [`intake`]: how much it takes.
+//! * [`objects`]: what runs for the catalog's objects: started, replaced, ended.
+//! * [`rollback`]: back to the last committed epoch when one fails.
 //! * [`pipeline`]: one view or sink: its operators and where its rows go.
 //! * [`source`]: the readers of a source, its positions and watermark.
 //! * [`catch_up`]: a new view reads a source's history.
@@ -13,13 +16,18 @@ pub mod catch_up;
 pub mod commit;
 pub mod epoch;
 pub mod handle;
+pub mod intake;
+mod objects;
 pub mod outbox;
 pub mod pipeline;
 pub mod published;
+mod rollback;
 pub mod source;
 pub mod stats;
 pub mod system;
 pub mod table;
+mod work;
 
 pub use handle::{Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
+pub use objects::{LATE_ROWS, LATE_ROWS_KEEP};
 pub use published::Published;

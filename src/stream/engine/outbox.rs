@@ -24,6 +24,7 @@ use super::handle::Command;
 use super::published::Publisher;
 use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
+use crate::failpoint;
 use crate::state::{KeyCodec, Snapshot, State, TableId};
 use crate::stream::changelog::Delta;
 use crate::stream::plan::part;
@@ -270,6 +271,7 @@ impl Job {
             None => writer.insert(self.spec.start()?),
         };
         writer.write(messages)?;
+        failpoint::pass("outbox.sent")?;
         self.next += rows as u64;
         let next = self.next;
         self.stats.update_sink(self.id, |s| {

@@ -5,21 +5,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
 use millstream_catalog::{ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
 use super::stats::Activity;
+use super::work::over_limit;
 use crate::error::{Error, Result, sqlstate};
-use crate::state::{Level, Relation, ScanPosition, Snapshot, State, TableId};
+use crate::state::{Layout, Level, Relation, ScanPosition, Snapshot, State, TableId};
 use crate::stream::changelog::{Delta, total_rows};
 use crate::stream::operator::{EpochContext, LateRows, PortWatermarks, RowError, Watermarks};
 use crate::stream::plan::{Input, Node, PlannedView, Scan, part};
-
-/// Rows that a view takes from a relation that was there before it, in one epoch.
-const BACKFILL_ROWS: usize = 65_536;
 
 /// The changes of a relation in one epoch, for those who read it.
 #[derive(Clone, Default)]
@@ -29,6 +29,18 @@ pub struct Changes {
     pub watermarks: PortWatermarks,
     /// The positions of the deltas' columns, for a source that decodes only some; `None`: all columns in order.
     pub decoded: Option<Vec<usize>>,
+}
+
+/// Key in the status table: the watermarks of the scans, without which a restart could judge rows otherwise.
+const WATERMARKS: &[u8] = b"watermarks";
+
+/// Bounds of one pipeline in an epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimits {
+    /// Rows that each scan takes from a relation that was there before the view.
+    pub backfill_rows: usize,
+    /// Memory of the open epoch's writes and of what the pipeline's operators hand on.
+    pub held_bytes: usize,
 }
 
 /// What a pipeline reads from in an epoch.
@@ -58,6 +70,8 @@ pub struct Pipeline {
     scan_watermarks: Vec<PortWatermarks>,
     node_watermarks: Vec<PortWatermarks>,
     errors: Relation,
+    /// Where late rows are kept, if they are.
+    late: Option<Relation>,
     pub counters: Counters,
     counters_changed: bool,
     /// Whether an epoch has run in which all inputs were read to their present and their time counted.
@@ -78,6 +92,7 @@ enum Backfill {
     /// All rows up to and with this position are in the view, and changes at or below it are forwarded.
     Reading {
         position: Option<ScanPosition>,
+        rows: u64,
     },
 }
 
@@ -98,6 +113,14 @@ pub struct Ran {
     pub changes: Changes,
     /// Whether anything changed on disk.
     pub changed: bool,
+    /// Rows that it took of what was there before it.
+    pub backfilled: usize,
+}
+
+impl Ran {
+    fn nothing(changed: bool) -> Self {
+        Self { changes: Changes::default(), changed, backfilled: 0 }
+    }
 }
 
 impl Pipeline {
@@ -113,7 +136,11 @@ impl Pipeline {
             .scans
             .into_iter()
             .map(|scan| ScanInput {
-                backfill: if stored(scan.object) { Backfill::Reading { position: None } } else { Backfill::Done },
+                backfill: if stored(scan.object) {
+                    Backfill::Reading { position: None, rows: 0 }
+                } else {
+                    Backfill::Done
+                },
                 scan,
             })
             .collect();
@@ -133,6 +160,7 @@ impl Pipeline {
             scan_watermarks,
             node_watermarks,
             errors,
+            late: None,
             counters: Counters::default(),
             counters_changed: true,
             settled,
@@ -140,7 +168,13 @@ impl Pipeline {
         })
     }
 
-    /// Takes up counters and backfill positions of the last committed epoch, and forgets all caches.
+    /// Keeps late rows, which are counted in any case.
+    pub fn keep_late_rows(&mut self) -> Result<()> {
+        self.late = Some(late_relation(self.id)?);
+        Ok(())
+    }
+
+    /// Takes up counters, backfill positions and watermarks of the last committed epoch, and forgets all caches.
     pub fn recover(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
         let corrupt = |e: serde_json::Error| {
             Error::new(sqlstate::DATA_CORRUPTED, format!("status of view \"{}\" cannot be read: {e}", self.name))
@@ -155,6 +189,18 @@ impl Pipeline {
             }
         }
         self.settled = self.scans.iter().all(|s| s.backfill == Backfill::Done);
+        let stored: Option<Vec<Watermarks>> = match snapshot.get(self.status_table(), WATERMARKS)? {
+            Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(corrupt)?),
+            None => None,
+        };
+        self.scan_watermarks = match &stored {
+            Some(stored) => stored.iter().map(PortWatermarks::of_committed).collect(),
+            None => vec![PortWatermarks::default(); self.scans.len()],
+        };
+        match stored {
+            Some(_) => self.derive_watermarks(),
+            None => self.node_watermarks = vec![PortWatermarks::default(); self.nodes.len()],
+        }
         if let Target::Sink(outbox) = &mut self.target {
             outbox.recover(snapshot)?;
         }
@@ -174,6 +220,22 @@ impl Pipeline {
         !self.settled || self.scans.iter().any(|s| s.backfill != Backfill::Done)
     }
 
+    /// How many of its scans still do.
+    pub fn scans_backfilling(&self) -> usize {
+        match self.counters.failed {
+            Some(_) => 0,
+            None => self.scans.iter().filter(|s| s.backfill != Backfill::Done).count(),
+        }
+    }
+
+    /// The relations that it reads, with the rows that it has read of what was there before it; `None` if that is all.
+    pub fn backfilled(&self) -> impl Iterator<Item = (ObjectId, Option<u64>)> {
+        self.scans.iter().map(|s| match s.backfill {
+            Backfill::Done => (s.scan.object, None),
+            Backfill::Reading { rows, .. } => (s.scan.object, Some(rows)),
+        })
+    }
+
     /// The stored rows of a view.
     pub fn relation(&self) -> Option<&Arc<Relation>> {
         match &self.target {
@@ -184,14 +246,24 @@ impl Pipeline {
 
     /// Runs the epoch. A failure of the view itself marks it failed and leaves the others alone; only failures of the
     /// store come back as errors.
-    pub fn run(&mut self, epoch: u64, now_us: i64, state: &mut State, upstream: &dyn Upstream) -> Result<Ran> {
+    ///
+    /// # Errors
+    /// Those of the store; 54000 if the epoch has grown past a limit, which need not be this view's fault.
+    pub fn run(
+        &mut self,
+        epoch: u64,
+        now_us: i64,
+        state: &mut State,
+        upstream: &dyn Upstream,
+        limits: &RunLimits,
+    ) -> Result<Ran> {
         if self.counters.failed.is_some() {
-            return Ok(Ran { changes: Changes::default(), changed: false });
+            return Ok(Ran::nothing(false));
         }
-        let result = catch_unwind(AssertUnwindSafe(|| self.try_run(epoch, now_us, state, upstream)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.try_run(epoch, now_us, state, upstream, limits)));
         let failure = match result {
             Ok(Ok(ran)) => return Ok(ran),
-            Ok(Err(e)) if is_store_failure(&e) => return Err(e),
+            Ok(Err(e)) if is_store_failure(&e) || e.sqlstate() == sqlstate::PROGRAM_LIMIT_EXCEEDED => return Err(e),
             Ok(Err(e)) => format!("{} (SQLSTATE {})", e.message(), e.sqlstate()),
             Err(panic) => format!("internal error: {}", panic_text(panic.as_ref())),
         };
@@ -206,11 +278,19 @@ impl Pipeline {
         self.counters.failed = Some(format!("failed in epoch {epoch}: {reason}"));
         self.counters_changed = true;
         self.put_counters(state)?;
-        Ok(Ran { changes: Changes::default(), changed: true })
+        Ok(Ran::nothing(true))
     }
 
-    fn try_run(&mut self, epoch: u64, now_us: i64, state: &mut State, upstream: &dyn Upstream) -> Result<Ran> {
+    fn try_run(
+        &mut self,
+        epoch: u64,
+        now_us: i64,
+        state: &mut State,
+        upstream: &dyn Upstream,
+        limits: &RunLimits,
+    ) -> Result<Ran> {
         let mut changed = !self.settled;
+        let mut backfilled = 0;
         self.settled = self.scans.iter().all(|s| s.backfill == Backfill::Done);
         let mut scanned: Vec<Vec<Delta>> = Vec::with_capacity(self.scans.len());
         let mut moved = false;
@@ -227,11 +307,19 @@ impl Pipeline {
                 || watermarks.committed != self.scan_watermarks[i].committed;
             self.scan_watermarks[i] = watermarks;
             let relation = upstream.relation(self.scans[i].scan.object);
-            let rows = self.scan(i, changes, relation.as_deref(), state, &mut changed)?;
+            let (rows, old_rows) = self.scan(i, changes, relation.as_deref(), state, limits.backfill_rows)?;
+            changed |= old_rows.is_some();
+            backfilled += old_rows.unwrap_or_default();
             if total_rows(&rows) > 0 {
                 self.activity.scans[i].add(0, total_rows(&rows), Duration::ZERO);
             }
             scanned.push(rows);
+        }
+        if moved {
+            self.derive_watermarks();
+            let current: Vec<&Watermarks> = self.scan_watermarks.iter().map(|w| &w.current).collect();
+            let bytes = serde_json::to_vec(&current).map_err(|e| Error::internal(e.to_string()))?;
+            state.put(self.status_table(), WATERMARKS, &bytes);
         }
         let mut outputs: Vec<Vec<Delta>> = Vec::with_capacity(self.nodes.len());
         let mut errors: Vec<RowError> = Vec::new();
@@ -239,15 +327,6 @@ impl Pipeline {
         for i in 0..self.nodes.len() {
             let ports: Vec<PortWatermarks> =
                 self.nodes[i].inputs.iter().map(|p| self.watermarks_of(*p).clone()).collect();
-            if moved {
-                let node = &self.nodes[i];
-                let committed: Vec<Watermarks> = ports.iter().map(|p| p.committed.clone()).collect();
-                let current: Vec<Watermarks> = ports.iter().map(|p| p.current.clone()).collect();
-                self.node_watermarks[i] = PortWatermarks {
-                    committed: node.operator.watermarks(&committed),
-                    current: node.operator.watermarks(&current),
-                };
-            }
             let inputs: Vec<Vec<Delta>> = self.nodes[i]
                 .inputs
                 .iter()
@@ -275,6 +354,10 @@ impl Pipeline {
             let output = operator.run(inputs, &mut context)?;
             self.activity.nodes[i].add(rows_in, total_rows(&output), started.elapsed());
             outputs.push(output);
+            let held = state.bytes() + outputs.iter().flatten().map(least_bytes).sum::<usize>();
+            if held > limits.held_bytes {
+                return Err(over_limit(limits.held_bytes));
+            }
         }
         let result = match self.output {
             Input::Scan(s) => scanned.swap_remove(s),
@@ -299,24 +382,26 @@ impl Pipeline {
         }
         if !late.is_empty() {
             self.counters.late_rows += late.iter().map(|l| l.rows.rows() as u64).sum::<u64>();
+            self.put_late(epoch, state, &late)?;
             self.counters_changed = true;
         }
         changed |= self.counters_changed || moved;
         self.put_counters(state)?;
         let watermarks = self.watermarks_of(self.output).clone();
-        Ok(Ran { changes: Changes { deltas, watermarks, decoded: None }, changed })
+        Ok(Ran { changes: Changes { deltas, watermarks, decoded: None }, changed, backfilled })
     }
 
     /// The epoch's rows of one scan: its relation's changes, and while the scan still reads what was there before, the
-    /// next part of that with only those changes that concern what was read.
+    /// next part of that (at most about `rows_max` rows; their number comes back too) with only those changes that concern
+    /// what was read.
     fn scan(
         &mut self,
         i: usize,
         changes: Changes,
         relation: Option<&Relation>,
         state: &mut State,
-        changed: &mut bool,
-    ) -> Result<Vec<Delta>> {
+        rows_max: usize,
+    ) -> Result<(Vec<Delta>, Option<usize>)> {
         let columns = match &changes.decoded {
             Some(decoded) => self.scans[i]
                 .scan
@@ -327,14 +412,15 @@ impl Pipeline {
                 .ok_or_else(|| Error::internal(format!("view \"{}\" needs columns that are not decoded", self.name)))?,
             None => self.scans[i].scan.columns.clone(),
         };
-        let Backfill::Reading { position } = self.scans[i].backfill.clone() else {
-            return changes.deltas.iter().map(|d| d.project(&columns)).collect();
+        let Backfill::Reading { position, rows } = self.scans[i].backfill.clone() else {
+            let deltas = changes.deltas.iter().map(|d| d.project(&columns)).collect::<Result<_>>()?;
+            return Ok((deltas, None));
         };
         let relation =
             relation.ok_or_else(|| Error::internal(format!("view \"{}\" reads a relation that is gone", self.name)))?;
-        *changed = true;
         let mut out = Vec::new();
-        let (batches, reached) = relation.read(state, position.as_ref(), BACKFILL_ROWS, Level::Committing)?;
+        let (batches, reached) = relation.read(state, position.as_ref(), rows_max, Level::Committing)?;
+        let taken = batches.iter().map(RecordBatch::num_rows).sum();
         for batch in batches {
             out.push(Delta::inserts(batch.project(&columns)?));
         }
@@ -352,12 +438,26 @@ impl Pipeline {
             }
         }
         self.scans[i].backfill = match reached {
-            Some(position) => Backfill::Reading { position: Some(position) },
+            Some(position) => Backfill::Reading { position: Some(position), rows: rows + taken as u64 },
             None => Backfill::Done,
         };
         let bytes = serde_json::to_vec(&self.scans[i].backfill).map_err(|e| Error::internal(e.to_string()))?;
         state.put(self.backfill_table(), &(i as u32).to_be_bytes(), &bytes);
-        Ok(out)
+        Ok((out, Some(taken)))
+    }
+
+    /// Takes the watermarks of the scans through the operators.
+    fn derive_watermarks(&mut self) {
+        for i in 0..self.nodes.len() {
+            let node = &self.nodes[i];
+            let inputs = || node.inputs.iter().map(|p| self.watermarks_of(*p));
+            let committed: Vec<Watermarks> = inputs().map(|p| p.committed.clone()).collect();
+            let current: Vec<Watermarks> = inputs().map(|p| p.current.clone()).collect();
+            self.node_watermarks[i] = PortWatermarks {
+                committed: node.operator.watermarks(&committed),
+                current: node.operator.watermarks(&current),
+            };
+        }
     }
 
     fn watermarks_of(&self, input: Input) -> &PortWatermarks {
@@ -384,6 +484,25 @@ impl Pipeline {
         self.errors.apply(state, &delta.batch, delta.weights.as_ref())
     }
 
+    /// Keeps late rows, if that was asked for.
+    fn put_late(&self, epoch: u64, state: &mut State, late: &[LateRows]) -> Result<()> {
+        let Some(relation) = &self.late else { return Ok(()) };
+        for late in late {
+            let batch = &late.rows.batch;
+            let n = batch.num_rows();
+            let weights = late.rows.weights.clone().unwrap_or_else(|| Int64Array::from_value(1, n));
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(Int32Array::from_value(late.operator as i32, n)),
+                Arc::new(json_rows(batch)?),
+                Arc::new(weights),
+                Arc::new(TimestampMicrosecondArray::from_value(late.watermark, n)),
+                Arc::new(Int64Array::from_value(epoch as i64, n)),
+            ];
+            relation.apply(state, &RecordBatch::try_new(relation.schema().clone(), columns)?, None)?;
+        }
+        Ok(())
+    }
+
     fn put_counters(&mut self, state: &mut State) -> Result<()> {
         if std::mem::take(&mut self.counters_changed) {
             let bytes = serde_json::to_vec(&self.counters).map_err(|e| Error::internal(e.to_string()))?;
@@ -399,6 +518,13 @@ impl Pipeline {
     fn backfill_table(&self) -> TableId {
         TableId { object: self.id.0, part: part::BACKFILL }
     }
+}
+
+/// Memory that a delta takes at least: long texts not counted, for batches share them.
+fn least_bytes(delta: &Delta) -> usize {
+    let width: usize =
+        delta.batch.schema_ref().fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(16)).sum();
+    delta.rows() * width
 }
 
 /// Why a view stopped, from the store; `None` while it runs.
@@ -418,7 +544,30 @@ pub fn errors_schema() -> SchemaRef {
 
 /// The stored errors of a view.
 pub fn errors_relation(id: ObjectId) -> Result<Relation> {
-    Relation::new(TableId { object: id.0, part: part::ERRORS }, errors_schema(), crate::state::Layout::Counted)
+    Relation::new(TableId { object: id.0, part: part::ERRORS }, errors_schema(), Layout::Counted)
+}
+
+/// The stored late rows of a view.
+pub fn late_relation(id: ObjectId) -> Result<Relation> {
+    let columns = [
+        ("operator", SqlType::Int4),
+        ("row", SqlType::Text),
+        ("weight", SqlType::Int8),
+        ("watermark", SqlType::Timestamp),
+        ("epoch", SqlType::Int8),
+    ];
+    let fields: Vec<_> = columns.iter().map(|(n, t)| t.field(*n, true)).collect();
+    let schema = arrow::datatypes::Schema::new(fields);
+    Relation::new(TableId { object: id.0, part: part::LATE }, schema.into(), Layout::Segments)
+}
+
+/// Each row as a JSON object.
+fn json_rows(batch: &RecordBatch) -> Result<StringViewArray> {
+    let mut lines = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    lines.write(batch)?;
+    lines.finish()?;
+    let text = String::from_utf8(lines.into_inner()).map_err(|e| Error::internal(e.to_string()))?;
+    Ok(text.lines().map(Some).collect())
 }
 
 /// Watermarks of some columns of a relation.

@@ -128,18 +128,24 @@ impl Source {
 
     /// Takes up the positions and watermarks of the last committed epoch.
     pub fn recover(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
-        self.partitions.clear();
+        let corrupt =
+            || Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source \"{}\" cannot be read", self.name));
         let prefix = self.id.0.to_be_bytes();
         let to = successor(&prefix);
+        let mut partitions = BTreeMap::new();
         for entry in snapshot.scan(self.table(), Bound::Excluded(&prefix), to.as_ref().map(Vec::as_slice)) {
             let (key, value) = entry?;
-            let corrupt = || {
-                Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source \"{}\" cannot be read", self.name))
-            };
             let partition = key[prefix.len()..].try_into().map(i32::from_be_bytes).map_err(|_| corrupt())?;
-            self.partitions.insert(partition, serde_json::from_slice(&value).map_err(|_| corrupt())?);
+            partitions.insert(partition, serde_json::from_slice(&value).map_err(|_| corrupt())?);
         }
-        self.committed_watermark = self.watermark_us();
+        let watermark = match snapshot.get(self.table(), &prefix)? {
+            Some(bytes) if !bytes.is_empty() => {
+                Some(bytes.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| corrupt())?)
+            }
+            _ => None,
+        };
+        self.partitions = partitions;
+        self.committed_watermark = watermark;
         Ok(())
     }
 
@@ -306,10 +312,10 @@ impl Source {
             let value = serde_json::to_vec(s).map_err(|e| Error::internal(e.to_string()))?;
             state.put(self.table(), &self.key(*partition), &value);
         }
-        if self.holder != self.id {
-            // Says that the view catches up, also before its first record.
-            state.put(self.table(), &self.id.0.to_be_bytes(), b"");
-        }
+        // The watermark may be ahead of what the partitions say by themselves, for it never goes back. Of a view that
+        // catches up the entry says that it does, also before its first record.
+        let watermark = self.watermark_us().map(i64::to_be_bytes);
+        state.put(self.table(), &self.id.0.to_be_bytes(), watermark.as_ref().map_or(b"", |w| w.as_slice()));
         Ok(())
     }
 

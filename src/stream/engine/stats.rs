@@ -15,6 +15,9 @@ const LATENCIES_MAX: usize = 1024;
 /// Over how long a rate is taken.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
+/// How many epochs are remembered.
+const EPOCHS_MAX: usize = 1024;
+
 /// All counters, behind one lock that is held only to copy.
 #[derive(Default)]
 pub struct Stats {
@@ -26,6 +29,32 @@ struct Inner {
     sources: BTreeMap<ObjectId, SourceStats>,
     views: BTreeMap<ObjectId, ViewStats>,
     sinks: BTreeMap<ObjectId, SinkStats>,
+    epochs: VecDeque<EpochStats>,
+}
+
+/// A committed epoch as `millstream.epochs` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochStats {
+    pub epoch: u64,
+    /// The epoch's `now()`, microseconds since 1970.
+    pub now_us: i64,
+    /// Rows of sources and of backfills that it took, and changes of tables.
+    pub rows_in: u64,
+    /// Changes of views and sinks.
+    pub rows_out: u64,
+    pub compute: Duration,
+    /// From the committer taking it to its being visible.
+    pub commit: Duration,
+    /// Memory of its write set.
+    pub written_bytes: u64,
+}
+
+/// How far a new view has read what was there before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackfillStats {
+    pub rows_done: u64,
+    /// Rows that it will have read, as far as is known: more may come meanwhile.
+    pub rows_total: u64,
 }
 
 /// A source as `millstream.sources` shows it.
@@ -87,8 +116,10 @@ pub struct ViewStats {
     pub late_rows: u64,
     /// Why it stopped, if it did.
     pub failed: Option<String>,
-    /// Whether it still reads what was there before it.
-    pub backfilling: bool,
+    /// How far it is, while it still reads what was there before it.
+    pub backfill: Option<BackfillStats>,
+    /// The epoch with which it became complete, if it did so since the start.
+    complete_since: u64,
     /// What its operators have done since the server started; none for a table.
     pub activity: Option<Arc<Activity>>,
     latencies_us: VecDeque<u64>,
@@ -149,6 +180,19 @@ impl StepCounters {
 }
 
 impl ViewStats {
+    /// Whether the view misses rows in an epoch, because it still reads what was there before it.
+    pub fn is_incomplete_at(&self, epoch: u64) -> bool {
+        self.backfill.is_some() || epoch < self.complete_since
+    }
+
+    /// Notes how far the view is as of an epoch, which may not be visible yet; `None` once it is complete.
+    pub(super) fn set_backfill(&mut self, backfill: Option<BackfillStats>, epoch: u64) {
+        if self.backfill.is_some() && backfill.is_none() {
+            self.complete_since = epoch;
+        }
+        self.backfill = backfill;
+    }
+
     /// Arrival to visible, in microseconds, at quantile `q` of the last thousand epochs that changed the view.
     pub fn latency_us(&self, q: f64) -> Option<u64> {
         let mut sorted: Vec<u64> = self.latencies_us.iter().copied().collect();
@@ -201,6 +245,19 @@ impl Stats {
     /// All sinks.
     pub fn sinks(&self) -> BTreeMap<ObjectId, SinkStats> {
         self.inner.lock().sinks.clone()
+    }
+
+    /// The last committed epochs, oldest first.
+    pub fn epochs(&self) -> Vec<EpochStats> {
+        self.inner.lock().epochs.iter().copied().collect()
+    }
+
+    pub(super) fn committed(&self, epoch: EpochStats) {
+        let epochs = &mut self.inner.lock().epochs;
+        if epochs.len() == EPOCHS_MAX {
+            epochs.pop_front();
+        }
+        epochs.push_back(epoch);
     }
 
     pub(super) fn update_source(&self, id: ObjectId, update: impl FnOnce(&mut SourceStats)) {

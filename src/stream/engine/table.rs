@@ -52,6 +52,7 @@ pub struct Applied {
     pub inserted: Option<RecordBatch>,
     undo: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     grew: i64,
+    watermark_before_us: Option<i64>,
 }
 
 /// The stored rows of a table object.
@@ -101,6 +102,11 @@ impl Table {
         })
     }
 
+    /// Whether its rows only come, and are kept in segments.
+    pub fn is_append_only(&self) -> bool {
+        *self.relation.layout() == Layout::Segments
+    }
+
     /// Takes up the counters of the last committed epoch.
     pub fn recover(&mut self, snapshot: &Snapshot) -> Result<()> {
         let corrupt =
@@ -126,7 +132,13 @@ impl Table {
     /// # Errors
     /// 23505 for a taken key, 40001 if a row that should go is not there as it was read. Nothing is applied then.
     pub fn apply(&mut self, write: &TableWrite, state: &mut State) -> Result<Applied> {
-        let mut applied = Applied { deltas: Vec::new(), inserted: None, undo: Vec::new(), grew: 0 };
+        let mut applied = Applied {
+            deltas: Vec::new(),
+            inserted: None,
+            undo: Vec::new(),
+            grew: 0,
+            watermark_before_us: self.watermark_us,
+        };
         let result = self.try_apply(write, state, &mut applied);
         match result {
             Ok(()) => Ok(applied),
@@ -143,6 +155,7 @@ impl Table {
             self.relation.put_value(state, &key, old.as_deref());
         }
         self.counters.rows -= applied.grew;
+        self.watermark_us = applied.watermark_before_us;
         Ok(())
     }
 
@@ -160,7 +173,7 @@ impl Table {
     }
 
     fn truncate(&mut self, state: &mut State, applied: &mut Applied) -> Result<()> {
-        if *self.relation.layout() == Layout::Segments {
+        if self.is_append_only() {
             return Err(cannot_truncate(&self.name));
         }
         let (batches, _) = self.relation.read(state, None, usize::MAX, Level::Open)?;
@@ -195,7 +208,7 @@ impl Table {
         applied: &mut Applied,
     ) -> Result<()> {
         self.observe(rows);
-        if *self.relation.layout() == Layout::Segments {
+        if self.is_append_only() {
             self.relation.apply(state, rows, None)?;
             self.grow(rows.num_rows() as i64, applied);
             applied.deltas.push(Delta::inserts(rows.clone()));
@@ -232,7 +245,7 @@ impl Table {
         Ok(())
     }
 
-    /// Moves the watermark along with new rows. A statement that is undone may leave it ahead, as time does.
+    /// Moves the watermark along with new rows.
     fn observe(&mut self, rows: &RecordBatch) {
         let Some((column, expression)) = &self.watermark else { return };
         let latest = latest_time(rows.column(*column));

@@ -35,6 +35,11 @@ pub struct PortWatermarks {
 }
 
 impl PortWatermarks {
+    /// As they are before an epoch takes anything.
+    pub fn of_committed(committed: &Watermarks) -> Self {
+        Self { committed: committed.clone(), current: committed.clone() }
+    }
+
     /// The same columns, none of which carries a watermark yet.
     pub fn unknown(&self) -> Self {
         Self { committed: vec![None; self.committed.len()], current: vec![None; self.current.len()] }

@@ -5,6 +5,7 @@
 //! `MILLSTREAM_SEED` set the number of cases and the seed.
 
 mod case;
+mod late;
 mod view;
 
 use std::collections::BTreeMap;

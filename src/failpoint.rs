@@ -1,0 +1,101 @@
+//! Fail points: named places at which a debug build can be told to die or to find the disk full, for the tests of both.
+//!
+//! `MILLSTREAM_FAILPOINTS` names a directory. A fail point is armed while a file of its name is there, and the file says
+//! what happens to who passes it:
+//!
+//! | contents | |
+//! |---|---|
+//! | `abort P SEED` | the process ends at once, with probability `P` at each passing |
+//! | `full` | fails with 53100, every time |
+//! | `full N` | fails with 53100 `N` times; the file counts down and goes |
+//!
+//! Release builds have no fail points: [`pass`] is empty there.
+
+use std::hash::BuildHasher;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::fast::FixedState;
+
+use crate::error::{Error, Result, sqlstate};
+
+/// Fail points that were passed while armed, which makes each draw of a seed another one.
+static DRAWS: AtomicU64 = AtomicU64::new(0);
+
+/// Passes the fail point `name`.
+///
+/// # Errors
+/// 53100 if it is armed to say that the disk is full.
+#[inline]
+pub fn pass(name: &str) -> Result<()> {
+    if !cfg!(debug_assertions) {
+        return Ok(());
+    }
+    static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    match DIRECTORY.get_or_init(|| std::env::var_os("MILLSTREAM_FAILPOINTS").map(PathBuf::from)) {
+        Some(directory) => pass_armed(directory, name),
+        None => Ok(()),
+    }
+}
+
+fn pass_armed(directory: &Path, name: &str) -> Result<()> {
+    let path = directory.join(name);
+    let Ok(action) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let words: Vec<&str> = action.split_whitespace().collect();
+    match words.as_slice() {
+        ["abort", probability, seed] => {
+            let (Ok(probability), Ok(seed)) = (probability.parse::<f64>(), seed.parse::<u64>()) else {
+                return Err(malformed(name, &action));
+            };
+            let draw = FixedState::with_seed(seed).hash_one(DRAWS.fetch_add(1, Ordering::Relaxed));
+            if (draw as f64) < probability * u64::MAX as f64 {
+                tracing::warn!(fail_point = name, "the process ends");
+                std::process::abort();
+            }
+            Ok(())
+        }
+        ["full"] => Err(full(name)),
+        ["full", times] => {
+            let times: u64 = times.parse().map_err(|_| malformed(name, &action))?;
+            let counted = match times {
+                0 | 1 => std::fs::remove_file(&path),
+                _ => std::fs::write(&path, format!("full {}", times - 1)),
+            };
+            counted.map_err(Error::from).and(Err(full(name)))
+        }
+        _ => Err(malformed(name, &action)),
+    }
+}
+
+fn full(name: &str) -> Error {
+    Error::new(sqlstate::DISK_FULL, format!("fail point {name}: no space left on device"))
+}
+
+fn malformed(name: &str, action: &str) -> Error {
+    Error::internal(format!("fail point {name} cannot do \"{action}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pass_armed;
+
+    #[test]
+    fn fails_as_often_as_it_is_told_to() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(pass_armed(directory.path(), "a.point").is_ok());
+        std::fs::write(directory.path().join("a.point"), "full 2").unwrap();
+        assert!(pass_armed(directory.path(), "another.point").is_ok());
+        for _ in 0..2 {
+            let error = pass_armed(directory.path(), "a.point").unwrap_err();
+            assert_eq!(error.sqlstate(), "53100");
+        }
+        assert!(pass_armed(directory.path(), "a.point").is_ok());
+        std::fs::write(directory.path().join("a.point"), "full").unwrap();
+        assert!((0..9).all(|_| pass_armed(directory.path(), "a.point").is_err()));
+        std::fs::write(directory.path().join("a.point"), "abort 0 7\n").unwrap();
+        assert!((0..9).all(|_| pass_armed(directory.path(), "a.point").is_ok()));
+        std::fs::write(directory.path().join("a.point"), "burn").unwrap();
+        assert_eq!(pass_armed(directory.path(), "a.point").unwrap_err().sqlstate(), "XX000");
+    }
+}

@@ -1,0 +1,323 @@
+//! What runs for the objects of the catalog: started by DDL or at start, and ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use millstream_catalog::{Catalog, Draft, Object, ObjectId, ObjectKind};
+
+use super::catch_up::CatchUp;
+use super::epoch::EpochLoop;
+use super::handle::{CancelJob, Change, DdlRequest, DdlStep, NewObject, TableWrite};
+use super::outbox::Outbox;
+use super::pipeline::{Pipeline, Target};
+use super::source::{self, Source};
+use super::system::{self, DdlEntry};
+use super::table::Table;
+use super::work::{Work, over_limit};
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{Relation, Snapshot, TableId};
+use crate::stream::plan::{PlannedView, part};
+
+/// Option of a view, and its value that keeps late rows.
+pub const LATE_ROWS: &str = "late_rows";
+pub const LATE_ROWS_KEEP: &str = "keep";
+
+/// What ran for an object that was dropped.
+pub(super) struct Retired {
+    pub id: ObjectId,
+    /// The epoch of the drop.
+    pub epoch: u64,
+    pub source: Option<Source>,
+    pub table: Option<Table>,
+    pub pipeline: Option<Pipeline>,
+}
+
+impl EpochLoop {
+    /// Applies a DDL statement to the open epoch. Returns the views that it must wait for.
+    pub(super) fn ddl(&mut self, request: DdlRequest, work: &mut Work) -> Result<Vec<ObjectId>> {
+        if request.base_version != self.catalog.version() {
+            return Err(Error::new(
+                sqlstate::SERIALIZATION_FAILURE,
+                "could not serialize access to the catalog due to a concurrent statement",
+            )
+            .with_hint("run the statement again"));
+        }
+        let limit = self.intake.limits().write_set_limit_bytes;
+        if request.writes.iter().map(TableWrite::bytes).sum::<usize>() > limit {
+            return Err(over_limit(limit));
+        }
+        let DdlRequest { catalog, changes, new, writes, steps, user, .. } = request;
+        let entries = self.history_entries(&catalog, &steps, &user);
+        let history = system::ddl_entries(work.epoch, work.now_us, &entries)?;
+        let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
+        let before = std::mem::replace(&mut self.catalog, Arc::new(catalog));
+        let started = self.start_new(new, &writes, work);
+        if let Err(e) = started {
+            self.catalog = before;
+            for id in &ids {
+                drop(self.retire(*id, work.epoch)?);
+                self.state.discard(id.0);
+            }
+            return Err(e);
+        }
+        system::put_catalog(&mut self.state, &self.catalog, &changes);
+        system::ddl_history()?.apply(&mut self.state, &history, None)?;
+        for change in &changes {
+            if let Change::Drop(id) = change {
+                let retired = self.retire(*id, work.epoch)?;
+                self.retired.push(retired);
+            }
+        }
+        self.take_names();
+        self.stop_unread_sources()?;
+        work.dirty = true;
+        work.sync = true;
+        Ok(ids.into_iter().filter(|id| self.pipelines.get(id).is_some_and(|p| self.is_incomplete(p))).collect())
+    }
+
+    /// Drops a view that is being built, with all that reads it.
+    pub(super) fn cancel_job(&mut self, job: CancelJob, work: &mut Work) -> Result<()> {
+        if !self.pipelines.get(&job.view).is_some_and(|p| self.is_incomplete(p)) {
+            return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("job {} does not exist", job.view))
+                .with_hint("SHOW JOBS lists those that run"));
+        }
+        let mut draft = Draft::new(&self.catalog);
+        draft.drop(job.view, true)?;
+        let base_version = draft.base_version();
+        let steps = vec![DdlStep { statement: job.statement, changes: draft.changes().to_vec() }];
+        let (catalog, changes) = draft.finish();
+        let request =
+            DdlRequest { base_version, catalog, changes, new: Vec::new(), writes: Vec::new(), steps, user: job.user };
+        self.ddl(request, work).map(drop)
+    }
+
+    /// The history of statements that lead to `catalog`.
+    fn history_entries<'a>(&self, catalog: &Catalog, steps: &'a [DdlStep], user: &'a str) -> Vec<DdlEntry<'a>> {
+        // What earlier statements of the same transaction left of an object.
+        let mut left: BTreeMap<ObjectId, Option<Arc<Object>>> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, change))) {
+            let (id, new) = match change {
+                Change::Put(object) => (object.id, Some(object.clone())),
+                Change::Drop(id) => (*id, None),
+            };
+            let old = left.insert(id, new.clone()).unwrap_or_else(|| self.catalog.get(id).cloned());
+            let object = new.as_ref().or(old.as_ref());
+            let schema_of = |o: &Arc<Object>| match catalog.schema_name(o) {
+                "" => self.catalog.schema_name(o).to_string(),
+                name => name.to_string(),
+            };
+            entries.push(DdlEntry {
+                statement: &step.statement,
+                user,
+                kind: object.map_or("", |o| o.kind_name()),
+                schema: object.map_or(String::new(), schema_of),
+                name: object.map_or(String::new(), |o| o.name.clone()),
+                object_id: id,
+                old_definition: old.as_ref().map(|o| millstream_sql::current_definition(o, &self.catalog)),
+                new_definition: new.as_ref().map(|o| millstream_sql::current_definition(o, catalog)),
+            });
+        }
+        entries
+    }
+
+    fn start_new(&mut self, new: Vec<NewObject>, writes: &[TableWrite], work: &mut Work) -> Result<()> {
+        let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
+        for object in new {
+            self.add(object)?;
+        }
+        for id in ids {
+            self.begin_catch_ups(id)?;
+        }
+        self.start_readers()?;
+        self.start_sinks()?;
+        self.apply_all(writes, work)?;
+        Ok(())
+    }
+
+    /// Makes what runs for an object.
+    pub(super) fn add(&mut self, object: NewObject) -> Result<()> {
+        let id = object.id();
+        let record = self
+            .catalog
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
+        match object {
+            NewObject::Source { spec, watermark, .. } => {
+                self.sources.insert(id, Source::new(id, record.name.clone(), *spec, watermark));
+            }
+            NewObject::Table { watermark, .. } => {
+                self.tables.insert(id, Table::new(&record, watermark)?);
+            }
+            NewObject::View { plan, .. } => {
+                let table = TableId { object: id.0, part: part::ROWS };
+                let relation = Relation::new(table, record.arrow_schema(), plan.layout())?;
+                let target = Target::View(Arc::new(relation));
+                self.add_pipeline(&record, *plan, target)?;
+                if let ObjectKind::MaterializedView(view) = &record.kind
+                    && view.options.get(LATE_ROWS).is_some_and(|v| v == LATE_ROWS_KEEP)
+                    && let Some(pipeline) = self.pipelines.get_mut(&id)
+                {
+                    pipeline.keep_late_rows()?;
+                }
+            }
+            NewObject::Sink { plan, spec, .. } => {
+                let ObjectKind::Sink(sink) = &record.kind else {
+                    return Err(Error::internal(format!("{} is no sink", record.describe())));
+                };
+                let outbox = Outbox::new(id, *spec, &record.arrow_schema(), sink.key.clone())?;
+                self.add_pipeline(&record, *plan, Target::Sink(outbox))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_pipeline(&mut self, record: &Object, plan: PlannedView, target: Target) -> Result<()> {
+        let stored = |id: ObjectId| !self.sources.contains_key(&id);
+        let pipeline = Pipeline::new(record.id, record.name.clone(), plan, target, &stored)?;
+        self.stats.update_view(record.id, |v| v.activity = Some(pipeline.activity.clone()));
+        self.pipelines.insert(record.id, pipeline);
+        Ok(())
+    }
+
+    /// Ends what runs for an object, and takes it out of the loop.
+    pub(super) fn retire(&mut self, id: ObjectId, epoch: u64) -> Result<Retired> {
+        let mut source = self.sources.remove(&id);
+        if let Some(source) = &mut source {
+            source.stop(&mut self.state)?;
+        }
+        self.catch_ups.retain(|(view, source), _| *view != id && *source != id);
+        let table = self.tables.remove(&id);
+        let mut pipeline = self.pipelines.remove(&id);
+        if let Some(Pipeline { target: Target::Sink(outbox), .. }) = &mut pipeline {
+            outbox.stop();
+        }
+        self.condemned.remove(&id);
+        self.stats.forget(id);
+        Ok(Retired { id, epoch, source, table, pipeline })
+    }
+
+    /// Calls everything by the names of the catalog.
+    pub(super) fn take_names(&mut self) {
+        let named = |id: &ObjectId, name: &mut String| {
+            if let Some(object) = self.catalog.get(*id).filter(|o| o.name != *name) {
+                name.clone_from(&object.name);
+            }
+        };
+        self.pipelines.iter_mut().for_each(|(id, p)| named(id, &mut p.name));
+        self.tables.iter_mut().for_each(|(id, t)| named(id, &mut t.name));
+        self.sources.iter_mut().for_each(|(id, s)| named(id, &mut s.name));
+    }
+
+    /// Reads every source that a view needs, with the columns that its views need together.
+    pub(super) fn start_readers(&mut self) -> Result<()> {
+        let mut wanted: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
+        for scan in self.pipelines.values().flat_map(Pipeline::reads) {
+            wanted.entry(scan.object).or_default().extend(scan.columns.iter().copied());
+        }
+        for (id, columns) in wanted {
+            if let Some(source) = self.sources.get_mut(&id) {
+                source.read_columns(&columns, &self.doorbell)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new view over sources that others are reading reads their history on its own first.
+    fn begin_catch_ups(&mut self, view: ObjectId) -> Result<()> {
+        for (source, columns) in self.columns_by_source(view) {
+            if let Some(shared) = self.sources.get(&source).filter(|s| s.has_history()) {
+                let mut own = shared.for_view(view);
+                own.read_columns(&columns, &self.doorbell)?;
+                self.catch_ups.insert((view, source), CatchUp::new(own));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with the views that were catching up in the last committed epoch.
+    pub(super) fn recover_catch_ups(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
+        self.catch_ups.clear();
+        let views: Vec<ObjectId> = self.pipelines.keys().copied().collect();
+        for view in views {
+            for (source, columns) in self.columns_by_source(view) {
+                let Some(shared) = self.sources.get(&source) else { continue };
+                if source::catches_up(snapshot, view, source)? {
+                    let mut own = shared.for_view(view);
+                    own.recover(snapshot)?;
+                    own.read_columns(&columns, &self.doorbell)?;
+                    self.catch_ups.insert((view, source), CatchUp::new(own));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sources that a view reads, with the columns that it needs of each.
+    fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, BTreeSet<usize>> {
+        let mut columns: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
+        for scan in self.pipelines.get(&view).into_iter().flat_map(Pipeline::reads) {
+            if self.sources.contains_key(&scan.object) {
+                columns.entry(scan.object).or_default().extend(scan.columns.iter().copied());
+            }
+        }
+        columns
+    }
+
+    /// Views that have come to where the shared readers are take from those with the next epoch.
+    pub(super) fn advance_catch_ups(&mut self, work: &mut Work) -> Result<()> {
+        let mut joined = Vec::new();
+        for ((view, source), catch_up) in &mut self.catch_ups {
+            let Some(shared) = self.sources.get(source) else { continue };
+            if catch_up.advance(shared, &self.doorbell)? {
+                joined.push((*view, *source));
+            }
+        }
+        for key in joined {
+            if let Some(mut catch_up) = self.catch_ups.remove(&key) {
+                catch_up.source.stop(&mut self.state)?;
+                work.dirty = true;
+                self.report_view(key.0, work.epoch);
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_unread_sources(&mut self) -> Result<()> {
+        let read: BTreeSet<ObjectId> = self.pipelines.values().flat_map(Pipeline::reads).map(|s| s.object).collect();
+        for (id, source) in &mut self.sources {
+            if source.is_read() && !read.contains(id) {
+                source.stop(&mut self.state)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_sinks(&mut self) -> Result<()> {
+        for pipeline in self.pipelines.values_mut() {
+            let name = pipeline.name.clone();
+            if let Target::Sink(outbox) = &mut pipeline.target {
+                outbox.start(name, self.publisher.clone(), self.stats.clone(), self.sender.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers CREATE statements whose views are complete with this epoch, or are gone.
+    pub(super) fn finish_ddl(&mut self, work: &mut Work) {
+        for (ids, reply) in std::mem::take(&mut self.ddl_waiting) {
+            let pipelines: Option<Vec<&Pipeline>> = ids.iter().map(|id| self.pipelines.get(id)).collect();
+            match pipelines {
+                None => {
+                    let gone = Error::new(sqlstate::QUERY_CANCELED, "the view was dropped while it was being built");
+                    let _ = reply.send(Err(gone));
+                }
+                Some(all) if all.iter().any(|p| p.counters.failed.is_none() && self.is_incomplete(p)) => {
+                    self.ddl_waiting.push((ids, reply));
+                }
+                Some(_) => work.waiters.ddl.push(reply),
+            }
+        }
+    }
+}

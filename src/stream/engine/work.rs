@@ -1,0 +1,318 @@
+//! What an epoch computes: writes of sessions, records of sources, and what both change in the views.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use millstream_catalog::ObjectId;
+use millstream_connectors::DeadLetter;
+
+use super::commit::Waiters;
+use super::epoch::EpochLoop;
+use super::handle::{Command, Reply, TableWrite, WriteOutcome, WriteRequest};
+use super::pipeline::{Changes, ChangesByRelation, Pipeline, RunLimits, Upstream};
+use super::source::{Source, Taken};
+use super::system;
+use super::table::{Applied, Table};
+use crate::error::{Error, Result, sqlstate};
+use crate::state::Relation;
+use crate::stream::changelog::total_rows;
+use crate::stream::operator::PortWatermarks;
+
+/// What an epoch collects.
+#[derive(Default)]
+pub(super) struct Work {
+    pub epoch: u64,
+    /// The epoch's `now()`, microseconds since 1970.
+    pub now_us: i64,
+    /// Input rows that may be taken, and that were.
+    rows_max: usize,
+    pub rows_in: usize,
+    /// Rows that sessions wrote.
+    pub rows_written: usize,
+    /// Rows of views that changed.
+    pub rows_out: usize,
+    /// The view or sink that is being computed.
+    pub running: Option<ObjectId>,
+    /// Writes of sessions that are in the epoch.
+    pub statements: Vec<Statement>,
+    changes: ChangesByRelation,
+    /// What views that catch up take of their sources, by (view, source).
+    own_changes: BTreeMap<(ObjectId, ObjectId), Changes>,
+    pub waiters: Waiters,
+    /// Tables and sources whose status goes into the epoch.
+    pub tables: BTreeSet<ObjectId>,
+    pub sources: BTreeSet<ObjectId>,
+    /// Relations that changed.
+    pub changed: Vec<ObjectId>,
+    pub arrived: Option<Instant>,
+    /// Whether there is anything to commit.
+    pub dirty: bool,
+    /// Whether somebody was promised that it is on disk.
+    pub sync: bool,
+}
+
+/// A session's write that the open epoch holds.
+pub(super) struct Statement {
+    pub request: WriteRequest,
+    pub reply: Reply<WriteOutcome>,
+    outcome: WriteOutcome,
+}
+
+impl Statement {
+    /// Who waits for the epoch, and what it will be told.
+    pub fn into_waiter(self) -> (Reply<WriteOutcome>, WriteOutcome) {
+        (self.reply, self.outcome)
+    }
+}
+
+impl Work {
+    pub fn new(epoch: u64, now_us: i64, rows_max: usize) -> Self {
+        Self { epoch, now_us, rows_max, ..Self::default() }
+    }
+
+    /// What an epoch takes of a source, as its views see it, and what could not be read.
+    fn take(&mut self, source: &Source, taken: Taken) -> (Changes, Vec<DeadLetter>) {
+        self.dirty |= taken.changed;
+        self.rows_in += taken.rows;
+        self.arrived = match (self.arrived, taken.arrived) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let (committed, current) = source.watermarks();
+        let changes = Changes {
+            deltas: taken.deltas,
+            watermarks: PortWatermarks { committed, current },
+            decoded: Some(source.columns().collect()),
+        };
+        (changes, taken.dead)
+    }
+}
+
+/// What one pipeline reads from.
+struct Inputs<'a> {
+    view: ObjectId,
+    own_changes: &'a BTreeMap<(ObjectId, ObjectId), Changes>,
+    changes: &'a ChangesByRelation,
+    tables: &'a BTreeMap<ObjectId, Table>,
+    pipelines: &'a BTreeMap<ObjectId, Pipeline>,
+}
+
+impl Upstream for Inputs<'_> {
+    fn changes(&self, id: ObjectId) -> Changes {
+        let own = self.own_changes.get(&(self.view, id));
+        own.or_else(|| self.changes.get(&id)).cloned().unwrap_or_default()
+    }
+
+    fn relation(&self, id: ObjectId) -> Option<Arc<Relation>> {
+        match self.tables.get(&id) {
+            Some(table) => Some(table.relation.clone()),
+            None => self.pipelines.get(&id)?.relation().cloned(),
+        }
+    }
+}
+impl EpochLoop {
+    /// Applies a session's write to the open epoch, refuses it, or leaves it for the next one.
+    pub(super) fn write(&mut self, request: WriteRequest, reply: Reply<WriteOutcome>, work: &mut Work) -> Result<()> {
+        let limit = self.intake.limits().write_set_limit_bytes;
+        let bytes = request.bytes();
+        if bytes > limit {
+            let _ = reply.send(Err(over_limit(limit)));
+            return Ok(());
+        }
+        if !work.statements.is_empty() && self.state.bytes() + bytes > limit / 2 {
+            self.later(Command::Write(request, reply));
+            return Ok(());
+        }
+        match self.apply_all(&request.writes, work) {
+            Ok(inserted) => {
+                let outcome = WriteOutcome { epoch: work.epoch, inserted };
+                work.statements.push(Statement { request, reply, outcome });
+                work.dirty = true;
+                work.sync = true;
+                self.check_size()
+            }
+            Err(e) => {
+                let store = super::pipeline::is_store_failure(&e).then(|| e.clone());
+                let _ = reply.send(Err(e));
+                store.map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    /// Whether the open epoch's writes are within bounds.
+    fn check_size(&self) -> Result<()> {
+        let limit = self.intake.limits().write_set_limit_bytes;
+        if self.state.bytes() > limit { Err(over_limit(limit)) } else { Ok(()) }
+    }
+
+    /// Applies writes in order, all or none.
+    pub(super) fn apply_all(&mut self, writes: &[TableWrite], work: &mut Work) -> Result<Vec<Option<RecordBatch>>> {
+        // What is appended to segments cannot be undone, and does not fail for what the others fail for: it comes last.
+        let appends = |i: &usize| self.tables.get(&writes[*i].table).is_some_and(Table::is_append_only);
+        let (last, first): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(appends);
+        let mut done: BTreeMap<usize, (ObjectId, Applied)> = BTreeMap::new();
+        for i in first.into_iter().chain(last) {
+            let write = &writes[i];
+            let result = match self.tables.get_mut(&write.table) {
+                Some(table) => table.apply(write, &mut self.state),
+                None => Err(Error::new(
+                    sqlstate::UNDEFINED_TABLE,
+                    format!("table with OID {} does not exist any more", write.table),
+                )),
+            };
+            match result {
+                Ok(applied) => drop(done.insert(i, (write.table, applied))),
+                Err(e) => {
+                    for (_, (id, applied)) in done.into_iter().rev() {
+                        if let Some(table) = self.tables.get_mut(&id) {
+                            table.undo(applied, &mut self.state)?;
+                        }
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        let mut inserted = Vec::new();
+        for (id, applied) in done.into_values() {
+            work.rows_written += total_rows(&applied.deltas);
+            work.changes.entry(id).or_default().deltas.extend(applied.deltas.iter().cloned());
+            work.tables.insert(id);
+            work.changed.push(id);
+            inserted.push(applied.inserted);
+        }
+        Ok(inserted)
+    }
+
+    /// Takes what the readers have, each of those that have something its share.
+    pub(super) fn take_sources(&mut self, work: &mut Work) -> Result<()> {
+        let mut dead_letters: Vec<(ObjectId, Vec<DeadLetter>)> = Vec::new();
+        let held: BTreeSet<ObjectId> = self.sources.keys().copied().filter(|id| self.is_held(*id)).collect();
+        let shared = self.sources.iter().filter(|(id, s)| s.has_input() && !held.contains(id)).count();
+        let own = self.catch_ups.values().filter(|c| c.source.has_input()).count();
+        let mut share = Share { rows: work.rows_max, bytes: self.intake.limits().bytes, readers: shared + own };
+        for (id, source) in &mut self.sources {
+            let (rows, bytes) = if held.contains(id) { (0, 0) } else { share.of(source) };
+            let taken = source.take(rows, bytes, &self.stats)?;
+            share.used(&taken);
+            if taken.changed {
+                work.sources.insert(*id);
+            }
+            let (changes, dead) = work.take(source, taken);
+            work.changes.insert(*id, changes);
+            if !dead.is_empty() {
+                dead_letters.push((*id, dead));
+            }
+        }
+        for (key, catch_up) in &mut self.catch_ups {
+            let (rows, bytes) = share.of(&catch_up.source);
+            let taken = catch_up.source.take(rows, bytes, &self.stats)?;
+            share.used(&taken);
+            catch_up.rows_done += taken.rows as u64;
+            // What cannot be read was recorded when the shared reader met it.
+            let (changes, _) = work.take(&catch_up.source, taken);
+            work.own_changes.insert(*key, changes);
+        }
+        for (id, dead) in dead_letters {
+            let Some(source) = self.sources.get(&id) else { continue };
+            let rows = system::dead_letter_rows(id, &source.name, source.topic(), work.epoch, &dead)?;
+            system::dead_letters()?.apply(&mut self.state, &rows, None)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the epoch through all views and sinks.
+    pub(super) fn run_pipelines(&mut self, work: &mut Work) -> Result<()> {
+        let epoch = work.epoch;
+        for (id, table) in &self.tables {
+            work.changes.entry(*id).or_default().watermarks = table.watermarks();
+        }
+        let backfills: usize = self.pipelines.values().map(Pipeline::scans_backfilling).sum();
+        let limits = RunLimits {
+            backfill_rows: (work.rows_max / 2 / backfills.max(1)).max(1),
+            held_bytes: self.intake.limits().write_set_limit_bytes,
+        };
+        let ids: Vec<ObjectId> = self.pipelines.keys().copied().collect();
+        for id in ids {
+            let Some(mut pipeline) = self.pipelines.remove(&id) else { continue };
+            work.running = Some(id);
+            let upstream = Inputs {
+                view: id,
+                own_changes: &work.own_changes,
+                changes: &work.changes,
+                tables: &self.tables,
+                pipelines: &self.pipelines,
+            };
+            let failed_input = pipeline.reads().find_map(|scan| self.failure_of(scan.object));
+            let reason = match (failed_input, self.condemned.get(&id)) {
+                (Some(name), _) => Some(format!("it reads \"{name}\", which has failed")),
+                (None, condemned) => condemned.cloned(),
+            };
+            let ran = match reason {
+                Some(reason) if pipeline.counters.failed.is_none() => pipeline.fail(epoch, &mut self.state, reason),
+                _ => pipeline.run(epoch, work.now_us, &mut self.state, &upstream, &limits),
+            };
+            self.pipelines.insert(id, pipeline);
+            let ran = ran?;
+            self.check_size()?;
+            work.rows_in += ran.backfilled;
+            work.rows_out += total_rows(&ran.changes.deltas);
+            if ran.changed {
+                work.dirty = true;
+                work.changed.push(id);
+                self.report_view(id, epoch);
+            }
+            work.changes.insert(id, ran.changes);
+        }
+        work.running = None;
+        for id in &work.tables {
+            if let Some(table) = self.tables.get(id) {
+                let rows = table.counters.rows;
+                self.stats.update_view(*id, |v| {
+                    v.rows = rows;
+                    v.epoch = epoch;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn failure_of(&self, id: ObjectId) -> Option<String> {
+        let pipeline = self.pipelines.get(&id)?;
+        pipeline.counters.failed.as_ref().map(|_| pipeline.name.clone())
+    }
+}
+
+/// What of the epoch's intake is left for how many readers.
+struct Share {
+    rows: usize,
+    bytes: usize,
+    readers: usize,
+}
+
+impl Share {
+    /// The next reader's part, which is nothing for one that has nothing. None goes away empty, or the last would starve.
+    fn of(&mut self, source: &Source) -> (usize, usize) {
+        if !source.has_input() || self.readers == 0 {
+            return (0, 0);
+        }
+        let part = (self.rows.div_ceil(self.readers).max(1), self.bytes.div_ceil(self.readers).max(1));
+        self.readers -= 1;
+        part
+    }
+
+    fn used(&mut self, taken: &Taken) {
+        self.rows = self.rows.saturating_sub(taken.rows);
+        self.bytes = self.bytes.saturating_sub(taken.bytes);
+    }
+}
+
+/// The refusal of what is too large for one epoch.
+pub(super) fn over_limit(limit_bytes: usize) -> Error {
+    Error::new(
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        format!("the changes of one epoch take more than {} MiB", limit_bytes >> 20),
+    )
+    .with_hint("change fewer rows at a time, or raise state.write_set_limit_bytes")
+}

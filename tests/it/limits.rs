@@ -1,0 +1,95 @@
+//! Bounds of one epoch: large write sets are committed as sorted files, and what is too large fails without the server.
+
+use crate::client::Session;
+use crate::process::http_get;
+use crate::server::Server;
+
+fn small() -> Server {
+    Server::with(&[
+        ("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "131072"),
+        ("MILLSTREAM__STATE__WRITE_SET_LIMIT_BYTES", "4194304"),
+    ])
+}
+
+/// The value of a counter at `/metrics`; 0 if it is not there.
+fn counter(server: &Server, name: &str) -> u64 {
+    let (_, metrics) = http_get(server.http_port(), "/metrics").expect("metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().expect("a number"))
+}
+
+async fn assert_view(session: &Session, name: &str, select: &str) {
+    assert_eq!(session.rows(&format!("SELECT * FROM {name}")).await, session.rows(select).await, "view {name}");
+}
+
+const BY_G: &str = "SELECT g, count(*) AS n, sum(v) AS s FROM t GROUP BY g";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_write_set_is_committed_as_files() {
+    let mut server = small();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, g INT, v INT)").await;
+    session.run(&format!("CREATE MATERIALIZED VIEW by_g AS {BY_G}")).await;
+    session.run("INSERT INTO t SELECT n, n % 7, n FROM generate_series(1, 100) AS s (n)").await;
+    assert_eq!(counter(&server, "millstream_ingested_epochs_total"), 0);
+    session.run("INSERT INTO t SELECT n, n % 7, n FROM generate_series(101, 10000) AS s (n)").await;
+    session.run("UPDATE t SET v = v + 1 WHERE id > 50").await;
+    session.run("DELETE FROM t WHERE id % 2 = 0").await;
+    let ingested = counter(&server, "millstream_ingested_epochs_total");
+    assert_eq!(ingested, 3);
+    assert_view(&session, "by_g", BY_G).await;
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    assert_view(&session, "by_g", BY_G).await;
+    assert_eq!(session.value("SELECT count(*) FROM t").await, "5000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_past_the_limit_fails_alone() {
+    let server = small();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, g INT, v INT)").await;
+    session.run(&format!("CREATE MATERIALIZED VIEW by_g AS {BY_G}")).await;
+    session.run("INSERT INTO t VALUES (1, 1, 1)").await;
+    let others: Vec<_> = (0..3)
+        .map(|n| {
+            let connecting = server.try_connect();
+            async move {
+                let session = connecting.await.expect("a connection");
+                for i in 0..20 {
+                    session.run(&format!("INSERT INTO t VALUES ({}, {n}, {i})", -(n * 100 + i) - 1)).await;
+                }
+            }
+        })
+        .collect();
+    let large = async {
+        for _ in 0..3 {
+            let failure =
+                session.error("INSERT INTO t SELECT n, n % 7, n FROM generate_series(1000, 300000) AS s (n)").await;
+            assert_eq!(failure.sqlstate.as_deref(), Some("54000"), "{failure}");
+            let failure = session.error("CREATE TABLE c AS SELECT n FROM generate_series(1, 2000000) AS s (n)").await;
+            assert_eq!(failure.sqlstate.as_deref(), Some("54000"), "{failure}");
+        }
+    };
+    tokio::join!(large, futures::future::join_all(others));
+    assert_eq!(session.value("SELECT count(*) FROM t").await, "61");
+    assert_view(&session, "by_g", BY_G).await;
+}
+
+/// A small statement whose effect on a view is large is refused like a large one, and the view goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_whose_join_explodes_fails_and_its_view_goes_on() {
+    let server = small();
+    let session = server.connect().await;
+    session.run("CREATE TABLE a (k INT, x INT); CREATE TABLE b (k INT, y INT)").await;
+    let select = "SELECT a.k, x, y FROM a JOIN b ON a.k = b.k";
+    session.run(&format!("CREATE MATERIALIZED VIEW pairs AS {select}")).await;
+    session.run("INSERT INTO a SELECT 1, n FROM generate_series(1, 2000) AS s (n)").await;
+    let failure = session.error("INSERT INTO b SELECT 1, n FROM generate_series(1, 1000) AS s (n)").await;
+    assert_eq!(failure.sqlstate.as_deref(), Some("54000"), "{failure}");
+    session.run("INSERT INTO b VALUES (1, 5), (2, 6)").await;
+    assert_eq!(session.value("SELECT count(*) FROM pairs").await, "2000");
+    assert_view(&session, "pairs", select).await;
+    assert_eq!(session.value("SELECT status FROM millstream.views WHERE name = 'pairs'").await, "running");
+}
