@@ -3,13 +3,14 @@
 //! * [`arithmetic`]: `+ - * / %` with overflow and division by zero reported
 //! * [`cast`]: casts by PostgreSQL's rules
 //! * `datetime`: `now()`, EXTRACT, `to_char`, AT TIME ZONE
-//! * [`sums`]: `sum` and `avg` with exact results
+//! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
 pub mod arithmetic;
 pub mod cast;
 mod datetime;
+pub mod moments;
 pub mod session;
 pub mod sums;
 pub mod windows;
@@ -71,10 +72,13 @@ fn index() -> &'static Index {
         }
         let mut aggregate = HashMap::new();
         let base = datafusion_functions_aggregate::all_default_aggregate_functions();
-        for f in base.into_iter().chain([sums::sum(), sums::avg()]) {
+        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 aggregate.insert(name.to_string(), f.clone());
             }
+        }
+        if let Some(bool_and) = aggregate.get("bool_and").cloned() {
+            aggregate.insert("every".to_string(), bool_and);
         }
         let mut window = HashMap::new();
         for f in datafusion_functions_window::all_default_window_functions() {

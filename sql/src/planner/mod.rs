@@ -3,6 +3,7 @@
 //! * [`query`]: the passes of a query; [`provider`] answers datafusion-sql's questions, [`operators`] and [`rewrite`] put
 //!   PostgreSQL's typing in, [`checked`] its arithmetic
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
+//! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS
 //! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
 
 mod checked;
@@ -17,6 +18,8 @@ mod query;
 mod refuse;
 mod relations;
 mod rewrite;
+mod set_operations;
+mod subqueries;
 
 use std::ops::ControlFlow;
 

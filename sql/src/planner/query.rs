@@ -18,6 +18,8 @@ use super::naming::{name_columns, visible};
 use super::provider::Provider;
 use super::refuse::refuse_unconsumed;
 use super::rewrite::rewrite;
+use super::set_operations::exact_multiplicities;
+use super::subqueries::replace_subqueries;
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::plan::PlannedQuery;
@@ -108,9 +110,9 @@ fn without_exponent(text: &str) -> String {
 
 /// The passes between SqlToRel and a plan that can run: literals and casts, coercion, checked arithmetic.
 pub(crate) fn analyze(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
-    let plan = rewrite(plan, ctx)?;
+    let plan = rewrite(exact_multiplicities(plan)?, ctx)?;
     let plan = Analyzer::new().execute_and_check(plan, &coercion_options(ctx), |_, _| {})?;
-    checked_arithmetic(plan)
+    checked_arithmetic(replace_subqueries(plan)?)
 }
 
 fn coercion_options(ctx: &PlanContext<'_>) -> datafusion_common::config::ConfigOptions {

@@ -1,4 +1,4 @@
-//! TUMBLE, HOP, generate_series and read_parquet in FROM.
+//! TUMBLE, HOP, generate_series, read_parquet and FOR SYSTEM_TIME AS OF PROCTIME() in FROM.
 //!
 //! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
 //! slide, size)` an unnest of `hop_starts`, then `window_end`. Both run as they are in a batch; the stream planner knows the
@@ -11,9 +11,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference, UnnestOptions};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, lit};
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, lit};
 use datafusion_sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
+    self, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
 };
 
 use crate::context::{CatalogSource, ExternalCall, Target};
@@ -43,6 +43,9 @@ impl RelationPlanner for WindowRelations {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> DfResult<RelationPlanning> {
+        if let TableFactor::Table { name, alias, version: Some(_), .. } = relation {
+            return as_of_now(name, alias, context);
+        }
         let Some((name, args, alias)) = call(&relation) else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -58,6 +61,28 @@ impl RelationPlanner for WindowRelations {
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
+}
+
+/// Whether a table version is `FOR SYSTEM_TIME AS OF PROCTIME()`.
+pub(crate) fn is_proctime(version: &TableVersion) -> bool {
+    let TableVersion::ForSystemTimeAsOf(ast::Expr::Function(function)) = version else { return false };
+    matches!(function.name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if normalize(ident) == "proctime")
+}
+
+/// A relation whose scan is marked as read as of now.
+fn as_of_now(
+    name: ObjectName,
+    alias: Option<TableAlias>,
+    context: &mut dyn RelationPlannerContext,
+) -> DfResult<RelationPlanning> {
+    let refused = || {
+        SqlError::unsupported(format!("FOR SYSTEM_TIME AS OF PROCTIME() of \"{name}\" is not supported"))
+            .with_hint("it is for tables and materialized views on the right side of a join")
+    };
+    let LogicalPlan::TableScan(scan) = context.plan(plain_table(name.clone()))? else { return Err(refused().into()) };
+    let source = CatalogSource::of(&scan.source).and_then(CatalogSource::read_as_of_now).ok_or_else(refused)?;
+    let plan = LogicalPlan::TableScan(TableScan { source: Arc::new(source), ..scan });
+    Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }
 
 /// Name in lower case, arguments and alias of a function in FROM.
@@ -132,8 +157,13 @@ fn input(arg: &ast::Expr, name: &str) -> Result<TableFactor> {
             return Err(SqlError::syntax(format!("the first argument of {name} must be a relation, not {other}")));
         }
     };
-    Ok(TableFactor::Table {
-        name: ObjectName(idents.into_iter().map(ObjectNamePart::Identifier).collect()),
+    Ok(plain_table(ObjectName(idents.into_iter().map(ObjectNamePart::Identifier).collect())))
+}
+
+/// A relation by its name alone.
+fn plain_table(name: ObjectName) -> TableFactor {
+    TableFactor::Table {
+        name,
         alias: None,
         args: None,
         with_hints: Vec::new(),
@@ -143,7 +173,7 @@ fn input(arg: &ast::Expr, name: &str) -> Result<TableFactor> {
         json_path: None,
         sample: None,
         index_hints: Vec::new(),
-    })
+    }
 }
 
 fn window(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerContext, hop: bool) -> DfResult<LogicalPlan> {

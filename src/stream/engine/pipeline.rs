@@ -321,7 +321,9 @@ impl Pipeline {
             relation.ok_or_else(|| Error::internal(format!("view \"{}\" reads a relation that is gone", self.name)))?;
         *changed = true;
         let mut out = Vec::new();
-        let (batches, reached) = relation.read(state, position.as_ref(), BACKFILL_ROWS, Level::Committing)?;
+        // The right side of a join as of now is read whole before the first left row comes.
+        let budget = if self.scans[i].scan.as_of_now { usize::MAX } else { BACKFILL_ROWS };
+        let (batches, reached) = relation.read(state, position.as_ref(), budget, Level::Committing)?;
         for batch in batches {
             out.push(Delta::inserts(batch.project(&columns)?));
         }

@@ -6,9 +6,12 @@
 
 pub mod aggregate;
 mod event_time;
+pub mod expand;
 mod groups;
 pub mod join;
+pub mod order_key;
 pub mod project;
+pub mod single_row;
 #[cfg(test)]
 mod testing;
 pub mod union;

@@ -49,25 +49,15 @@ fn refusal(expr: &Expr) -> Option<Error> {
                 .with_hint("a view must give the same rows whenever it is computed"),
             ),
         },
-        Expr::ScalarSubquery(_) => Some(subquery("scalar subquery")),
-        Expr::InSubquery(_) => Some(subquery("IN (subquery)")),
-        Expr::Exists(_) => Some(subquery("EXISTS (subquery)")),
-        Expr::SetComparison(_) => Some(subquery("ANY / ALL (subquery)")),
-        Expr::OuterReferenceColumn(..) => Some(subquery("correlated subquery")),
         Expr::Placeholder(p) => Some(
             Error::new("42P02", format!("there is no parameter {}", p.id))
                 .with_hint("a stored query has no parameters"),
         ),
-        Expr::GroupingSet(_) => Some(Error::unsupported("GROUPING SETS are not supported in a continuous view")),
         Expr::WindowFunction(w) => {
             Some(Error::unsupported(format!("{}() OVER is not supported in a continuous view", w.fun.name())))
         }
         _ => None,
     }
-}
-
-fn subquery(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not supported in a continuous view")).with_hint("write it as a join")
 }
 
 /// The input column that `expr` is a monotone function of, if it is one of a shape known to be: the column itself, a cast

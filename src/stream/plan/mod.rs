@@ -8,6 +8,8 @@ mod build;
 mod expressions;
 mod relations;
 mod rules;
+mod single_row;
+mod subqueries;
 
 use datafusion::logical_expr::LogicalPlan;
 use millstream_catalog::ObjectId;
@@ -73,6 +75,8 @@ pub struct Scan {
     /// Column positions in the relation, ascending.
     pub columns: Vec<usize>,
     pub append_only: bool,
+    /// Whether it is the right side of a join as of now: then rows that were there before the view are read first.
+    pub as_of_now: bool,
 }
 
 /// A continuous query, ready to run.
@@ -93,7 +97,8 @@ impl PlannedView {
     pub fn fingerprint(&self) -> String {
         let mut lines: Vec<String> = Vec::new();
         for (i, scan) in self.scans.iter().enumerate() {
-            lines.push(format!("scan {i}: {} {:?} append_only={}", scan.object, scan.columns, scan.append_only));
+            let now = if scan.as_of_now { " as of now" } else { "" };
+            lines.push(format!("scan {i}: {} {:?} append_only={}{now}", scan.object, scan.columns, scan.append_only));
         }
         for (i, node) in self.nodes.iter().enumerate() {
             let d = node.operator.describe();

@@ -23,7 +23,7 @@ impl Builder<'_> {
         input: &LogicalPlan,
         schema: &DFSchema,
     ) -> Result<Edge> {
-        let edge = self.edge(input)?;
+        let edge = self.any_edge(input)?;
         self.project_edge(edge, input.schema(), expressions, predicate, arrow_schema(schema))
     }
 
@@ -78,7 +78,7 @@ impl Builder<'_> {
             carries,
             title,
         );
-        Ok(self.add(Box::new(operator), vec![edge.input], properties))
+        Ok(Edge { as_of_now: edge.as_of_now, ..self.add(Box::new(operator), vec![edge.input], properties) })
     }
 
     /// Only the columns at `keep`.
@@ -98,7 +98,7 @@ impl Builder<'_> {
         let title = format!("Project: columns {keep:?}");
         let number = self.nodes.len() as u32;
         let operator = Project::new(number, schema, &properties, None, Some(exprs), carries, title);
-        Ok(self.add(Box::new(operator), vec![edge.input], properties))
+        Ok(Edge { as_of_now: edge.as_of_now, ..self.add(Box::new(operator), vec![edge.input], properties) })
     }
 }
 

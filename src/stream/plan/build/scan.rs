@@ -37,6 +37,7 @@ impl Builder<'_> {
             name: scan.table_name.to_string(),
             columns: columns.clone(),
             append_only: all.append_only,
+            as_of_now: source.as_of_now,
         });
         let properties = EdgeProperties {
             schema: Arc::new(all.schema.project(&columns)?),
@@ -48,6 +49,6 @@ impl Builder<'_> {
                 .filter_map(|w| columns.iter().position(|c| c == w))
                 .collect(),
         };
-        Ok(Edge { input, properties })
+        Ok(Edge { input, properties, as_of_now: source.as_of_now })
     }
 }
