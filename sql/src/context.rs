@@ -114,6 +114,9 @@ pub struct CatalogSource {
     pub schema: SchemaRef,
     /// Positions of the primary key, if there is one.
     pub primary_key: Vec<usize>,
+    /// Whether a stream that is joined with it takes it as it stands when its rows arrive, and never again:
+    /// `FOR SYSTEM_TIME AS OF PROCTIME()`.
+    pub as_of_now: bool,
     /// A plain view's own plan.
     pub(crate) view: Option<LogicalPlan>,
 }
@@ -121,7 +124,18 @@ pub struct CatalogSource {
 impl CatalogSource {
     /// A leaf without a view's plan.
     pub fn new(target: Target, schema: SchemaRef) -> Self {
-        Self { target, schema, primary_key: Vec::new(), view: None }
+        Self { target, schema, primary_key: Vec::new(), as_of_now: false, view: None }
+    }
+
+    /// The same, read as of now; `None` for a plain view.
+    pub(crate) fn read_as_of_now(&self) -> Option<Self> {
+        self.view.is_none().then(|| Self {
+            target: self.target.clone(),
+            schema: self.schema.clone(),
+            primary_key: self.primary_key.clone(),
+            as_of_now: true,
+            view: None,
+        })
     }
 
     /// The source under a scan, if it is one of ours.

@@ -70,7 +70,7 @@ fn errors() {
         "SELECT id, count(*) FROM accounts",
         "SELECT * FROM payments FOR UPDATE",
         "SELECT * FROM payments TABLESAMPLE BERNOULLI (10)",
-        "SELECT * FROM payments FOR SYSTEM_TIME AS OF PROCTIME()",
+        "SELECT * FROM payments FOR SYSTEM_TIME AS OF '2024-01-01'",
         "SELECT * FROM payments WITH (nolock)",
         "INSERT INTO log SELECT holder, id FROM accounts",
         "INSERT INTO log (a, a) VALUES (1, 2)",

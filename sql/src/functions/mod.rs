@@ -5,7 +5,8 @@
 //! * `datetime`: `now()`, EXTRACT, `to_char`, AT TIME ZONE
 //! * `interval`: order, scaling and parts of intervals
 //! * `math`: rounding, roots, logarithms
-//! * [`sums`]: `sum` and `avg` with exact results
+//! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation
+//! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
@@ -15,9 +16,12 @@ mod datetime;
 mod define;
 pub(crate) mod interval;
 pub(crate) mod math;
+pub mod moments;
+mod ranking;
 pub mod session;
 pub mod sums;
 pub mod windows;
+pub(crate) mod with_ties;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -76,13 +80,16 @@ fn index() -> &'static Index {
         }
         let mut aggregate = HashMap::new();
         let base = datafusion_functions_aggregate::all_default_aggregate_functions();
-        for f in base.into_iter().chain([sums::sum(), sums::avg()]) {
+        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 aggregate.insert(name.to_string(), f.clone());
             }
         }
+        if let Some(bool_and) = aggregate.get("bool_and").cloned() {
+            aggregate.insert("every".to_string(), bool_and);
+        }
         let mut window = HashMap::new();
-        for f in datafusion_functions_window::all_default_window_functions() {
+        for f in datafusion_functions_window::all_default_window_functions().into_iter().chain(ranking::all()) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 window.insert(name.to_string(), f.clone());
             }
@@ -132,6 +139,9 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
         arithmetic::negate(),
         windows::tumble_start(),
         windows::hop_starts(),
+        windows::cumulate_start(),
+        windows::cumulate_ends(),
+        with_ties::with_ties(),
     ];
     own.extend(session::all());
     own.extend(datetime::all());

@@ -4,6 +4,7 @@
 //!   PostgreSQL's typing in, [`checked`] its arithmetic
 //! * [`intervals`]: grouping, sorting and joining by intervals
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
+//! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS
 //! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
 
 mod checked;
@@ -19,6 +20,9 @@ mod query;
 mod refuse;
 mod relations;
 mod rewrite;
+mod set_operations;
+mod subqueries;
+mod total_order;
 
 use std::ops::ControlFlow;
 

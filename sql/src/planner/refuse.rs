@@ -89,7 +89,6 @@ fn check_query(query: &Query) -> Result<()> {
         }
     }
     if let Some(fetch) = fetch {
-        no(fetch.with_ties, "FETCH ... WITH TIES")?;
         no(fetch.percent, "FETCH ... PERCENT")?;
     }
     no(!locks.is_empty(), "FOR UPDATE / FOR SHARE")?;
@@ -229,6 +228,13 @@ fn check_join(operator: &JoinOperator) -> Result<()> {
             return no(true, "ARRAY JOIN");
         }
     };
+    // DataFusion takes the left column for the merged one, also where only the right side has a row.
+    let pads_left =
+        matches!(operator, JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_));
+    if pads_left && matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural) {
+        return no(true, "USING or NATURAL with a RIGHT or FULL JOIN")
+            .map_err(|e| e.with_hint("write ON, and coalesce() of both columns"));
+    }
     match constraint {
         JoinConstraint::On(_) | JoinConstraint::Using(_) | JoinConstraint::Natural | JoinConstraint::None => Ok(()),
     }
@@ -260,7 +266,8 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
                 no(args.settings.is_some(), "SETTINGS")?;
             }
             no(!with_hints.is_empty(), "WITH (...) behind a table")?;
-            no(version.is_some(), "FOR SYSTEM_TIME and other table versions")?;
+            let other = version.as_ref().is_some_and(|version| !super::relations::is_proctime(version));
+            no(other, "a table version other than FOR SYSTEM_TIME AS OF PROCTIME()")?;
             no(*with_ordinality, "WITH ORDINALITY")?;
             no(!partitions.is_empty(), "PARTITION behind a table")?;
             no(json_path.is_some(), "a JSON path behind a table")?;

@@ -6,7 +6,7 @@
 use arrow::datatypes::Field;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
-use datafusion_expr::expr::{Between, Cast, InList, Placeholder, ScalarFunction};
+use datafusion_expr::expr::{AggregateFunction, Between, Cast, InList, Placeholder, ScalarFunction, Sort};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, when};
@@ -117,6 +117,9 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
                 None => Transformed::no(call),
             }
         }
+        Expr::AggregateFunction(call) if ORDERED.contains(&call.func.name()) => {
+            Transformed::yes(in_expression(with_total_order(call)?.data, schema)?)
+        }
         other @ (Expr::WindowFunction(_) | Expr::AggregateFunction(_) | Expr::InSubquery(_)) => {
             Transformed::yes(in_expression(other, schema)?)
         }
@@ -166,6 +169,29 @@ fn interval_choice(name: &str, args: Vec<Expr>) -> Result<Expr> {
 fn is_comparison(op: Operator) -> bool {
     use Operator as O;
     matches!(op, O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq)
+}
+
+/// Aggregates whose result depends on the order of the values.
+const ORDERED: [&str; 4] = ["array_agg", "string_agg", "first_value", "last_value"];
+
+/// Orders values that an aggregate's ORDER BY leaves equal by themselves, so that the result does not depend on the order
+/// in which rows come.
+fn with_total_order(mut call: AggregateFunction) -> Result<Transformed<Expr>> {
+    let params = &mut call.params;
+    let (Some(value), false) = (params.args.first().cloned(), params.order_by.is_empty()) else {
+        return Ok(Transformed::no(Expr::AggregateFunction(call)));
+    };
+    if params.distinct && params.order_by.iter().any(|sort| !params.args.contains(&sort.expr)) {
+        return Err(SqlError::new(
+            "42P10",
+            "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+        ));
+    }
+    if params.order_by.iter().any(|sort| sort.expr == value) {
+        return Ok(Transformed::no(Expr::AggregateFunction(call)));
+    }
+    params.order_by.push(Sort::new(value, true, false));
+    Ok(Transformed::yes(Expr::AggregateFunction(call)))
 }
 
 fn is_distinctness(op: Operator) -> bool {

@@ -236,6 +236,14 @@ impl Pipeline {
         })
     }
 
+    /// When one of its operators has work even if nothing comes, microseconds since 1970.
+    pub fn next_wake_us(&self) -> Option<i64> {
+        match self.counters.failed {
+            Some(_) => None,
+            None => self.nodes.iter().filter_map(|node| node.operator.next_wake_us()).min(),
+        }
+    }
+
     /// The stored rows of a view.
     pub fn relation(&self) -> Option<&Arc<Relation>> {
         match &self.target {
@@ -419,7 +427,9 @@ impl Pipeline {
         let relation =
             relation.ok_or_else(|| Error::internal(format!("view \"{}\" reads a relation that is gone", self.name)))?;
         let mut out = Vec::new();
-        let (batches, reached) = relation.read(state, position.as_ref(), rows_max, Level::Committing)?;
+        // The right side of a join as of now is read whole before the first left row comes.
+        let budget = if self.scans[i].scan.as_of_now { usize::MAX } else { rows_max };
+        let (batches, reached) = relation.read(state, position.as_ref(), budget, Level::Committing)?;
         let taken = batches.iter().map(RecordBatch::num_rows).sum();
         for batch in batches {
             out.push(Delta::inserts(batch.project(&columns)?));

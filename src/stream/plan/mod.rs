@@ -5,9 +5,12 @@
 //!    stream key, its watermarks.
 
 mod build;
+mod clock;
 mod expressions;
 mod relations;
 mod rules;
+mod single_row;
+mod subqueries;
 
 use datafusion::logical_expr::LogicalPlan;
 use millstream_catalog::ObjectId;
@@ -88,6 +91,8 @@ pub struct Scan {
     /// Their names.
     pub column_names: Vec<String>,
     pub append_only: bool,
+    /// Whether it is the right side of a join as of now: then rows that were there before the view are read first.
+    pub as_of_now: bool,
 }
 
 /// A continuous query, ready to run.
@@ -108,7 +113,8 @@ impl PlannedView {
     pub fn fingerprint(&self) -> String {
         let mut lines: Vec<String> = Vec::new();
         for (i, scan) in self.scans.iter().enumerate() {
-            lines.push(format!("scan {i}: {} {:?} append_only={}", scan.object, scan.columns, scan.append_only));
+            let now = if scan.as_of_now { " as of now" } else { "" };
+            lines.push(format!("scan {i}: {} {:?} append_only={}{now}", scan.object, scan.columns, scan.append_only));
         }
         for (i, node) in self.nodes.iter().enumerate() {
             let d = node.operator.describe();

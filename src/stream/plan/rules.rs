@@ -7,18 +7,24 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::analyzer::Analyzer;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 
+use super::clock;
 use super::expressions::refuse_unstable;
+use super::subqueries::{refuse_subqueries, replace_scalar_subqueries};
 use crate::error::{Error, Result};
 
 /// A rule of DataFusion and what continuous plans do with it.
@@ -41,25 +47,34 @@ const fn left_out(name: &'static str, reason: &'static str) -> RuleUse {
 /// Every analyzer and optimizer rule of the DataFusion that this is built with. A test holds the list against DataFusion's
 /// own, so that a new rule is decided on, not inherited.
 pub const RULES: &[RuleUse] = &[
-    left_out("resolve_grouping_function", "grouping sets are not kept yet"),
+    left_out("resolve_grouping_function", "has run when the query was planned"),
     used("type_coercion", "types must agree before operators are made"),
     left_out("rewrite_set_comparison", "ANY / ALL over subqueries are not kept yet"),
     left_out("optimize_unions", "the union operator takes any number of inputs as they are"),
     left_out("unions_to_filter", "merges branches by their text; both stay as written"),
     used("simplify_expressions", "constants are folded once; expressions of the clock were refused before"),
-    used("replace_distinct_aggregate", "DISTINCT is an aggregate without functions; DISTINCT ON was refused before"),
+    used(
+        "replace_distinct_aggregate",
+        "DISTINCT is an aggregate without functions; DISTINCT ON became a row number before",
+    ),
     left_out("eliminate_join", "joins on constants are refused"),
-    left_out("decorrelate_predicate_subquery", "subqueries are not kept yet"),
-    left_out("scalar_subquery_to_join", "silently wrong for a subquery of several rows"),
-    left_out("decorrelate_lateral_join", "lateral joins are not kept yet"),
+    used(
+        "decorrelate_predicate_subquery",
+        "semi, anti and mark joins; where that were wrong, the planner has replaced IN before",
+    ),
+    used(
+        "scalar_subquery_to_join",
+        "correlated aggregates; uncorrelated ones were replaced before, several rows and all",
+    ),
+    used("decorrelate_lateral_join", "what it cannot resolve is refused"),
     used("extract_equijoin_predicate", "finds the join keys"),
     used("eliminate_duplicated_expr", "GROUP BY a, a"),
     used("eliminate_filter", "WHERE true"),
     used("eliminate_cross_join", "finds the join keys in FROM a, b WHERE a.x = b.x"),
-    left_out("eliminate_limit", "LIMIT is not kept yet"),
+    left_out("eliminate_limit", "a LIMIT is a top-N of its ORDER BY"),
     left_out("propagate_empty_relation", "an input that is empty now may not stay so"),
     used("filter_null_join_keys", "NULL keys never match and need not be stored"),
-    left_out("eliminate_outer_join", "outer joins are not kept yet"),
+    used("eliminate_outer_join", "where a filter drops the padded rows, an inner join costs less"),
     left_out("push_down_limit", "a limit of a changing input is not the limit of its parts"),
     used("push_down_filter", "rows that are not wanted should not be stored"),
     left_out("single_distinct_aggregation_to_group_by", "makes two aggregates with state of one"),
@@ -84,7 +99,17 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
         .map_err(Error::from)?;
     let analyzed = millstream_sql::checked_arithmetic(analyzed)?;
 
+    let analyzed = clock::mark_now(analyzed)?;
     refuse_unstable(&analyzed)?;
+    let context = OptimizerContext::new_with_config_options(config);
+    let decorrelation: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
+    ];
+    let joined = replace_scalar_subqueries(analyzed)?;
+    let joined = Optimizer::with_rules(decorrelation).optimize(joined, &context, |_, _| {})?;
+    refuse_subqueries(&joined)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
@@ -93,12 +118,14 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(EliminateFilter::new()),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(FilterNullJoinKeys::default()),
+        Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownFilter::new()),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ];
-    let context = OptimizerContext::new_with_config_options(config);
-    Ok(Optimizer::with_rules(rules).optimize(analyzed, &context, |_, _| {})?)
+    let optimized = Optimizer::with_rules(rules).optimize(joined, &context, |_, _| {})?;
+    clock::refuse_elsewhere(&optimized)?;
+    Ok(optimized)
 }
 
 #[cfg(test)]

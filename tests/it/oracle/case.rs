@@ -19,7 +19,7 @@ pub enum Ty {
 }
 
 impl Ty {
-    fn sql(self) -> &'static str {
+    pub fn sql(self) -> &'static str {
         match self {
             Ty::Int => "INT",
             Ty::Big => "BIGINT",

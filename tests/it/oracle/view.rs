@@ -1,10 +1,13 @@
-//! Random continuous views: filter, project, UNION ALL, GROUP BY, TUMBLE, HOP, joins, views on views.
+//! Random continuous views: filter, project, UNION ALL, GROUP BY, TUMBLE, HOP, inner joins, views on views; more in `algebra`,
+//! those with an order in `ordered`.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
+use super::algebra;
 use super::case::{Column, Relation, Ty, WATERMARK_DELAY_S};
+use super::ordered;
 
 /// A view of a case.
 #[derive(Debug, Clone)]
@@ -32,6 +35,7 @@ pub const CONSTRUCTS: &[&str] = &[
     "project",
     "union all",
     "group by",
+    "grouping sets",
     "global aggregate",
     "having",
     "count",
@@ -39,8 +43,15 @@ pub const CONSTRUCTS: &[&str] = &[
     "avg",
     "min",
     "max",
+    "bit_or",
+    "bool_and",
+    "string_agg",
+    "aggregate of distinct values",
+    "aggregate with filter",
     "tumble",
     "hop",
+    "cumulate",
+    "session",
     "window close",
     "join",
     "three-way join",
@@ -51,25 +62,32 @@ pub const CONSTRUCTS: &[&str] = &[
 
 /// A SELECT in the making.
 #[derive(Default)]
-struct Draft {
-    items: Vec<(String, Ty)>,
-    from: String,
-    tail: String,
-    reads: Vec<String>,
-    constructs: Vec<&'static str>,
+pub struct Draft {
+    pub items: Vec<(String, Ty)>,
+    pub distinct: bool,
+    pub distinct_on: Option<String>,
+    pub from: String,
+    pub tail: String,
+    pub reads: Vec<String>,
+    pub constructs: Vec<&'static str>,
 }
 
 impl Draft {
-    fn item(&mut self, sql: impl Into<String>, ty: Ty) {
+    pub fn item(&mut self, sql: impl Into<String>, ty: Ty) {
         self.items.push((sql.into(), ty));
     }
 
     fn sql(&self) -> String {
         let items: Vec<String> = self.items.iter().enumerate().map(|(n, (sql, _))| format!("{sql} AS c{n}")).collect();
-        format!("SELECT {} FROM {}{}", items.join(", "), self.from, self.tail)
+        let distinct = match &self.distinct_on {
+            Some(on) => format!("DISTINCT ON ({on}) "),
+            None if self.distinct => "DISTINCT ".to_string(),
+            None => String::new(),
+        };
+        format!("SELECT {distinct}{} FROM {}{}", items.join(", "), self.from, self.tail)
     }
 
-    fn into_view(self, name: String) -> View {
+    pub fn into_view(self, name: String) -> View {
         let columns = self.items.iter().enumerate().map(|(n, (_, ty))| Column { name: format!("c{n}"), ty: *ty });
         View {
             relation: Relation { name, columns: columns.collect(), watermark: None },
@@ -85,7 +103,7 @@ impl Draft {
 /// View number `n` over some of the relations; later ones, so views, are preferred a little.
 pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
     let name = format!("v{n}");
-    let mut view = match random.random_range(0..9) {
+    let mut view = match random.random_range(0..21) {
         0 => filter_project(random, relations).into_view(name),
         1 => union_all(random, relations, name),
         2 | 3 => grouped(random, relations).into_view(name),
@@ -93,7 +111,13 @@ pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
         5 => windowed(random, relations).into_view(name),
         6 => on_window_close(random, relations, name),
         7 => join(random, relations, 2).into_view(name),
-        _ => join(random, relations, 3).into_view(name),
+        8 => join(random, relations, 3).into_view(name),
+        9 => ordered::top_n(random, relations).into_view(name),
+        10 => ordered::numbered(random, relations).into_view(name),
+        11 => ordered::distinct_on(random, relations).into_view(name),
+        12 | 13 => ordered::over(random, relations).into_view(name),
+        14 => ordered::over_closed(random, relations, name),
+        _ => algebra::generate(random, relations, name),
     };
     if view.reads.iter().any(|read| read.starts_with('v')) {
         view.constructs.push("view on view");
@@ -101,19 +125,19 @@ pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
     view
 }
 
-fn pick_relation<'a>(random: &mut StdRng, relations: &'a [Relation]) -> &'a Relation {
+pub fn pick_relation<'a>(random: &mut StdRng, relations: &'a [Relation]) -> &'a Relation {
     match relations.last() {
         Some(last) if relations.len() > 3 && random.random_bool(0.4) => last,
         _ => relations.choose(random).expect("not empty"),
     }
 }
 
-fn columns_of(relation: &Relation, ty: Ty) -> Vec<&str> {
+pub fn columns_of(relation: &Relation, ty: Ty) -> Vec<&str> {
     relation.columns.iter().filter(|column| column.ty == ty).map(|column| column.name.as_str()).collect()
 }
 
 /// An expression over one column.
-fn expression(random: &mut StdRng, prefix: &str, column: &Column) -> (String, Ty) {
+pub fn expression(random: &mut StdRng, prefix: &str, column: &Column) -> (String, Ty) {
     let name = format!("{prefix}{}", column.name);
     let plain = random.random_bool(0.5);
     match column.ty {
@@ -137,7 +161,7 @@ fn expression(random: &mut StdRng, prefix: &str, column: &Column) -> (String, Ty
     }
 }
 
-fn predicate(random: &mut StdRng, prefix: &str, relation: &Relation) -> String {
+pub fn predicate(random: &mut StdRng, prefix: &str, relation: &Relation) -> String {
     let column = relation.columns.choose(random).expect("a relation has columns");
     let name = format!("{prefix}{}", column.name);
     match (column.ty, random.random_range(0..4)) {
@@ -175,24 +199,9 @@ fn union_all(random: &mut StdRng, relations: &[Relation], name: String) -> View 
     types.truncate(random.random_range(1..4));
     let (mut branches, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..random.random_range(2..4) {
-        let relation = pick_relation(random, relations);
-        let mut draft = Draft { from: relation.name.clone(), ..Draft::default() };
-        for ty in &types {
-            let column = columns_of(relation, *ty).choose(random).map(|name| name.to_string());
-            let missing = match ty {
-                Ty::Int => "CAST(NULL AS INT)",
-                Ty::Big => "CAST(1 AS BIGINT)",
-                Ty::Num => "CAST(2.50 AS DECIMAL(12,2))",
-                Ty::Text => "CAST('u' AS VARCHAR)",
-                Ty::Stamp => "TIMESTAMP '2024-05-01 00:00:00'",
-            };
-            draft.item(column.unwrap_or_else(|| missing.to_string()), *ty);
-        }
-        if random.random_bool(0.5) {
-            draft.tail = format!(" WHERE {}", predicate(random, "", relation));
-        }
-        branches.push(draft.sql());
-        reads.push(relation.name.clone());
+        let (sql, read) = branch(random, relations, &types);
+        branches.push(sql);
+        reads.push(read);
     }
     let columns = types.iter().enumerate().map(|(n, ty)| Column { name: format!("c{n}"), ty: *ty }).collect();
     let sql = branches.join(" UNION ALL ");
@@ -206,12 +215,39 @@ fn union_all(random: &mut StdRng, relations: &[Relation], name: String) -> View 
     }
 }
 
+/// A SELECT of one column of each of some types, and the relation that it reads.
+pub fn branch(random: &mut StdRng, relations: &[Relation], types: &[Ty]) -> (String, String) {
+    let relation = pick_relation(random, relations);
+    let mut draft = Draft { from: relation.name.clone(), ..Draft::default() };
+    for ty in types {
+        let column = columns_of(relation, *ty).choose(random).map(|name| name.to_string());
+        let missing = match ty {
+            Ty::Int => "CAST(NULL AS INT)",
+            Ty::Big => "CAST(1 AS BIGINT)",
+            Ty::Num => "CAST(2.50 AS DECIMAL(12,2))",
+            Ty::Text => "CAST('u' AS VARCHAR)",
+            Ty::Stamp => "TIMESTAMP '2024-05-01 00:00:00'",
+        };
+        draft.item(column.unwrap_or_else(|| missing.to_string()), *ty);
+    }
+    if random.random_bool(0.5) {
+        draft.tail = format!(" WHERE {}", predicate(random, "", relation));
+    }
+    (draft.sql(), relation.name.clone())
+}
+
 /// Adds one to three aggregates over columns of the relation.
-fn aggregates(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &Relation) {
+pub fn aggregates(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &Relation) {
     for _ in 0..random.random_range(1..4) {
         let column = relation.columns.choose(random).expect("a relation has columns");
         let name = format!("{prefix}{}", column.name);
-        match (random.random_range(0..6), column.ty) {
+        match (random.random_range(0..11), column.ty) {
+            (6, _) => draft.item(format!("count(DISTINCT {name})"), Ty::Big),
+            (7, Ty::Big | Ty::Num) => draft.item(format!("sum(DISTINCT {name})"), Ty::Num),
+            (8, Ty::Int) => draft.item(format!("bit_or({name})"), Ty::Int),
+            (8 | 9, Ty::Text) => draft.item(format!("string_agg({name}, ',' ORDER BY {name})"), Ty::Text),
+            (9, _) => draft.item(format!("bool_and({name} IS NULL)::INT"), Ty::Int),
+            (10, _) => draft.item(format!("count({name}) FILTER (WHERE {name} IS NOT NULL)"), Ty::Big),
             (0, _) => draft.item("count(*)", Ty::Big),
             (1, _) => draft.item(format!("count({name})"), Ty::Big),
             (2, Ty::Int) => draft.item(format!("sum({name})"), Ty::Big),
@@ -220,13 +256,20 @@ fn aggregates(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &R
             (4, ty) => draft.item(format!("min({name})"), ty),
             (_, ty) => draft.item(format!("max({name})"), ty),
         }
-        let function = draft.items.last().map_or("", |(sql, _)| sql.split('(').next().unwrap_or_default());
+        let sql = draft.items.last().map_or("", |(sql, _)| sql.as_str());
+        if sql.contains("DISTINCT") {
+            draft.constructs.push("aggregate of distinct values");
+        }
+        if sql.contains("FILTER") {
+            draft.constructs.push("aggregate with filter");
+        }
+        let function = sql.split('(').next().unwrap_or_default();
         let construct = CONSTRUCTS.iter().find(|construct| **construct == function);
         draft.constructs.extend(construct);
     }
 }
 
-fn keys(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &Relation, most: usize) -> Vec<String> {
+pub fn keys(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation: &Relation, most: usize) -> Vec<String> {
     let mut keys = Vec::new();
     for _ in 0..random.random_range(1..=most) {
         let column = relation.columns.choose(random).expect("a relation has columns");
@@ -249,7 +292,14 @@ fn grouped(random: &mut StdRng, relations: &[Relation]) -> Draft {
         draft.tail = format!(" WHERE {}", predicate(random, "", relation));
         draft.constructs.push("filter");
     }
-    draft.tail += &format!(" GROUP BY {}", keys.join(", "));
+    let all = keys.join(", ");
+    let are_columns = keys.iter().all(|key| relation.columns.iter().any(|column| column.name == *key));
+    let (group_by, construct) = match random.random_range(0..4) {
+        0 if are_columns => (format!("GROUPING SETS (({all}), ({}))", keys[0]), Some("grouping sets")),
+        _ => (all, None),
+    };
+    draft.constructs.extend(construct);
+    draft.tail += &format!(" GROUP BY {group_by}");
     if random.random_bool(0.3) {
         draft.tail += " HAVING count(*) > 1";
         draft.constructs.push("having");
@@ -271,7 +321,8 @@ fn global_aggregate(random: &mut StdRng, relations: &[Relation]) -> Draft {
 /// A relation as windows over one of its timestamp columns: the FROM item and the construct.
 fn window(random: &mut StdRng, relation: &Relation, column: &str) -> (String, &'static str) {
     let name = &relation.name;
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
+        4 => (format!("CUMULATE({name}, {column}, INTERVAL '1 minute', INTERVAL '150 seconds')"), "cumulate"),
         0 => (format!("TUMBLE({name}, {column}, INTERVAL '1 minute')"), "tumble"),
         1 => (format!("TUMBLE({name}, {column}, INTERVAL '5 minutes')"), "tumble"),
         2 => (format!("HOP({name}, {column}, INTERVAL '30 seconds', INTERVAL '2 minutes')"), "hop"),
@@ -284,7 +335,12 @@ fn windowed(random: &mut StdRng, relations: &[Relation]) -> Draft {
         relations.iter().filter(|relation| !columns_of(relation, Ty::Stamp).is_empty()).collect();
     let relation = *timed.choose(random).expect("tables have a timestamp");
     let column = columns_of(relation, Ty::Stamp).choose(random).expect("just filtered").to_string();
-    let (from, construct) = window(random, relation, &column);
+    let (mut from, mut construct) = window(random, relation, &column);
+    if random.random_bool(0.25) {
+        let key = relation.columns.choose(random).expect("a relation has columns");
+        from = format!("SESSION({} PARTITION BY {}, {column}, INTERVAL '40 seconds')", relation.name, key.name);
+        construct = "session";
+    }
     let mut draft = Draft { from, reads: vec![relation.name.clone()], constructs: vec![construct], ..Draft::default() };
     draft.item("window_start", Ty::Stamp);
     if random.random_bool(0.2) {
@@ -330,7 +386,7 @@ fn on_window_close(random: &mut StdRng, relations: &[Relation], name: String) ->
 const JOINABLE: &[Ty] = &[Ty::Int, Ty::Text, Ty::Big];
 
 /// The next side of a join and its ON condition, which needs a column of a type that an earlier side has too.
-fn join_side<'a>(
+pub fn join_side<'a>(
     random: &mut StdRng,
     relations: &'a [Relation],
     joined: &[(String, &Relation)],

@@ -1,11 +1,9 @@
 //! MIN and MAX: only the extreme where nothing is ever taken back, else all values in order with their counts.
 //!
-//! The values are in one table for all MIN and MAX of an operator: group key, number of the aggregate, value key -> count.
 //! The value keys of MAX have all bits flipped, so that the extreme is the first of its range either way. It is looked up
 //! there only when the present one was taken back.
 
 use std::cmp::Ordering;
-use std::hash::BuildHasher;
 use std::ops::Bound;
 
 use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
@@ -14,15 +12,12 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use super::bad_layout;
+use super::multiset::{Change, Values, count_of};
 use super::rows::Rows;
-use crate::error::{Error, Result, sqlstate};
-use crate::state::{ByteRows, KeyCodec, Level, State, successor};
-use crate::stream::cached::CachedTable;
+use crate::error::{Error, Result};
+use crate::state::{ByteRows, KeyCodec, Level, successor};
 
 /// MIN or MAX of one column. State: the extreme, NULL where the group has no value.
 #[derive(Debug)]
@@ -58,20 +53,14 @@ impl Extreme {
     }
 
     /// The state with the rows added; `values` is the table of all values.
-    pub fn apply(
-        &self,
-        rows: &Rows<'_>,
-        old: &[ArrayRef],
-        groups: &ByteRows,
-        values: &mut CachedTable,
-        state: &mut State,
-    ) -> Result<Vec<ArrayRef>> {
+    pub fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef], values: &mut Values<'_>) -> Result<Vec<ArrayRef>> {
         let argument = rows.argument().ok_or_else(|| bad_layout("min or max has no argument"))?;
         let old = &old[0];
+        let groups = values.groups.len();
         let order = OrderKeys::new(argument, &self.codec)?;
         let old_order = OrderKeys::new(old, &self.codec)?;
         if self.append_only {
-            let mut best = vec![NONE; groups.len()];
+            let mut best = vec![NONE; groups];
             rows.each(|row, group, weight| {
                 if weight > 0 && (best[group] == NONE || order.compare(row, &order, best[group] as usize) == self.wins)
                 {
@@ -81,50 +70,43 @@ impl Extreme {
             return Ok(vec![self.choose(old, &old_order, argument, &order, &best)?]);
         }
 
-        let changes = self.changes(rows, argument, groups)?;
-        let counts = values.get_many(state, &changes.keys)?;
-        let mut new_counts = Vec::with_capacity(changes.net.len());
-        let mut best = vec![NONE; groups.len()];
-        let mut lost = vec![false; groups.len()];
-        for (change, stored) in changes.net.iter().zip(counts.iter()) {
-            let before = stored.map_or(Ok(0), decode_count)?;
-            let after = before.checked_add(change.weight).ok_or_else(too_many)?;
-            new_counts.push(after);
-            let (row, group) = (change.row as usize, change.group as usize);
+        let keys = self.codec.encode(std::slice::from_ref(argument))?;
+        let keys = if self.wins == Ordering::Greater { flipped(&keys) } else { keys };
+        let changes = values.count(self.ordinal, rows, &keys, |_| &[])?;
+        let mut best = vec![NONE; groups];
+        let mut lost = vec![false; groups];
+        for Change { group, row, before, after } in changes {
             if before <= 0 && after > 0 {
                 if best[group] == NONE || order.compare(row, &order, best[group] as usize) == self.wins {
-                    best[group] = change.row;
+                    best[group] = row as u32;
                 }
             } else if before > 0 && after <= 0 && old.is_valid(group) {
                 lost[group] |= order.compare(row, &old_order, group) == Ordering::Equal;
             }
         }
-        let encoded: Vec<[u8; 8]> = new_counts.iter().map(|n| n.to_le_bytes()).collect();
-        values.write_many(state, &changes.keys, |i| (new_counts[i] != 0).then_some(encoded[i].as_slice()));
 
         let chosen = self.choose(old, &old_order, argument, &order, &best)?;
         if !lost.contains(&true) {
             return Ok(vec![chosen]);
         }
         let mut found = ByteRows::new();
-        let mut picks: Vec<(usize, usize)> = (0..groups.len()).map(|group| (0, group)).collect();
+        let mut picks: Vec<(usize, usize)> = (0..groups).map(|group| (0, group)).collect();
         let mut prefix = Vec::new();
-        for group in (0..groups.len()).filter(|group| lost[*group]) {
-            prefix.clear();
-            prefix.extend_from_slice(groups.get(group));
-            prefix.extend_from_slice(&self.ordinal.to_be_bytes());
+        for group in (0..groups).filter(|group| lost[*group]) {
+            values.prefix(group, self.ordinal, &mut prefix);
             picks[group] = (2, 0);
             let end = successor(&prefix);
-            let mut scan =
-                state.scan(values.table(), Bound::Included(&prefix), end.as_ref().map(Vec::as_slice), Level::Open);
+            let end = end.as_ref().map(Vec::as_slice);
+            let mut scan = values.state.scan(values.table.table(), Bound::Included(&prefix), end, Level::Open);
             while let Some((key, count)) = scan.next_row()? {
-                if decode_count(count)? > 0 {
+                if count_of(count)? > 0 {
                     picks[group] = (1, found.len());
-                    self.push_value_key(&mut found, &[], &key[prefix.len()..]);
+                    found.push(&key[prefix.len()..]);
                     break;
                 }
             }
         }
+        let found = if self.wins == Ordering::Greater { flipped(&found) } else { found };
         let found = if found.is_empty() { argument.slice(0, 0) } else { self.codec.decode(found.iter())?.remove(0) };
         let null = new_null_array(chosen.data_type(), 1);
         Ok(vec![interleave(&[chosen.as_ref(), found.as_ref(), null.as_ref()], &picks)?])
@@ -152,94 +134,32 @@ impl Extreme {
         let picks: Vec<(usize, usize)> = best.iter().enumerate().map(better).collect();
         Ok(interleave(&[old.as_ref(), argument.as_ref()], &picks)?)
     }
-
-    /// Net change of the count of each value of each group.
-    fn changes(&self, rows: &Rows<'_>, argument: &ArrayRef, groups: &ByteRows) -> Result<Changes> {
-        let value_keys = self.codec.encode(std::slice::from_ref(argument))?;
-        let hasher = FixedState::default();
-        let mut index: HashTable<u32> = HashTable::new();
-        let mut net: Vec<Change> = Vec::new();
-        let hash = |group: u32, value: &[u8]| hasher.hash_one((group, value));
-        rows.each(|row, group, weight| {
-            let (group, value) = (group as u32, value_keys.get(row));
-            let entry = index.entry(
-                hash(group, value),
-                |i| {
-                    let other = &net[*i as usize];
-                    other.group == group && value_keys.get(other.row as usize) == value
-                },
-                |i| hash(net[*i as usize].group, value_keys.get(net[*i as usize].row as usize)),
-            );
-            match entry {
-                Entry::Occupied(slot) => {
-                    let i = *slot.get() as usize;
-                    net[i].weight = net[i].weight.saturating_add(weight);
-                }
-                Entry::Vacant(slot) => {
-                    slot.insert(net.len() as u32);
-                    net.push(Change { group, row: row as u32, weight });
-                }
-            }
-        });
-        net.retain(|change| change.weight != 0);
-        let mut keys = ByteRows::with_capacity(net.len(), 0);
-        let mut prefix = Vec::new();
-        for change in &net {
-            prefix.clear();
-            prefix.extend_from_slice(groups.get(change.group as usize));
-            prefix.extend_from_slice(&self.ordinal.to_be_bytes());
-            self.push_value_key(&mut keys, &prefix, value_keys.get(change.row as usize));
-        }
-        Ok(Changes { net, keys })
-    }
-
-    /// Appends `prefix` and a value's key, turned round for MAX (and so turned back when it was).
-    fn push_value_key(&self, keys: &mut ByteRows, prefix: &[u8], value: &[u8]) {
-        match self.wins {
-            Ordering::Greater => {
-                let flipped: Vec<u8> = value.iter().map(|byte| !byte).collect();
-                keys.push_pair(prefix, &flipped);
-            }
-            _ => keys.push_pair(prefix, value),
-        }
-    }
 }
 
 /// No row.
 const NONE: u32 = u32::MAX;
 
-struct Change {
-    group: u32,
-    /// A row that has the value.
-    row: u32,
-    weight: i64,
-}
-
-struct Changes {
-    net: Vec<Change>,
-    keys: ByteRows,
-}
-
-fn decode_count(bytes: &[u8]) -> Result<i64> {
-    let bytes = bytes.try_into().map_err(|_| {
-        Error::new(sqlstate::DATA_CORRUPTED, "stored data cannot be decoded: a count of values is not eight bytes")
-    })?;
-    Ok(i64::from_le_bytes(bytes))
-}
-
-fn too_many() -> Error {
-    Error::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, "a value is in a group more often than can be counted")
+/// The keys with all bits turned round, so that they order the other way; turned round again they are what they were.
+fn flipped(keys: &ByteRows) -> ByteRows {
+    let mut out = ByteRows::with_capacity(keys.len(), keys.bytes());
+    let mut key = Vec::new();
+    for bytes in keys.iter() {
+        key.clear();
+        key.extend(bytes.iter().map(|byte| !byte));
+        out.push(&key);
+    }
+    out
 }
 
 /// A column in a form that compares as PostgreSQL orders its values. NULLs are never compared.
-enum OrderKeys {
+pub(in crate::stream::operator) enum OrderKeys {
     Narrow(Vec<i64>),
     Wide(Vec<i128>),
     Bytes(ByteRows),
 }
 
 impl OrderKeys {
-    fn new(column: &ArrayRef, codec: &KeyCodec) -> Result<Self> {
+    pub fn new(column: &ArrayRef, codec: &KeyCodec) -> Result<Self> {
         let widen = |v: &[i32]| Self::Narrow(v.iter().map(|v| i64::from(*v)).collect());
         Ok(match column.data_type() {
             DataType::Int16 => {
@@ -266,7 +186,7 @@ impl OrderKeys {
         })
     }
 
-    fn compare(&self, i: usize, other: &Self, j: usize) -> Ordering {
+    pub fn compare(&self, i: usize, other: &Self, j: usize) -> Ordering {
         match (self, other) {
             (Self::Narrow(a), Self::Narrow(b)) => a[i].cmp(&b[j]),
             (Self::Wide(a), Self::Wide(b)) => a[i].cmp(&b[j]),

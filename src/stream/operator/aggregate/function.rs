@@ -5,14 +5,19 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type};
 
+use super::distinct::Distinct;
 use super::exact::ExactSum;
 use super::extreme::Extreme;
 use super::float::FloatSum;
+use super::multiset::Values;
+use super::ordered::{Ordered, needs_order};
 use super::rows::Rows;
+use super::tally::Tally;
+use super::variance::Variance;
 use super::{AggregateCall, AggregateKind, Finished};
 use crate::error::{Error, Result};
-use crate::state::{ByteRows, RowCodec, State};
-use crate::stream::cached::CachedTable;
+use crate::state::RowCodec;
+use crate::stream::operator::order_key::SortColumn;
 
 /// One aggregate of an operator.
 #[derive(Debug)]
@@ -23,40 +28,66 @@ pub(super) enum Function {
     Exact(ExactSum),
     Float(FloatSum),
     Extreme(Extreme),
+    Tally(Tally),
+    Variance(Variance),
+    Ordered(Ordered),
+    Distinct(Distinct),
 }
 
 impl Function {
-    /// The aggregate that computes `call` into `output`.
+    /// The aggregate that computes `call` into `output`. `type_of` has the types of the input's columns.
     ///
     /// # Errors
     /// 0A000 if there is none for these types.
     pub fn new(
         call: &AggregateCall,
-        argument: Option<&DataType>,
+        type_of: impl Fn(usize) -> DataType,
         output: &Field,
         ordinal: u16,
         append_only: bool,
     ) -> Result<Self> {
         let to = output.data_type();
+        let argument = call.argument.map(&type_of);
         let unsupported = || {
             let name = call.kind.name();
-            let from = argument.map_or("*".to_string(), ToString::to_string);
+            let from = argument.as_ref().map_or("*".to_string(), ToString::to_string);
             Error::unsupported(format!("{name}({from}) as {to} is not supported in a continuous view"))
         };
-        let sum = |average| {
-            let argument = argument?;
-            let exact = ExactSum::new(average, argument, to).map(Self::Exact);
-            exact.or_else(|| FloatSum::new(average, argument, to).map(Self::Float))
-        };
-        match (call.kind, argument) {
-            (AggregateKind::Count, None) if call.filter.is_none() && *to == DataType::Int64 => Ok(Self::CountRows),
-            (AggregateKind::Count, _) if *to == DataType::Int64 => Ok(Self::Count),
-            (AggregateKind::Sum, Some(_)) => sum(false).ok_or_else(unsupported),
-            (AggregateKind::Avg, Some(_)) => sum(true).ok_or_else(unsupported),
-            (AggregateKind::Min | AggregateKind::Max, Some(from)) if from == to => {
-                Ok(Self::Extreme(Extreme::new(call.kind == AggregateKind::Max, from, ordinal, append_only)?))
+        use AggregateKind as K;
+        let function = match (call.kind, &argument) {
+            (K::Count, None) if call.filter.is_none() && *to == DataType::Int64 => Some(Self::CountRows),
+            (K::Count, _) if *to == DataType::Int64 => Some(Self::Count),
+            (K::Sum | K::Avg, Some(from)) => {
+                let average = call.kind == K::Avg;
+                let exact = ExactSum::new(average, from, to).map(Self::Exact);
+                exact.or_else(|| FloatSum::new(average, from, to).map(Self::Float))
             }
-            _ => Err(unsupported()),
+            (K::Min | K::Max, Some(from)) if from == to => {
+                Some(Self::Extreme(Extreme::new(call.kind == K::Max, from, ordinal, append_only)?))
+            }
+            (K::BoolAnd | K::BoolOr | K::BitAnd | K::BitOr | K::BitXor, Some(from)) => {
+                Tally::new(call.kind, from, to).map(Self::Tally)
+            }
+            (K::VarPop | K::VarSamp | K::StddevPop | K::StddevSamp, Some(from)) => {
+                Variance::new(call.kind, from, to).map(Self::Variance)
+            }
+            (K::ArrayAgg | K::StringAgg | K::FirstValue | K::LastValue, Some(from)) => {
+                if call.order_by.is_empty() {
+                    return Err(needs_order(call.kind.name()));
+                }
+                let order: Vec<(SortColumn, DataType)> =
+                    call.order_by.iter().map(|sort| (*sort, type_of(sort.column))).collect();
+                let separator = call.separator.as_deref();
+                Ordered::new(call.kind, from, &order, separator, call.distinct, to, ordinal)?.map(Self::Ordered)
+            }
+            _ => None,
+        };
+        let function = function.ok_or_else(unsupported)?;
+        match (call.distinct, &argument, &function) {
+            // What decides these does not change with how often a value is there.
+            (false, ..) | (_, _, Self::Extreme(_) | Self::Ordered(_)) => Ok(function),
+            (true, Some(argument), _) => Ok(Self::Distinct(Distinct::new(function, argument, ordinal)?)),
+            (true, None, _) => Err(unsupported()),
         }
     }
 
@@ -68,26 +99,32 @@ impl Function {
             Self::Exact(sum) => sum.state_types(),
             Self::Float(sum) => sum.state_types(),
             Self::Extreme(extreme) => extreme.state_types(),
+            Self::Tally(tally) => tally.state_types(),
+            Self::Variance(variance) => variance.state_types(),
+            Self::Ordered(ordered) => ordered.state_types(),
+            Self::Distinct(distinct) => distinct.function.state_types(),
         }
+    }
+
+    /// Whether a NULL argument counts as a value.
+    pub fn keeps_nulls(&self) -> bool {
+        matches!(self, Self::Ordered(ordered) if ordered.keeps_nulls())
     }
 
     /// Whether it needs the table of all values.
     pub fn keeps_values(&self) -> bool {
-        matches!(self, Self::Extreme(extreme) if extreme.keeps_values())
+        match self {
+            Self::Extreme(extreme) => extreme.keeps_values(),
+            Self::Ordered(_) | Self::Distinct(_) => true,
+            _ => false,
+        }
     }
 
     /// The stored columns of all groups with the rows added.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn apply(
-        &self,
-        rows: &Rows<'_>,
-        old: &[ArrayRef],
-        groups: &ByteRows,
-        values: &mut CachedTable,
-        state: &mut State,
-    ) -> Result<Vec<ArrayRef>> {
+    pub fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef], values: &mut Values<'_>) -> Result<Vec<ArrayRef>> {
         match self {
             Self::CountRows => Ok(Vec::new()),
             Self::Count => {
@@ -97,7 +134,11 @@ impl Function {
             }
             Self::Exact(sum) => sum.apply(rows, old),
             Self::Float(sum) => sum.apply(rows, old),
-            Self::Extreme(extreme) => extreme.apply(rows, old, groups, values, state),
+            Self::Extreme(extreme) => extreme.apply(rows, old, values),
+            Self::Tally(tally) => tally.apply(rows, old),
+            Self::Variance(variance) => variance.apply(rows, old),
+            Self::Ordered(ordered) => ordered.apply(rows, old, values),
+            Self::Distinct(distinct) => distinct.apply(rows, old, values),
         }
     }
 
@@ -108,14 +149,17 @@ impl Function {
     pub fn finish(&self, row_weights: &ArrayRef, state: &[ArrayRef]) -> Result<Finished> {
         match self {
             Self::CountRows => Ok(Finished::of(row_weights.clone())),
-            Self::Count | Self::Extreme(_) => Ok(Finished::of(state[0].clone())),
+            Self::Count | Self::Extreme(_) | Self::Ordered(_) => Ok(Finished::of(state[0].clone())),
             Self::Exact(sum) => sum.finish(state),
             Self::Float(sum) => sum.finish(state),
+            Self::Tally(tally) => tally.finish(state),
+            Self::Variance(variance) => variance.finish(state),
+            Self::Distinct(distinct) => distinct.function.finish(row_weights, state),
         }
     }
 }
 
-/// The stored row of a group that has no row: zeros, and NULL as extremes.
+/// The stored row of a group that has no row: zeros, and NULL where a result is stored.
 ///
 /// # Errors
 /// Never for the types of [`Function::state_types`].
@@ -126,8 +170,8 @@ pub(super) fn empty_row(functions: &[Function], codec: &RowCodec) -> Result<Vec<
     for function in functions {
         for data_type in function.state_types() {
             columns.push(match function {
-                Function::Extreme(_) => new_null_array(&data_type, 1),
-                // A sum of floats without parts.
+                Function::Extreme(_) | Function::Ordered(_) => new_null_array(&data_type, 1),
+                // A sum of floats without parts, counts of no bits.
                 _ if data_type == DataType::Binary => Arc::new(BinaryArray::from_vec(vec![b"".as_slice()])),
                 _ => zero(&data_type)?,
             });

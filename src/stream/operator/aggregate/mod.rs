@@ -1,4 +1,4 @@
-//! GROUP BY kept current: COUNT, SUM, AVG, MIN and MAX under insertion and retraction, and windows that close.
+//! GROUP BY kept current: aggregates under insertion and retraction, and windows that close.
 //!
 //! An epoch's rows are gathered by group (`groups`), the stored rows of those groups are fetched in one batch, each
 //! function turns old stored columns into new ones (`function` and the files it names), and what the results differ in
@@ -6,18 +6,26 @@
 //!
 //! State, two tables under the view's object:
 //! - *groups*: group key, the time column first -> row weight and the stored columns of each function;
-//! - *values*: of MIN and MAX over an input that takes rows back (see `extreme`).
+//! - *values*: what functions need each value of (see `multiset`): MIN and MAX over an input that takes rows back, aggregates
+//!   of distinct or of ordered values.
 //!
 //! **Time.** If a group column carries a watermark, a group is closed when that has passed its value: its state is freed,
 //! its result stays. A row of a closed group is late. With EMIT ON WINDOW CLOSE a group's result appears when it closes.
 
-mod exact;
-mod extreme;
-mod float;
+mod distinct;
+pub(super) mod exact;
+pub(super) mod extreme;
+pub(super) mod float;
 mod function;
+mod multiset;
+mod ordered;
 mod rows;
+mod tally;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod value_tests;
+mod variance;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,10 +38,11 @@ use arrow::util::display::array_value_to_string;
 use millstream_catalog::ObjectId;
 
 use self::function::{Function, empty_row};
-
+use self::multiset::Values;
 use self::rows::Rows;
 use super::event_time::TimeColumn;
 use super::groups::Groups;
+use super::order_key::SortColumn;
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
@@ -51,9 +60,58 @@ pub enum AggregateKind {
     Avg,
     Min,
     Max,
+    BoolAnd,
+    BoolOr,
+    BitAnd,
+    BitOr,
+    BitXor,
+    VarPop,
+    VarSamp,
+    StddevPop,
+    StddevSamp,
+    ArrayAgg,
+    StringAgg,
+    FirstValue,
+    LastValue,
 }
 
 impl AggregateKind {
+    const ALL: [Self; 18] = [
+        Self::Count,
+        Self::Sum,
+        Self::Avg,
+        Self::Min,
+        Self::Max,
+        Self::BoolAnd,
+        Self::BoolOr,
+        Self::BitAnd,
+        Self::BitOr,
+        Self::BitXor,
+        Self::VarPop,
+        Self::VarSamp,
+        Self::StddevPop,
+        Self::StddevSamp,
+        Self::ArrayAgg,
+        Self::StringAgg,
+        Self::FirstValue,
+        Self::LastValue,
+    ];
+
+    /// The aggregate of this name, if it is one that can be kept.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether the order of the values decides the result.
+    pub fn depends_on_order(self) -> bool {
+        matches!(self, Self::ArrayAgg | Self::StringAgg | Self::FirstValue | Self::LastValue)
+    }
+
+    /// Whether it does not matter how often a value is there.
+    pub fn ignores_copies(self) -> bool {
+        matches!(self, Self::Min | Self::Max | Self::BoolAnd | Self::BoolOr | Self::BitAnd | Self::BitOr)
+    }
+
     /// Its SQL name.
     pub fn name(self) -> &'static str {
         match self {
@@ -62,6 +120,19 @@ impl AggregateKind {
             Self::Avg => "avg",
             Self::Min => "min",
             Self::Max => "max",
+            Self::BoolAnd => "bool_and",
+            Self::BoolOr => "bool_or",
+            Self::BitAnd => "bit_and",
+            Self::BitOr => "bit_or",
+            Self::BitXor => "bit_xor",
+            Self::VarPop => "var_pop",
+            Self::VarSamp => "var_samp",
+            Self::StddevPop => "stddev_pop",
+            Self::StddevSamp => "stddev_samp",
+            Self::ArrayAgg => "array_agg",
+            Self::StringAgg => "string_agg",
+            Self::FirstValue => "first_value",
+            Self::LastValue => "last_value",
         }
     }
 }
@@ -74,6 +145,19 @@ pub struct AggregateCall {
     pub argument: Option<usize>,
     /// Position of the boolean column of a FILTER.
     pub filter: Option<usize>,
+    /// Whether each value counts once.
+    pub distinct: bool,
+    /// The order of the values, for those that depend on it.
+    pub order_by: Vec<SortColumn>,
+    /// What STRING_AGG puts between two values.
+    pub separator: Option<String>,
+}
+
+impl AggregateCall {
+    /// An aggregate over all values of a column, or over rows if there is none.
+    pub fn plain(kind: AggregateKind, argument: Option<usize>) -> Self {
+        Self { kind, argument, filter: None, distinct: false, order_by: Vec::new(), separator: None }
+    }
 }
 
 /// What a [`HashAggregate`] is made from.
@@ -108,8 +192,8 @@ pub struct HashAggregate {
     used_schema: SchemaRef,
     /// Positions in `used` of the group columns, as `group_by` has them.
     group_positions: Vec<usize>,
-    /// Positions in `used` of each aggregate's argument and filter.
-    argument_positions: Vec<(Option<usize>, Option<usize>)>,
+    /// Positions in `used` of what each aggregate looks at.
+    argument_positions: Vec<Arguments>,
     /// Order of the group columns in the key: positions in `group_by`.
     key_order: Vec<usize>,
     key_codec: KeyCodec,
@@ -125,11 +209,18 @@ pub struct HashAggregate {
     closed: Option<i64>,
 }
 
+/// Positions of the columns that an aggregate looks at.
+struct Arguments {
+    argument: Option<usize>,
+    filter: Option<usize>,
+    order: Vec<usize>,
+}
+
 /// Results of one function for some groups.
-struct Finished {
-    values: ArrayRef,
+pub(super) struct Finished {
+    pub values: ArrayRef,
     /// Groups that have no result and why.
-    errors: Vec<(usize, Error)>,
+    pub errors: Vec<(usize, Error)>,
 }
 
 impl Finished {
@@ -168,15 +259,21 @@ impl HashAggregate {
             }
         };
         let group_positions: Vec<usize> = spec.group_by.iter().map(|c| position(*c)).collect();
-        let argument_positions: Vec<_> =
-            spec.aggregates.iter().map(|a| (a.argument.map(&mut position), a.filter.map(&mut position))).collect();
+        let mut argument_positions = Vec::with_capacity(spec.aggregates.len());
+        for call in &spec.aggregates {
+            argument_positions.push(Arguments {
+                argument: call.argument.map(&mut position),
+                filter: call.filter.map(&mut position),
+                order: call.order_by.iter().map(|sort| position(sort.column)).collect(),
+            });
+        }
 
         let data_type = |column: usize| spec.input.field(column).data_type();
         let mut functions = Vec::new();
         for (i, call) in spec.aggregates.iter().enumerate() {
             let output = spec.output.field(spec.group_by.len() + i);
             let ordinal = u16::try_from(i).map_err(|_| Error::unsupported("more than 65535 aggregates"))?;
-            functions.push(Function::new(call, call.argument.map(data_type), output, ordinal, spec.append_only)?);
+            functions.push(Function::new(call, |c| data_type(c).clone(), output, ordinal, spec.append_only)?);
         }
 
         let mut key_order: Vec<usize> = (0..spec.group_by.len()).collect();
@@ -287,13 +384,18 @@ impl HashAggregate {
         Rows::new(&groups.of_row, weights, None, None).each(|_, group, weight| row_weights[group] += weight);
         let mut new: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(row_weights))];
         let mut first = 1;
-        for (function, (argument, filter)) in self.functions.iter().zip(&self.argument_positions) {
-            let argument = argument.map(|i| &columns[i]);
-            let filter = filter.map(|i| columns[i].as_boolean());
-            let rows = Rows::new(&groups.of_row, weights, argument, filter);
+        let mut values = Values { table: &mut self.values, state: context.state, groups: &groups.keys };
+        for (function, arguments) in self.functions.iter().zip(&self.argument_positions) {
+            let argument = arguments.argument.map(|i| &columns[i]);
+            let filter = arguments.filter.map(|i| columns[i].as_boolean());
+            let order: Vec<ArrayRef> = arguments.order.iter().map(|i| columns[*i].clone()).collect();
+            let rows = match function.keeps_nulls() {
+                true => Rows::with_nulls(&groups.of_row, weights, argument, filter),
+                false => Rows::new(&groups.of_row, weights, argument, filter),
+            };
             let width = function.state_types().len();
             let before = &old[first..first + width];
-            new.extend(function.apply(&rows, before, &groups.keys, &mut self.values, context.state)?);
+            new.extend(function.apply(&rows.ordered_by(&order), before, &mut values)?);
             first += width;
         }
 
@@ -357,7 +459,7 @@ impl HashAggregate {
     ) -> Result<()> {
         let mut same = vec![true; groups.len()];
         for (a, b) in before.columns.iter().zip(&after.columns) {
-            let equal: BooleanArray = not_distinct(a, b)?;
+            let equal = equal_values(a, b)?;
             same.iter_mut().enumerate().for_each(|(group, same)| *same &= equal.value(group));
         }
         // (which side, group) of each row put out.
@@ -520,7 +622,24 @@ impl Operator for HashAggregate {
         }
         for call in &self.spec.aggregates {
             let filter = call.filter.map_or(String::new(), |c| format!(" filter ({})", name(c)));
-            parts.push(format!("{}({}){filter}", call.kind.name(), call.argument.map_or("*", name)));
+            let distinct = if call.distinct { "distinct " } else { "" };
+            let mut inside = format!("{distinct}{}", call.argument.map_or("*", name));
+            if let Some(separator) = &call.separator {
+                inside += &format!(", '{separator}'");
+            }
+            for (i, sort) in call.order_by.iter().enumerate() {
+                inside += if i == 0 { " order by " } else { ", " };
+                inside += name(sort.column);
+                inside += if sort.descending { " desc" } else { "" };
+                inside += if sort.nulls_first == sort.descending {
+                    ""
+                } else if sort.nulls_first {
+                    " nulls first"
+                } else {
+                    " nulls last"
+                };
+            }
+            parts.push(format!("{}({inside}){filter}", call.kind.name()));
         }
         if self.spec.emit_on_window_close {
             parts.push("emit on window close".into());
@@ -537,7 +656,8 @@ impl Operator for HashAggregate {
                 part: self.values.table().part,
                 layout: "multimap",
                 key: [key.as_slice(), &["aggregate", "value"]].concat().join(", "),
-                cost: "1 get, 1 put per min or max and row; 1 scan when the extreme is taken back".into(),
+                cost: "1 get, 1 put per function and row; 1 scan when the extreme is taken back or an ordered value changes"
+                    .into(),
             });
         }
         let output = self.spec.output.fields();
@@ -548,6 +668,16 @@ impl Operator for HashAggregate {
             stream_key: output[..group_names.len()].iter().map(|f| f.name().clone()).collect(),
         }
     }
+}
+
+/// In which rows two columns of one type are the same, NULLs included.
+fn equal_values(a: &ArrayRef, b: &ArrayRef) -> Result<BooleanArray> {
+    if !a.data_type().is_nested() {
+        return Ok(not_distinct(a, b)?);
+    }
+    let codec = RowCodec::new(std::slice::from_ref(a.data_type()))?;
+    let (a, b) = (codec.encode(std::slice::from_ref(a))?, codec.encode(std::slice::from_ref(b))?);
+    Ok(a.iter().zip(b.iter()).map(|(a, b)| Some(a == b)).collect())
 }
 
 fn watermark(watermarks: &Watermarks, column: usize) -> Option<i64> {

@@ -3,11 +3,12 @@
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 
-/// The rows that an aggregate takes in: those whose argument is not NULL and whose filter is true.
+/// The rows that an aggregate takes in: those whose filter is true and, for most, whose argument is not NULL.
 pub(super) struct Rows<'a> {
     groups: &'a [u32],
     weights: Option<&'a [i64]>,
     argument: Option<&'a ArrayRef>,
+    order: &'a [ArrayRef],
     included: Option<BooleanBuffer>,
 }
 
@@ -19,16 +20,41 @@ impl<'a> Rows<'a> {
         argument: Option<&'a ArrayRef>,
         filter: Option<&BooleanArray>,
     ) -> Self {
-        let valid = argument.and_then(|a| a.logical_nulls()).filter(|n| n.null_count() > 0).map(|n| n.into_inner());
-        let passed = filter.map(|f| match f.nulls() {
+        Self::with_nulls(groups, weights, argument, filter).without_nulls()
+    }
+
+    /// The same with the rows whose argument is NULL.
+    pub fn with_nulls(
+        groups: &'a [u32],
+        weights: Option<&'a [i64]>,
+        argument: Option<&'a ArrayRef>,
+        filter: Option<&BooleanArray>,
+    ) -> Self {
+        let included = filter.map(|f| match f.nulls() {
             Some(nulls) => f.values() & nulls.inner(),
             None => f.values().clone(),
         });
-        let included = match (valid, passed) {
-            (Some(a), Some(b)) => Some(&a & &b),
-            (a, b) => a.or(b),
-        };
-        Self { groups, weights, argument, included }
+        Self { groups, weights, argument, order: &[], included }
+    }
+
+    fn without_nulls(mut self) -> Self {
+        let nulls = self.argument.and_then(|a| a.logical_nulls()).filter(|n| n.null_count() > 0);
+        if let Some(nulls) = nulls {
+            let valid = nulls.into_inner();
+            self.included = Some(self.included.map_or_else(|| valid.clone(), |included| &included & &valid));
+        }
+        self
+    }
+
+    /// The same with the columns of the aggregate's ORDER BY.
+    pub fn ordered_by(mut self, order: &'a [ArrayRef]) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The columns of the aggregate's ORDER BY.
+    pub fn order(&self) -> &'a [ArrayRef] {
+        self.order
     }
 
     /// The argument column.

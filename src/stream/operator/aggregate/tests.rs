@@ -95,7 +95,7 @@ fn delta(changes: &[(Row, i64)]) -> Delta {
 
 fn calls() -> Vec<(AggregateCall, DataType)> {
     use AggregateKind::{Avg, Count, Max, Min, Sum};
-    let call = |kind, argument: Option<usize>, filter| AggregateCall { kind, argument, filter };
+    let call = |kind, argument, filter| AggregateCall { filter, ..AggregateCall::plain(kind, argument) };
     vec![
         (call(Count, None, None), DataType::Int64),
         (call(Count, Some(I), None), DataType::Int64),
@@ -395,7 +395,7 @@ fn row(d: i128, f: f64) -> Row {
 #[test]
 fn a_sum_that_overflows_is_an_error_for_as_long_as_it_does() {
     let mut spec = spec(&[A], false);
-    spec.aggregates = vec![AggregateCall { kind: AggregateKind::Sum, argument: Some(D), filter: None }];
+    spec.aggregates = vec![AggregateCall::plain(AggregateKind::Sum, Some(D))];
     spec.output = Arc::new(Schema::new(vec![
         Field::new("a", DataType::Int32, true),
         Field::new("total", DataType::Decimal128(4, 2), true),
@@ -446,7 +446,7 @@ fn float_sums_do_not_drift() {
     let mut spec = spec(&[], false);
     let schema = Arc::new(Schema::new(vec![Field::new("f", DataType::Float64, true)]));
     spec.input = schema.clone();
-    spec.aggregates = vec![AggregateCall { kind: AggregateKind::Sum, argument: Some(0), filter: None }];
+    spec.aggregates = vec![AggregateCall::plain(AggregateKind::Sum, Some(0))];
     spec.output = Arc::new(Schema::new(vec![Field::new("total", DataType::Float64, true)]));
     let mut operator = HashAggregate::new(spec).unwrap();
     let mut harness = Harness::new();
@@ -469,7 +469,7 @@ fn float_sums_do_not_drift() {
 #[test]
 fn what_cannot_be_kept_is_refused_by_name() {
     let mut spec = spec(&[A], false);
-    spec.aggregates = vec![AggregateCall { kind: AggregateKind::Sum, argument: Some(S), filter: None }];
+    spec.aggregates = vec![AggregateCall::plain(AggregateKind::Sum, Some(S))];
     spec.output =
         Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true), Field::new("total", DataType::Int64, true)]));
     let error = HashAggregate::new(spec).err().unwrap();

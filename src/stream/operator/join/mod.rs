@@ -1,26 +1,41 @@
-//! The inner equi-join of two inputs, kept current: ΔA ⋈ B + A' ⋈ ΔB, where A' is A with its changes.
+//! The equi-join of two inputs, kept current: ΔA ⋈ B + A' ⋈ ΔB, where A' is A with its changes.
 //!
 //! Each side's rows are stored by join key, in a layout that its properties choose (`side`); the changes of one side look
 //! up the rows of the other. Changes are netted first, distinct join keys are looked up once and in key order, and result
-//! rows are gathered by column from both sides, some thousand at a time. A residual condition is a Filter after it.
+//! rows are gathered by column from both sides, some thousand at a time. Without join columns every row has the same key.
 //!
-//! State, one table a side: join key, then what tells rows of one join key apart -> weight and row.
+//! Outer, semi, anti and mark joins also put out rows on their own, which depends on whether these have a match. Where the
+//! keys alone decide that, each side's number of rows by key is kept (`totals`), and the rows of a key change when that
+//! becomes zero or ceases to be. Where a residual condition decides too, each stored row has its number of matches.
+//!
+//! A join as of now (`FOR SYSTEM_TIME AS OF PROCTIME()`) stores the right side alone and never restates a row.
+//!
+//! State: a table of rows a side: join key, then what tells rows of one join key apart -> weight, matches, row; a table of
+//! totals a side where needed: join key -> number of rows.
 
+mod kind;
+mod output;
+mod residual;
 mod rows_cache;
 mod side;
 #[cfg(test)]
 mod tests;
+mod totals;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::take;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray, Int64Array, UInt32Array};
+use arrow::compute::{filter, take};
+use arrow::datatypes::{SchemaRef, UInt32Type};
 use millstream_catalog::ObjectId;
 
+pub use self::kind::JoinKind;
+use self::output::{AloneRows, Output};
+pub use self::residual::Residual;
 use self::side::{Changes, Layout, Matches, Side};
+use self::totals::Totals;
 use super::event_time::TimeColumn;
-use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, StateDescription, Watermarks};
-use crate::error::{Error, Result, sqlstate};
-use crate::state::{State, TableId};
+use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
+use crate::error::{Error, Result};
+use crate::state::{ByteRows, State, TableId};
 use crate::stream::changelog::Delta;
 
 /// Rows of a result batch, and stored rows decoded together.
@@ -47,39 +62,80 @@ pub struct JoinSpec {
     pub operator: u32,
     /// The view that holds the state.
     pub object: ObjectId,
-    /// First of the two state parts that it takes ([`Join::PARTS`]).
+    /// First of the state parts that it takes ([`Join::PARTS`]).
     pub first_part: u16,
+    pub kind: JoinKind,
+    /// Whether left rows, which only come, meet the right side as it is when they come, and no change of it later. For
+    /// inner and left joins.
+    pub as_of_now: bool,
     /// Left and right.
     pub sides: [JoinSide; 2],
     /// For each pair of join columns, whether NULL matches NULL (IS NOT DISTINCT FROM).
     pub null_safe: Vec<bool>,
-    /// All columns of the left side, then all of the right.
+    /// What a pair must pass beside the equality of its keys to match.
+    pub residual: Option<Residual>,
+    /// All columns of the left side, then, if the kind shows them, all of the right or the mark.
     pub output: SchemaRef,
     /// A pair of join columns that carry a watermark on both sides: rows that both watermarks have passed are forgotten,
     /// and what comes for them later is late.
     pub time_key: Option<usize>,
 }
 
-/// An inner join.
+impl JoinSpec {
+    /// Whether the result only grows.
+    pub fn append_only(&self) -> bool {
+        if self.as_of_now {
+            return self.sides[0].append_only;
+        }
+        self.kind.keeps_append_only() && self.sides.iter().all(|side| side.append_only)
+    }
+
+    /// Columns of the result that are unique in it: the keys of both sides, without that of a side of which a row can only
+    /// match one. `None` if there are no such columns.
+    pub fn stream_key(&self) -> Option<Vec<usize>> {
+        let [left, right] = &self.sides;
+        let left_key = || left.stream_key.clone();
+        let right_key = || Some(right.stream_key.as_ref()?.iter().map(|c| c + left.schema.fields().len()).collect());
+        let both = || Some([left_key()?, right_key()?].concat());
+        match self.kind {
+            JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => left_key(),
+            JoinKind::Inner | JoinKind::Left if right.is_unique() => left_key(),
+            JoinKind::Inner | JoinKind::Right if left.is_unique() => right_key(),
+            JoinKind::Inner | JoinKind::Left | JoinKind::Right => both(),
+            // A left and a right row without a match could both be all NULL in these columns.
+            JoinKind::Full if left.key_is_never_null() || right.key_is_never_null() => both(),
+            JoinKind::Full => None,
+        }
+    }
+}
+
+impl JoinSide {
+    /// Whether no two rows have the same join key.
+    fn is_unique(&self) -> bool {
+        self.stream_key.as_ref().is_some_and(|key| key.iter().all(|c| self.key.contains(c)))
+    }
+
+    /// Whether each row has a column in its stream key that is not NULL.
+    fn key_is_never_null(&self) -> bool {
+        self.stream_key.iter().flatten().any(|c| !self.schema.field(*c).is_nullable())
+    }
+}
+
+/// A join of any [`JoinKind`].
 pub struct Join {
     spec: JoinSpec,
     sides: [Side; 2],
+    /// For each side, its number of rows by key, where the other side's rows on their own depend on it.
+    totals: [Option<Totals>; 2],
     time: Option<TimeColumn>,
     /// The watermark below which rows are known to be freed.
     freed: Option<i64>,
     output_rows_max: usize,
 }
 
-/// Which input changes come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
-    Left,
-    Right,
-}
-
 impl Join {
     /// State parts that a join takes.
-    pub const PARTS: u16 = 2;
+    pub const PARTS: u16 = 4;
 
     /// Checks the specification and makes the operator, with nothing cached.
     ///
@@ -110,16 +166,27 @@ impl Join {
             time = Some(TimeColumn::new(left.schema.field(left.key[first]).data_type())?);
         }
         let table = |part| TableId::new(spec.object.0, spec.first_part + part);
-        let sides = [
-            Side::new(left, &key_order, &spec.null_safe, table(0))?,
-            Side::new(right, &key_order, &spec.null_safe, table(1))?,
-        ];
-        Ok(Self { sides, time, freed: None, output_rows_max: OUTPUT_ROWS_MAX, spec })
+        let side = |side: usize| {
+            let on_its_own = spec.kind.alone(side).is_some();
+            let counts_matches = on_its_own && spec.residual.is_some();
+            let wants = on_its_own && spec.kind != JoinKind::Semi;
+            Side::new(&spec.sides[side], &key_order, &spec.null_safe, table(side as u16), counts_matches, wants)
+        };
+        let sides = [side(0)?, side(1)?];
+        let by_key = spec.residual.is_none() && !spec.as_of_now;
+        let totals = |side: usize| {
+            let has_rows = is_stored(&spec, side) && sides[side].layout == Layout::Unique;
+            let needed = by_key && spec.kind.alone(1 - side).is_some() && !has_rows;
+            needed.then(|| Totals::new(table(2 + side as u16)))
+        };
+        let totals = [totals(0), totals(1)];
+        Ok(Self { sides, totals, time, freed: None, output_rows_max: OUTPUT_ROWS_MAX, spec })
     }
 
     /// The same with another budget for the cache of each side.
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.sides.iter_mut().for_each(|side| side.set_cache_bytes(bytes));
+        self.totals.iter_mut().flatten().for_each(|totals| totals.set_cache_bytes(bytes));
         self
     }
 
@@ -149,36 +216,231 @@ impl Join {
         self.sides[side].gather(delta.filter(&arrow::compute::not(&late)?)?)
     }
 
+    /// The epoch where keys alone decide what matches.
+    fn run_by_key(
+        &mut self,
+        changes: &[Changes; 2],
+        context: &mut EpochContext<'_>,
+        output: &mut Output,
+    ) -> Result<()> {
+        // Rows on their own change in two steps: those of before with the other side's changes, then those that changed.
+        for side in 0..2 {
+            if let Some(alone) = self.spec.kind.alone(side) {
+                let other = 1 - side;
+                let flips = self.presence_flips(other, &changes[other], context.state)?;
+                let flipped: Vec<usize> = (0..flips.len()).filter(|key| flips[*key].0 != flips[*key].1).collect();
+                let keys: ByteRows = flipped.iter().map(|key| changes[other].groups.keys.get(*key)).collect();
+                if !keys.is_empty() {
+                    self.sides[side].matches(context.state, &keys, |matches| {
+                        let mut rows = AloneRows::default();
+                        for (row, key) in matches.keys.iter().enumerate() {
+                            let (before, after) = flips[flipped[*key as usize]];
+                            rows.flip(alone, row, matches.weights.value(row), before, after);
+                        }
+                        output.alone(side, alone, &matches.columns, rows)
+                    })?;
+                }
+            }
+        }
+        for (side, changes) in changes.iter().enumerate() {
+            if self.spec.kind.pairs() {
+                self.probe(side, changes, context.state, output)?;
+            }
+            if is_stored(&self.spec, side) {
+                self.sides[side].apply(context.state, context.epoch, changes, &[])?;
+            }
+        }
+        for (side, changes) in changes.iter().enumerate() {
+            if let Some(alone) = self.spec.kind.alone(side) {
+                let matched = self.presence(1 - side, &changes.groups.keys, context.state)?;
+                let mut rows = AloneRows::default();
+                for (row, key) in changes.groups.of_row.iter().enumerate() {
+                    rows.add(alone, row, changes.delta.weight(row), matched[*key as usize]);
+                }
+                output.alone(side, alone, changes.delta.batch.columns(), rows)?;
+                self.put_out_unmatchable(side, changes, output)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For each join key of a side's changes, whether it had rows before and whether it has rows now. The changes are taken
+    /// into the totals.
+    fn presence_flips(&mut self, side: usize, changes: &Changes, state: &mut State) -> Result<Vec<(bool, bool)>> {
+        if changes.delta.is_empty() {
+            return Ok(vec![(false, false); changes.groups.len()]);
+        }
+        if let Some(totals) = &mut self.totals[side] {
+            return totals.change(state, changes);
+        }
+        let before = self.presence(side, &changes.groups.keys, state)?;
+        let net = changes.net();
+        Ok(before.into_iter().zip(net).map(|(before, net)| (before, i64::from(before) + net > 0)).collect())
+    }
+
+    /// Whether a side has a row with each of the keys.
+    fn presence(&mut self, side: usize, keys: &ByteRows, state: &State) -> Result<Vec<bool>> {
+        if let Some(totals) = &mut self.totals[side] {
+            return totals.any(state, keys);
+        }
+        self.sides[side]
+            .any(state, keys)?
+            .ok_or_else(|| Error::internal("a join does not know how many rows of a side have a key"))
+    }
+
     /// Joins changes of one side with the rows of the other.
-    fn probe(&mut self, from: From, changes: &Changes, state: &State, output: &mut Output) -> Result<()> {
+    fn probe(&mut self, side: usize, changes: &Changes, state: &State, output: &mut Output) -> Result<()> {
         if changes.delta.is_empty() {
             return Ok(());
         }
-        let other = match from {
-            From::Left => &mut self.sides[1],
-            From::Right => &mut self.sides[0],
-        };
         let rows_of_key = RowsOfKey::new(&changes.groups.of_row, changes.groups.len());
-        let limit = self.output_rows_max;
-        other.matches(state, &changes.groups.keys, |matches| {
+        self.sides[1 - side].matches(state, &changes.groups.keys, |matches| {
             let pairs: usize = matches.keys.iter().map(|key| rows_of_key.get(*key as usize).len()).sum();
-            if output.rows + pairs > limit {
-                return Err(too_many(limit));
-            }
-            let (mut changed, mut stored) = (Vec::new(), Vec::new());
-            for (i, key) in matches.keys.iter().enumerate() {
-                for row in rows_of_key.get(*key as usize) {
-                    changed.push(*row);
-                    stored.push(i as u32);
-                    if changed.len() == CHUNK_ROWS {
-                        let pairs = (std::mem::take(&mut changed), std::mem::take(&mut stored));
-                        output.push(from, &changes.delta, pairs.0, matches, pairs.1)?;
-                    }
-                }
-            }
-            if changed.is_empty() { Ok(()) } else { output.push(from, &changes.delta, changed, matches, stored) }
+            output.check(pairs)?;
+            rows_of_key.pairs(matches, |changed, stored| output.pairs(side, &changes.delta, &changed, matches, &stored))
         })
     }
+
+    /// The epoch where a residual condition decides what matches: first the left changes against the right rows of before,
+    /// then the right changes against the left rows of now.
+    fn run_with_residual(
+        &mut self,
+        residual: &Residual,
+        changes: &[Changes; 2],
+        context: &mut EpochContext<'_>,
+        output: &mut Output,
+    ) -> Result<()> {
+        for (side, changes) in changes.iter().enumerate() {
+            let counts = self.probe_counted(side, Some(residual), changes, context.state, context.errors, output)?;
+            if let Some(alone) = self.spec.kind.alone(side) {
+                let mut rows = AloneRows::default();
+                for (row, count) in counts.iter().enumerate() {
+                    rows.add(alone, row, changes.delta.weight(row), *count > 0);
+                }
+                output.alone(side, alone, changes.delta.batch.columns(), rows)?;
+                self.put_out_unmatchable(side, changes, output)?;
+            }
+            self.sides[side].apply(context.state, context.epoch, changes, &counts)?;
+        }
+        Ok(())
+    }
+
+    /// The epoch of a join as of now: left rows meet the right side with this epoch's changes.
+    fn run_as_of_now(
+        &mut self,
+        changes: &[Changes; 2],
+        context: &mut EpochContext<'_>,
+        output: &mut Output,
+    ) -> Result<()> {
+        let [left, right] = changes;
+        self.sides[1].apply(context.state, context.epoch, right, &[])?;
+        let residual = self.spec.residual.clone();
+        let counts = self.probe_counted(0, residual.as_ref(), left, context.state, context.errors, output)?;
+        if let Some(alone) = self.spec.kind.alone(0) {
+            let mut rows = AloneRows::default();
+            for (row, count) in counts.iter().enumerate() {
+                rows.add(alone, row, left.delta.weight(row), *count > 0);
+            }
+            output.alone(0, alone, left.delta.batch.columns(), rows)?;
+            self.put_out_unmatchable(0, left, output)?;
+        }
+        Ok(())
+    }
+
+    /// Joins changes of one side with the rows of the other that pass the condition, if there is one; puts out pairs and what changes of
+    /// the other side's rows on their own. Returns how many matches each changed row has.
+    fn probe_counted(
+        &mut self,
+        side: usize,
+        residual: Option<&Residual>,
+        changes: &Changes,
+        state: &mut State,
+        errors: &mut Vec<RowError>,
+        output: &mut Output,
+    ) -> Result<Vec<i64>> {
+        let Changes { delta, groups, .. } = changes;
+        let mut counts = vec![0; delta.rows()];
+        if delta.is_empty() {
+            return Ok(counts);
+        }
+        let Self { spec, sides, .. } = self;
+        let other = 1 - side;
+        let other_alone = spec.kind.alone(other);
+        let rows_of_key = RowsOfKey::new(&groups.of_row, groups.len());
+        let mut recounts = sides[other].recounts();
+        sides[other].matches(state, &groups.keys, |matches| {
+            let mut changed_counts = vec![0; matches.keys.len()];
+            rows_of_key.pairs(matches, |changed, stored| {
+                let (changed, stored) = match residual {
+                    None => (changed, stored),
+                    Some(residual) => {
+                        let mut columns = Vec::with_capacity(residual.columns.len());
+                        for (of, position) in &residual.columns {
+                            let (source, rows) = match *of == side {
+                                true => (delta.batch.column(*position), &changed),
+                                false => (&matches.columns[*position], &stored),
+                            };
+                            columns.push(take(source, rows, None)?);
+                        }
+                        let weights = pair_weights(delta, &changed, matches, &stored);
+                        let passed = residual.passes(spec.operator, columns, weights, errors)?;
+                        (kept(&changed, &passed)?, kept(&stored, &passed)?)
+                    }
+                };
+                for (ours, theirs) in changed.values().iter().zip(stored.values()) {
+                    counts[*ours as usize] += matches.weights.value(*theirs as usize);
+                    changed_counts[*theirs as usize] += delta.weight(*ours as usize);
+                }
+                match spec.kind.pairs() {
+                    true => output.pairs(side, delta, &changed, matches, &stored),
+                    false => Ok(()),
+                }
+            })?;
+            if let Some(alone) = other_alone {
+                let mut rows = AloneRows::default();
+                for (row, change) in changed_counts.iter().enumerate() {
+                    let before = matches.counts[row];
+                    rows.flip(alone, row, matches.weights.value(row), before > 0, before + change > 0);
+                }
+                output.alone(other, alone, &matches.columns, rows)?;
+                recounts.add(&groups.keys, matches, &changed_counts)?;
+            }
+            Ok(())
+        })?;
+        sides[other].write_recounts(state, &recounts)?;
+        Ok(counts)
+    }
+
+    /// Puts out changed rows that can match nothing.
+    fn put_out_unmatchable(&self, side: usize, changes: &Changes, output: &mut Output) -> Result<()> {
+        if let (Some(delta), Some(alone)) = (&changes.unmatchable, self.spec.kind.alone(side)) {
+            let mut rows = AloneRows::default();
+            (0..delta.rows()).for_each(|row| rows.add(alone, row, delta.weight(row), false));
+            output.alone(side, alone, delta.batch.columns(), rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a join stores the rows of a side: where they are only counted, it does not.
+fn is_stored(spec: &JoinSpec, side: usize) -> bool {
+    match side {
+        0 => !spec.as_of_now,
+        _ => spec.kind.pairs() || spec.residual.is_some(),
+    }
+}
+
+/// The weight of each pair of a changed and a stored row.
+fn pair_weights(delta: &Delta, changed: &UInt32Array, matches: &Matches, stored: &UInt32Array) -> Int64Array {
+    let pairs = changed.values().iter().zip(stored.values());
+    Int64Array::from_iter_values(
+        pairs.map(|(ours, theirs)| delta.weight(*ours as usize) * matches.weights.value(*theirs as usize)),
+    )
+}
+
+/// The row numbers of the pairs that passed.
+fn kept(rows: &UInt32Array, passed: &BooleanArray) -> Result<UInt32Array> {
+    Ok(filter(rows, passed)?.as_primitive::<UInt32Type>().clone())
 }
 
 /// The changed rows of each join key.
@@ -210,49 +472,20 @@ impl RowsOfKey {
         let start = if key == 0 { 0 } else { self.ends[key - 1] };
         &self.rows[start as usize..self.ends[key] as usize]
     }
-}
 
-/// The result of an epoch.
-struct Output {
-    schema: SchemaRef,
-    /// Whether no row can have another weight than +1.
-    plain: bool,
-    rows: usize,
-    deltas: Vec<Delta>,
-}
-
-impl Output {
-    /// Appends the pairs of changed and stored rows.
-    fn push(
-        &mut self,
-        from: From,
-        delta: &Delta,
-        changed: Vec<u32>,
-        matches: &Matches,
-        stored: Vec<u32>,
-    ) -> Result<()> {
-        let (changed, stored) = (UInt32Array::from(changed), UInt32Array::from(stored));
-        let gather = |columns: &[ArrayRef], rows: &UInt32Array| -> Result<Vec<ArrayRef>> {
-            Ok(columns.iter().map(|c| take(c, rows, None)).collect::<Result<_, _>>()?)
-        };
-        let ours = gather(delta.batch.columns(), &changed)?;
-        let theirs = gather(&matches.columns, &stored)?;
-        let (mut columns, right) = match from {
-            From::Left => (ours, theirs),
-            From::Right => (theirs, ours),
-        };
-        columns.extend(right);
-        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
-        self.rows += batch.num_rows();
-        let all_one = self.plain && delta.weights.is_none() && matches.weights.values().iter().all(|w| *w == 1);
-        let weights = (!all_one).then(|| {
-            let pairs = changed.values().iter().zip(stored.values());
-            Int64Array::from_iter_values(
-                pairs.map(|(ours, theirs)| delta.weight(*ours as usize) * matches.weights.value(*theirs as usize)),
-            )
-        });
-        self.deltas.push(Delta { batch, weights });
-        Ok(())
+    /// Calls `f` with the row numbers of changed and stored rows of one key, some thousand pairs at a time.
+    fn pairs(&self, matches: &Matches, mut f: impl FnMut(UInt32Array, UInt32Array) -> Result<()>) -> Result<()> {
+        let (mut changed, mut stored) = (Vec::new(), Vec::new());
+        for (i, key) in matches.keys.iter().enumerate() {
+            for row in self.get(*key as usize) {
+                changed.push(*row);
+                stored.push(i as u32);
+                if changed.len() == CHUNK_ROWS {
+                    f(std::mem::take(&mut changed).into(), std::mem::take(&mut stored).into())?;
+                }
+            }
+        }
+        if changed.is_empty() { Ok(()) } else { f(changed.into(), stored.into()) }
     }
 }
 
@@ -261,21 +494,24 @@ impl Operator for Join {
         let mut inputs = inputs.into_iter();
         let left = self.take_in(0, inputs.next().unwrap_or_default(), context)?;
         let right = self.take_in(1, inputs.next().unwrap_or_default(), context)?;
-        let plain = self.spec.sides.iter().all(|side| side.append_only);
-        let mut output = Output { schema: self.spec.output.clone(), plain, rows: 0, deltas: Vec::new() };
-        self.probe(From::Left, &left, context.state, &mut output)?;
-        self.sides[0].apply(context.state, context.epoch, &left)?;
-        self.probe(From::Right, &right, context.state, &mut output)?;
-        self.sides[1].apply(context.state, context.epoch, &right)?;
+        let changes = [left, right];
+        let mut output = Output::new(&self.spec, self.output_rows_max);
+        match self.spec.residual.clone() {
+            _ if self.spec.as_of_now => self.run_as_of_now(&changes, context, &mut output)?,
+            None => self.run_by_key(&changes, context, &mut output)?,
+            Some(residual) => self.run_with_residual(&residual, &changes, context, &mut output)?,
+        }
         if let (Some(time), Some(current)) =
             (&self.time, self.passed(|port| Some(context.watermarks.get(port)?.current.clone())))
         {
             let bound = time.key_of(current)?;
             self.sides.iter_mut().for_each(|side| side.truncate_below(context.state, &bound));
+            self.totals.iter_mut().flatten().for_each(|totals| totals.truncate_below(context.state, &bound));
             self.freed = Some(current);
         }
         self.sides.iter_mut().for_each(Side::end_epoch);
-        Ok(output.deltas)
+        self.totals.iter_mut().flatten().for_each(Totals::end_epoch);
+        Ok(output.into_deltas())
     }
 
     fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
@@ -286,14 +522,22 @@ impl Operator for Join {
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
         let [left, right] = &self.spec.sides;
         let mut out: Watermarks = vec![None; self.spec.output.fields().len()];
+        if self.spec.as_of_now {
+            // Left rows go on at once.
+            let left = inputs.first().map_or(&[][..], Vec::as_slice);
+            out.iter_mut().zip(left).for_each(|(out, passed)| *out = *passed);
+            return out;
+        }
         let of = |port: usize, column: usize| inputs.get(port)?.get(column).copied().flatten();
         for (l, r) in left.key.iter().zip(&right.key) {
             if let (Some(a), Some(b)) = (of(0, *l), of(1, *r)) {
                 let passed = Some(a.min(b));
-                let right_column = left.schema.fields().len() + r;
                 // A column may be in several pairs.
                 out[*l] = out[*l].max(passed);
-                out[right_column] = out[right_column].max(passed);
+                if self.spec.kind.shows(1) {
+                    let right_column = left.schema.fields().len() + r;
+                    out[right_column] = out[right_column].max(passed);
+                }
             }
         }
         out
@@ -302,6 +546,7 @@ impl Operator for Join {
     fn reset(&mut self) {
         self.freed = None;
         self.sides.iter_mut().for_each(Side::reset);
+        self.totals.iter_mut().flatten().for_each(Totals::reset);
     }
 
     fn describe(&self) -> Description {
@@ -316,29 +561,39 @@ impl Operator for Join {
                 format!("left.{} {operator} right.{}", left.schema.field(*l).name(), right.schema.field(*r).name())
             })
             .collect();
+        let mut title = format!("Join: {}", self.spec.kind.name());
+        if !on.is_empty() {
+            title += &format!(" on {}", on.join(" and "));
+        }
+        if self.spec.as_of_now {
+            title += " as of now";
+        }
+        if let Some(residual) = &self.spec.residual {
+            title += &format!(" where {}", residual.text);
+        }
+        let rows = (0..2).filter(|side| is_stored(&self.spec, *side));
+        let mut state: Vec<StateDescription> =
+            rows.map(|side| describe_side(&self.spec.sides[side], &self.sides[side])).collect();
+        for (spec, totals) in self.spec.sides.iter().zip(&self.totals) {
+            if let Some(totals) = totals {
+                let key: Vec<&str> = spec.key.iter().map(|c| spec.schema.field(*c).name().as_str()).collect();
+                state.push(StateDescription {
+                    part: totals.part(),
+                    layout: "keyed",
+                    key: key.join(", "),
+                    cost: "number of rows; 1 get, 1 put per changed join key".into(),
+                });
+            }
+        }
         Description {
-            title: format!("Join: inner on {}", on.join(" and ")),
-            state: self.spec.sides.iter().zip(&self.sides).map(|(spec, side)| describe_side(spec, side)).collect(),
-            append_only: left.append_only && right.append_only,
+            title,
+            state,
+            append_only: self.spec.append_only(),
             stream_key: self
+                .spec
                 .stream_key()
                 .map_or_else(Vec::new, |key| key.iter().map(|c| self.spec.output.field(*c).name().clone()).collect()),
         }
-    }
-}
-
-impl Join {
-    /// Columns of the result that are unique in it: the keys of both sides, without that of a side of which a row can only
-    /// match one.
-    pub fn stream_key(&self) -> Option<Vec<usize>> {
-        let [left, right] = &self.spec.sides;
-        let left_key = left.stream_key.as_ref()?;
-        let right_key: Vec<usize> = right.stream_key.as_ref()?.iter().map(|c| c + left.schema.fields().len()).collect();
-        Some(match (self.sides[0].layout, self.sides[1].layout) {
-            (_, Layout::Unique) => left_key.clone(),
-            (Layout::Unique, _) => right_key,
-            _ => left_key.iter().copied().chain(right_key).collect(),
-        })
     }
 }
 
@@ -361,12 +616,4 @@ fn describe_side(spec: &JoinSide, side: &Side) -> StateDescription {
         }
     };
     StateDescription { part: side.table().part, layout, key: key.join(", "), cost: cost.into() }
-}
-
-fn too_many(limit: usize) -> Error {
-    Error::new(
-        sqlstate::PROGRAM_LIMIT_EXCEEDED,
-        format!("a join would change more than {limit} rows of its result in one epoch"),
-    )
-    .with_hint("check its condition: a key with very many rows on both sides multiplies them")
 }

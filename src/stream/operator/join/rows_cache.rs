@@ -100,15 +100,20 @@ impl RowsCache {
         self.table
     }
 
-    /// Calls `f` with the value of each row of a join key.
+    /// Calls `f` with the row key and the value of each row of a join key.
     ///
     /// # Errors
     /// When the store cannot be read, or as `f`.
-    pub fn each(&mut self, state: &State, join_key: &[u8], mut f: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub fn each(
+        &mut self,
+        state: &State,
+        join_key: &[u8],
+        mut f: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
         self.look_at_store(state)?;
         self.make_young(join_key);
         match self.young.entries.get(join_key) {
-            Some(Entry::Rows(rows)) => return rows.iter().try_for_each(|(_, _, _, value)| f(value)),
+            Some(Entry::Rows(rows)) => return rows.iter().try_for_each(|(_, _, row_key, value)| f(row_key, value)),
             None if self.coverage == Coverage::Complete => return Ok(()),
             Some(Entry::Large) | None => {}
         }
@@ -117,7 +122,7 @@ impl RowsCache {
         let end = successor(join_key);
         let mut scan = state.scan(self.table, Bound::Included(join_key), end.as_ref().map(Vec::as_slice), Level::Open);
         while let Some((key, value)) = scan.next_row()? {
-            f(value)?;
+            f(&key[join_key.len()..], value)?;
             if let Some(packed) = &mut rows {
                 packed.push(&key[join_key.len()..], value);
                 if packed.0.len() > KEY_BYTES_MAX {

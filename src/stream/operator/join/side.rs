@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
-use arrow::compute::{and, take_record_batch};
+use arrow::compute::{and, not, take, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 
+use super::output::gather;
 use super::rows_cache::{RowWrite, RowsCache};
 use super::{CHUNK_ROWS, JoinSide};
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::groups::Groups;
 
-/// How a side's rows are stored. The value is always the row's weight and its columns.
+/// How a side's rows are stored. The value is the row's weight, its number of matches if those are counted, its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// At most one row a join key: join key -> row.
@@ -46,6 +47,10 @@ pub(super) struct Side {
     row_key_codec: KeyCodec,
     row_codec: RowCodec,
     rows: Rows,
+    /// Whether the value has the row's number of matches.
+    counts_matches: bool,
+    /// Whether rows that can match nothing are handed out.
+    wants_unmatchable: bool,
     /// Epoch and number of the last row of a log.
     sequence: (u64, u32),
 }
@@ -54,6 +59,8 @@ pub(super) struct Side {
 pub(super) struct Changes {
     pub delta: Delta,
     pub groups: Groups,
+    /// Rows whose join key has a NULL, so that they match nothing; empty unless asked for.
+    pub unmatchable: Option<Delta>,
 }
 
 /// Stored rows that have one of the keys that were looked up.
@@ -61,12 +68,49 @@ pub(super) struct Matches {
     /// Which of the keys each row has.
     pub keys: Vec<u32>,
     pub weights: Int64Array,
+    /// How many matches each has; empty if those are not counted.
+    pub counts: Vec<i64>,
     pub columns: Vec<ArrayRef>,
+    /// What tells each from others of its join key.
+    row_keys: ByteRows,
+}
+
+/// Stored rows whose number of matches changed, ready to be written.
+pub(super) struct Recounts {
+    row_codec: RowCodec,
+    join_keys: ByteRows,
+    row_keys: ByteRows,
+    values: ByteRows,
+}
+
+impl Recounts {
+    /// Takes rows of `matches`, found under `keys`, whose number of matches changes.
+    pub fn add(&mut self, keys: &ByteRows, matches: &Matches, changes: &[i64]) -> Result<()> {
+        let changed = || (0..changes.len()).filter(|row| changes[*row] != 0);
+        for row in changed() {
+            self.join_keys.push(keys.get(matches.keys[row] as usize));
+            self.row_keys.push(matches.row_keys.get(row));
+        }
+        let counts = Int64Array::from_iter_values(changed().map(|row| matches.counts[row] + changes[row]));
+        let rows = UInt32Array::from_iter_values(changed().map(|row| row as u32));
+        let mut columns = vec![take(&matches.weights, &rows, None)?, Arc::new(counts) as ArrayRef];
+        columns.extend(gather(&matches.columns, &rows)?);
+        self.row_codec.encode(&columns)?.iter().for_each(|value| self.values.push(value));
+        Ok(())
+    }
 }
 
 impl Side {
-    /// `key_order`: positions in the side's join columns in the order of the state key.
-    pub fn new(spec: &JoinSide, key_order: &[usize], null_safe: &[bool], table: TableId) -> Result<Self> {
+    /// `key_order`: positions in the side's join columns in the order of the state key. `counts_matches`: whether each row
+    /// is stored with its number of matches; `wants_unmatchable`: whether rows that can match nothing are of interest.
+    pub fn new(
+        spec: &JoinSide,
+        key_order: &[usize],
+        null_safe: &[bool],
+        table: TableId,
+        counts_matches: bool,
+        wants_unmatchable: bool,
+    ) -> Result<Self> {
         let key: Vec<usize> = key_order.iter().map(|i| spec.key[*i]).collect();
         let not_null = key_order.iter().filter(|i| !null_safe[**i]).map(|i| spec.key[*i]).collect();
         let types = |columns: &[usize]| -> Vec<DataType> {
@@ -79,7 +123,8 @@ impl Side {
             None if spec.append_only => (Layout::Log, Vec::new()),
             None => (Layout::Multiset, all.clone()),
         };
-        let stored: Vec<DataType> = std::iter::once(DataType::Int64).chain(types(&all)).collect();
+        let numbers = std::iter::repeat_n(DataType::Int64, if counts_matches { 2 } else { 1 });
+        let stored: Vec<DataType> = numbers.chain(types(&all)).collect();
         Ok(Self {
             key_codec: KeyCodec::new(&types(&key))?,
             row_key_codec: match layout {
@@ -95,6 +140,8 @@ impl Side {
             key,
             not_null,
             row_key,
+            counts_matches,
+            wants_unmatchable,
             sequence: (0, 0),
         })
     }
@@ -113,7 +160,7 @@ impl Side {
         }
     }
 
-    /// Net changes by join key, without the rows that can match nothing.
+    /// Net changes by join key, the rows that can match nothing apart from the others.
     pub fn gather(&self, delta: Delta) -> Result<Changes> {
         let mut matchable: Option<BooleanArray> = None;
         for column in &self.not_null {
@@ -125,8 +172,14 @@ impl Side {
                 });
             }
         }
+        let mut unmatchable = None;
         let delta = match matchable {
-            Some(mask) => delta.filter(&mask)?,
+            Some(mask) => {
+                if self.wants_unmatchable {
+                    unmatchable = Some(delta.filter(&not(&mask)?)?);
+                }
+                delta.filter(&mask)?
+            }
             None => delta,
         };
         let delta = if self.layout == Layout::Multiset { self.distinct(&delta)? } else { delta.consolidate()? };
@@ -135,7 +188,7 @@ impl Side {
             true => Groups::single(delta.rows()),
             false => Groups::assign(&self.key_codec.encode(&key_columns)?),
         };
-        Ok(Changes { delta, groups })
+        Ok(Changes { delta, groups, unmatchable })
     }
 
     /// Each row once with its net weight, which is not zero.
@@ -154,43 +207,92 @@ impl Side {
     /// # Errors
     /// When the store cannot be read, or as `f`.
     pub fn matches(&mut self, state: &State, keys: &ByteRows, mut f: impl FnMut(&Matches) -> Result<()>) -> Result<()> {
-        let Self { rows, row_codec, .. } = self;
+        let Self { rows, row_codec, counts_matches, .. } = self;
         // Rows wait until there are enough of them to be decoded together.
-        let mut waiting = ByteRows::new();
+        let (mut waiting, mut row_keys) = (ByteRows::new(), ByteRows::new());
         let mut of_keys: Vec<u32> = Vec::new();
-        let mut decode = |waiting: &mut ByteRows, of_keys: &mut Vec<u32>| {
+        let mut decode = |waiting: &mut ByteRows, row_keys: &mut ByteRows, of_keys: &mut Vec<u32>| {
             let mut columns = row_codec.decode(waiting.iter())?;
-            let weights = columns.remove(0).as_primitive::<Int64Type>().clone();
+            let mut number = || columns.remove(0).as_primitive::<Int64Type>().clone();
+            let weights = number();
+            let counts = if *counts_matches { number().values().to_vec() } else { Vec::new() };
             waiting.clear();
-            f(&Matches { keys: std::mem::take(of_keys), weights, columns })
+            f(&Matches { keys: std::mem::take(of_keys), weights, counts, columns, row_keys: std::mem::take(row_keys) })
         };
-        let mut push = |key: usize, row: &[u8]| {
+        let mut push = |key: usize, row_key: &[u8], row: &[u8]| {
             waiting.push(row);
             of_keys.push(key as u32);
-            if of_keys.len() == CHUNK_ROWS { decode(&mut waiting, &mut of_keys) } else { Ok(()) }
+            if *counts_matches {
+                row_keys.push(row_key);
+            }
+            if of_keys.len() == CHUNK_ROWS { decode(&mut waiting, &mut row_keys, &mut of_keys) } else { Ok(()) }
         };
         match rows {
             Rows::One(table) => {
                 let found = table.get_many(state, keys)?;
                 for (key, row) in found.iter().enumerate() {
-                    row.map_or(Ok(()), |row| push(key, row))?;
+                    row.map_or(Ok(()), |row| push(key, &[], row))?;
                 }
             }
             Rows::Many(rows) => {
                 for key in keys.sort_permutation() {
-                    rows.each(state, keys.get(key as usize), |row| push(key as usize, row))?;
+                    rows.each(state, keys.get(key as usize), |row_key, row| push(key as usize, row_key, row))?;
                 }
             }
         }
-        if of_keys.is_empty() { Ok(()) } else { decode(&mut waiting, &mut of_keys) }
+        if of_keys.is_empty() { Ok(()) } else { decode(&mut waiting, &mut row_keys, &mut of_keys) }
     }
 
-    /// Takes changes into the stored rows.
+    /// Whether there is a row with each of the keys, where a key has at most one row; `None` for other layouts.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn apply(&mut self, state: &mut State, epoch: u64, changes: &Changes) -> Result<()> {
-        let Changes { delta, groups } = changes;
+    pub fn any(&mut self, state: &State, keys: &ByteRows) -> Result<Option<Vec<bool>>> {
+        match &mut self.rows {
+            Rows::One(table) => Ok(Some(table.get_many(state, keys)?.iter().map(|row| row.is_some()).collect())),
+            Rows::Many(_) => Ok(None),
+        }
+    }
+
+    /// Room for new numbers of matches of the side's rows.
+    pub fn recounts(&self) -> Recounts {
+        Recounts {
+            row_codec: self.row_codec.clone(),
+            join_keys: ByteRows::new(),
+            row_keys: ByteRows::new(),
+            values: ByteRows::new(),
+        }
+    }
+
+    /// Writes new numbers of matches.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn write_recounts(&mut self, state: &mut State, recounts: &Recounts) -> Result<()> {
+        let Recounts { join_keys, row_keys, values, .. } = recounts;
+        match &mut self.rows {
+            Rows::One(table) => {
+                table.put_many(state, join_keys, values);
+                Ok(())
+            }
+            Rows::Many(rows) => rows.write(
+                state,
+                (0..values.len()).map(|row| RowWrite {
+                    join_key: join_keys.get(row),
+                    row_key: row_keys.get(row),
+                    value: Some(values.get(row)),
+                    fresh: false,
+                }),
+            ),
+        }
+    }
+
+    /// Takes changes into the stored rows; `counts` has the number of matches of each changed row, if those are counted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn apply(&mut self, state: &mut State, epoch: u64, changes: &Changes, counts: &[i64]) -> Result<()> {
+        let Changes { delta, groups, .. } = changes;
         if delta.is_empty() {
             return Ok(());
         }
@@ -201,6 +303,9 @@ impl Side {
             weights = self.new_weights(state, &weights, join_key, &row_keys)?;
         }
         let mut columns: Vec<ArrayRef> = vec![Arc::new(weights.clone())];
+        if self.counts_matches {
+            columns.push(Arc::new(Int64Array::from(counts.to_vec())));
+        }
         columns.extend(delta.batch.columns().iter().cloned());
         let encoded = self.row_codec.encode(&columns)?;
 

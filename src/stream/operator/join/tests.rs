@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
-use super::{Join, JoinSide, JoinSpec, Layout};
+use super::{Join, JoinKind, JoinSide, JoinSpec, Layout, Residual};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add, rows};
-use crate::stream::operator::{EpochContext, Operator, PortWatermarks};
+use crate::stream::operator::{EpochContext, Operator as _, PortWatermarks};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
@@ -54,14 +57,26 @@ fn side(layout: Layout) -> JoinSide {
 }
 
 fn spec(left: JoinSide, right: JoinSide, null_safe: bool) -> JoinSpec {
-    let fields: Vec<Field> =
-        schema().fields().iter().chain(schema().fields()).map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    spec_of(JoinKind::Inner, left, right, null_safe)
+}
+
+fn spec_of(kind: JoinKind, left: JoinSide, right: JoinSide, null_safe: bool) -> JoinSpec {
+    let schema = schema();
+    let fields = || schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+    let fields: Vec<Field> = match kind {
+        JoinKind::Semi | JoinKind::Anti => fields().collect(),
+        JoinKind::Mark => fields().chain([Field::new("mark", DataType::Boolean, false)]).collect(),
+        _ => fields().chain(fields()).collect(),
+    };
     JoinSpec {
         operator: 2,
         object: OBJECT,
         first_part: 1,
+        kind,
+        as_of_now: false,
         null_safe: vec![null_safe; left.key.len()],
         sides: [left, right],
+        residual: None,
         output: Arc::new(Schema::new(fields)),
         time_key: None,
     }
@@ -97,17 +112,51 @@ impl Model {
     }
 }
 
+/// `left.ts <= right.ts`.
+fn residual() -> Residual {
+    let (l, r) = (Arc::new(Column::new("ts", 0)), Arc::new(Column::new("ts", 1)));
+    let time = schema().field(3).clone();
+    Residual {
+        condition: Arc::new(BinaryExpr::new(l, Operator::LtEq, r)),
+        schema: Arc::new(Schema::new(vec![time.clone(), time])),
+        columns: vec![(0, 3), (1, 3)],
+        text: "left.ts <= right.ts".into(),
+    }
+}
+
 fn expected(left: &Model, right: &Model, matches: impl Fn(&Row, &Row) -> bool) -> ZSet {
+    expected_of(JoinKind::Inner, left, right, matches)
+}
+
+fn expected_of(kind: JoinKind, left: &Model, right: &Model, matches: impl Fn(&Row, &Row) -> bool) -> ZSet {
     let mut result = ZSet::new();
+    let text = |row: &Row| rows(&delta(&[(row.clone(), 1)]).batch).remove(0);
+    let nulls = || vec!["NULL".to_string(); 4];
+    let mut put = |row: Vec<String>, weight: i64| *result.entry(row).or_default() += weight;
+    let partners = |l: &Row| right.0.iter().filter(|(r, _)| matches(l, r)).collect::<Vec<_>>();
     for (l, lw) in &left.0 {
-        for (r, rw) in &right.0 {
-            if matches(l, r) {
-                let text = |row: &Row| rows(&delta(&[(row.clone(), 1)]).batch).remove(0);
-                result.insert([text(l), text(r)].concat(), lw * rw);
-            }
+        let partners = partners(l);
+        let matched = !partners.is_empty();
+        match kind {
+            JoinKind::Semi if matched => put(text(l), *lw),
+            JoinKind::Anti if !matched => put(text(l), *lw),
+            JoinKind::Mark => put([text(l), vec![matched.to_string()]].concat(), *lw),
+            JoinKind::Semi | JoinKind::Anti => {}
+            JoinKind::Left | JoinKind::Full if !matched => put([text(l), nulls()].concat(), *lw),
+            _ => partners.iter().for_each(|(r, rw)| put([text(l), text(r)].concat(), lw * **rw)),
+        }
+    }
+    if matches!(kind, JoinKind::Right | JoinKind::Full) {
+        for (r, rw) in right.0.iter().filter(|(r, _)| !left.0.keys().any(|l| matches(l, r))) {
+            put([nulls(), text(r)].concat(), *rw);
         }
     }
     result
+}
+
+fn any_kind() -> impl Strategy<Value = JoinKind> {
+    use JoinKind::{Anti, Full, Inner, Left, Mark, Right, Semi};
+    proptest::sample::select(vec![Inner, Left, Right, Full, Semi, Anti, Mark])
 }
 
 fn any_row() -> impl Strategy<Value = Row> {
@@ -132,17 +181,21 @@ fn any_after() -> impl Strategy<Value = After> {
 type Step = (bool, Row, bool);
 
 proptest! {
-    #![proptest_config(Config { cases: 96, ..Config::default() })]
+    #![proptest_config(Config { cases: 192, ..Config::default() })]
 
     #[test]
     fn the_join_follows_both_sides(
+        kind in any_kind(),
+        has_residual in any::<bool>(),
         layouts in (any_layout(), any_layout()),
         null_safe in any::<bool>(),
         cache in prop_oneof![Just(0usize), Just(600), Just(1 << 20)],
         epochs in proptest::collection::vec((proptest::collection::vec((any::<bool>(), any_row(), proptest::bool::weighted(0.7)), 0..10), any_after()), 1..8),
     ) {
         let (left, right) = layouts;
-        let mut operator = Join::new(spec(side(left), side(right), null_safe)).unwrap().with_cache_bytes(cache);
+        let mut spec = spec_of(kind, side(left), side(right), null_safe);
+        spec.residual = has_residual.then(residual);
+        let mut operator = Join::new(spec).unwrap().with_cache_bytes(cache);
         prop_assert_eq!((operator.sides[0].layout, operator.sides[1].layout), layouts);
         let mut harness = Harness::new();
         let (mut left_rows, mut right_rows) = (Model::default(), Model::default());
@@ -159,12 +212,14 @@ proptest! {
             let (first, second) = l.split_at(l.len() / 2);
             let inputs = [vec![delta(first), delta(second)], vec![delta(&r)]];
             let outcome = harness.epoch(&mut operator, &inputs, &[], *after);
-            if left == Layout::Log && right == Layout::Log {
+            if left == Layout::Log && right == Layout::Log && kind.keeps_append_only() {
                 prop_assert!(outcome.deltas.iter().all(|d| d.weights.is_none()));
             }
             outcome.deltas.iter().for_each(|d| add(&mut shown, d));
-            let matches = |l: &Row, r: &Row| l.k == r.k && (null_safe || l.k.is_some());
-            prop_assert_eq!(&shown, &expected(&left_rows, &right_rows, matches));
+            let matches = |l: &Row, r: &Row| {
+                l.k == r.k && (null_safe || l.k.is_some()) && (!has_residual || l.ts <= r.ts)
+            };
+            prop_assert_eq!(&shown, &expected_of(kind, &left_rows, &right_rows, matches));
         }
     }
 
@@ -295,9 +350,76 @@ fn a_result_beyond_the_limit_is_refused() {
 
 #[test]
 fn the_result_has_the_keys_of_both_sides() {
-    let key = |l, r| Join::new(spec(side(l), side(r), false)).unwrap().stream_key();
+    let key = |l, r| spec(side(l), side(r), false).stream_key();
     assert_eq!(key(Layout::Keyed, Layout::Keyed), Some(vec![1, 5]));
     assert_eq!(key(Layout::Keyed, Layout::Unique), Some(vec![1]));
     assert_eq!(key(Layout::Unique, Layout::Keyed), Some(vec![5]));
     assert_eq!(key(Layout::Log, Layout::Unique), None);
+    let key = |kind, l, r| spec_of(kind, side(l), side(r), false).stream_key();
+    assert_eq!(key(JoinKind::Left, Layout::Keyed, Layout::Unique), Some(vec![1]));
+    assert_eq!(key(JoinKind::Right, Layout::Keyed, Layout::Unique), Some(vec![1, 4]));
+    assert_eq!(key(JoinKind::Full, Layout::Keyed, Layout::Keyed), Some(vec![1, 5]));
+    // Unmatched rows of both sides could be all NULL in the keys.
+    assert_eq!(key(JoinKind::Full, Layout::Unique, Layout::Unique), None);
+    assert_eq!(key(JoinKind::Anti, Layout::Keyed, Layout::Log), Some(vec![1]));
+}
+
+#[test]
+fn a_condition_that_fails_on_a_pair_is_an_error_of_that_pair() {
+    let divide = BinaryExpr::new(Arc::new(Column::new("id", 0)), Operator::Divide, Arc::new(Column::new("id", 1)));
+    let one = Arc::new(Literal::new(ScalarValue::Int64(Some(1))));
+    let id = schema().field(1).clone();
+    let mut spec = spec_of(JoinKind::Left, side(Layout::Keyed), side(Layout::Keyed), false);
+    spec.residual = Some(Residual {
+        condition: Arc::new(BinaryExpr::new(Arc::new(divide), Operator::GtEq, one)),
+        schema: Arc::new(Schema::new(vec![id.clone(), id])),
+        columns: vec![(0, 1), (1, 1)],
+        text: "left.id / right.id >= 1".into(),
+    });
+    let mut operator = Join::new(spec).unwrap();
+    let mut harness = Harness::new();
+    let row = |id| Row { k: Some(1), id, v: None, ts: 0 };
+    let mut shown = ZSet::new();
+    let mut step = |left: &[(Row, i64)], right: &[(Row, i64)]| {
+        let outcome = harness.epoch(&mut operator, &[vec![delta(left)], vec![delta(right)]], &[], After::Commit);
+        outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+        assert!(outcome.errors.iter().all(|e| e.sqlstate == "22012"));
+        (shown.len(), outcome.errors.iter().map(|e| e.weight).sum::<i64>())
+    };
+    assert_eq!(step(&[(row(4), 1), (row(6), 1)], &[(row(2), 1), (row(0), 1)]), (2, 2));
+    assert_eq!(step(&[(row(4), -1)], &[]), (1, -1));
+    assert_eq!(step(&[], &[(row(0), -1)]), (1, -1));
+    assert_eq!(step(&[], &[(row(2), -1)]), (1, 0));
+    assert!(shown.keys().all(|row| row[5] == "NULL"));
+}
+
+#[test]
+fn as_of_now_left_rows_meet_the_right_side_once() {
+    for kind in [JoinKind::Inner, JoinKind::Left] {
+        let mut spec = spec_of(kind, side(Layout::Log), side(Layout::Unique), false);
+        spec.as_of_now = true;
+        assert!(spec.append_only());
+        let mut operator = Join::new(spec).unwrap();
+        let mut harness = Harness::new();
+        let mut shown = ZSet::new();
+        let mut step = |left: &[(Row, i64)], right: &[(Row, i64)], after| {
+            let outcome = harness.epoch(&mut operator, &[vec![delta(left)], vec![delta(right)]], &[], after);
+            assert!(outcome.deltas.iter().all(|d| d.weights.is_none()));
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            let mut ids: Vec<(String, String)> = shown.keys().map(|row| (row[1].clone(), row[5].clone())).collect();
+            ids.sort();
+            (ids, harness.stored_rows(1))
+        };
+        let row = |id, k| Row { k: Some(k), id, v: None, ts: 0 };
+        let pair = |l: &str, r: &str| (l.to_string(), r.to_string());
+        let unmatched = |l: &str| (kind == JoinKind::Left).then(|| pair(l, "NULL"));
+        let first: Vec<_> = [Some(pair("1", "10")), unmatched("2")].into_iter().flatten().collect();
+        assert_eq!(step(&[(row(1, 1), 1), (row(2, 2), 1)], &[(row(10, 1), 1)], After::Reopen), (first.clone(), 0));
+        // Neither a change nor a late partner restates what was put out.
+        let changes = [(row(10, 1), -1), (row(11, 1), 1), (row(12, 2), 1)];
+        assert_eq!(step(&[], &changes, After::FailOnce), (first.clone(), 0));
+        let mut second = [first, vec![pair("3", "11"), pair("4", "12")]].concat();
+        second.sort();
+        assert_eq!(step(&[(row(3, 1), 1), (row(4, 2), 1)], &[], After::Commit), (second, 0));
+    }
 }

@@ -2,23 +2,29 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
+use datafusion::logical_expr::{self as logical, Aggregate, Expr, ExprSchemable};
 
 use super::{Builder, Edge, arrow_schema};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
+use crate::stream::operator::expand::{Expand, GroupingSet};
+use crate::stream::operator::order_key::SortColumn;
 
 impl Builder<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Edge> {
         let input_schema = aggregate.input.schema();
-        let mut arguments: Vec<Expr> = aggregate.group_expr.clone();
+        let sets = grouping_sets(&aggregate.group_expr)?;
+        let mut arguments: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
         let groups = arguments.len();
+        // With grouping sets, group columns become NULL, but not where they are arguments.
+        let first_argument = if sets.is_empty() { 0 } else { groups };
         let mut calls = Vec::new();
         for expr in &aggregate.aggr_expr {
-            calls.push(aggregate_call(expr, &mut arguments)?);
+            calls.push(aggregate_call(expr, &mut arguments, first_argument)?);
         }
         let fields = arguments
             .iter()
@@ -34,7 +40,12 @@ impl Builder<'_> {
             .collect::<Result<Vec<_>>>()?;
         let argument_schema: SchemaRef = Arc::new(Schema::new(fields));
         let edge = self.edge(&aggregate.input)?;
-        let edge = self.project_edge(edge, input_schema, Some(&arguments), None, argument_schema)?;
+        let mut edge = self.project_edge(edge, input_schema, Some(&arguments), None, argument_schema)?;
+        let mut group_by: Vec<usize> = (0..groups).collect();
+        if !sets.is_empty() {
+            group_by.push(edge.properties.schema.fields().len());
+            edge = self.expand(edge, sets, aggregate.schema.field(groups).as_ref().clone());
+        }
         let time_column = (0..groups).find(|g| edge.properties.watermark_columns.contains(g));
         let emit_on_close = self.options.emit_on_window_close && !self.emitted_on_close && time_column.is_some();
         self.emitted_on_close |= emit_on_close;
@@ -42,7 +53,7 @@ impl Builder<'_> {
         let properties = EdgeProperties {
             schema: output.clone(),
             append_only: emit_on_close,
-            stream_key: Some((0..groups).collect()),
+            stream_key: Some((0..group_by.len()).collect()),
             watermark_columns: edge.properties.watermark_columns.iter().copied().filter(|c| *c < groups).collect(),
         };
         let operator = HashAggregate::new(AggregateSpec {
@@ -51,7 +62,7 @@ impl Builder<'_> {
             first_part: self.take_parts(HashAggregate::PARTS),
             input: edge.properties.schema.clone(),
             append_only: edge.properties.append_only,
-            group_by: (0..groups).collect(),
+            group_by,
             aggregates: calls,
             output,
             time_column,
@@ -59,10 +70,61 @@ impl Builder<'_> {
         })?;
         Ok(self.add(Box::new(operator), vec![edge.input], properties))
     }
+
+    /// Each row once for each grouping set, with the set's id in a column at the end.
+    fn expand(&mut self, edge: Edge, sets: Vec<GroupingSet>, id: Field) -> Edge {
+        let before = edge.properties;
+        let in_all = |column: usize| sets.iter().all(|set| set.included.get(column).is_none_or(|included| *included));
+        let fields = before.schema.fields().iter().enumerate();
+        let fields = fields.map(|(i, f)| f.as_ref().clone().with_nullable(f.is_nullable() || !in_all(i)));
+        let properties = EdgeProperties {
+            schema: Arc::new(Schema::new(fields.chain([id]).collect::<Vec<_>>())),
+            append_only: before.append_only,
+            stream_key: None,
+            watermark_columns: before.watermark_columns.into_iter().filter(|c| in_all(*c)).collect(),
+        };
+        self.add(Box::new(Expand::new(properties.clone(), sets)), vec![edge.input], properties)
+    }
 }
 
-/// Takes an aggregate expression apart; its argument and filter are added to `arguments`.
-fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>) -> Result<AggregateCall> {
+/// The grouping sets of a GROUP BY, none if it has only columns.
+fn grouping_sets(group_by: &[Expr]) -> Result<Vec<GroupingSet>> {
+    let [Expr::GroupingSet(sets)] = group_by else { return Ok(Vec::new()) };
+    let sets: Vec<Vec<Expr>> = match sets {
+        logical::GroupingSet::GroupingSets(sets) => sets.clone(),
+        logical::GroupingSet::Rollup(columns) => (0..=columns.len()).map(|n| columns[..n].to_vec()).collect(),
+        logical::GroupingSet::Cube(columns) => (0..1_u64 << columns.len())
+            .map(|set| {
+                columns.iter().enumerate().filter(|(i, _)| (set >> i) & 1 == 1).map(|(_, c)| c.clone()).collect()
+            })
+            .collect(),
+    };
+    let columns = grouping_set_to_exprlist(group_by)?;
+    if columns.len() >= GROUPING_COLUMNS_MAX {
+        return Err(Error::unsupported(format!("grouping sets over {} columns", columns.len())));
+    }
+    let mut found: Vec<GroupingSet> = Vec::with_capacity(sets.len());
+    for set in &sets {
+        let included: Vec<bool> = columns.iter().map(|column| set.contains(column)).collect();
+        let left_out = included.iter().fold(0, |bits, included| (bits << 1) | u64::from(!included));
+        if included.iter().all(|included| !included) {
+            return Err(Error::unsupported(
+                "a grouping set without columns (of ROLLUP, CUBE or written as ()) is not supported in a continuous view",
+            )
+            .with_hint("write GROUPING SETS with columns, and the total as a view of its own"));
+        }
+        let copies = found.iter().filter(|other| other.included == included).count() as u64;
+        found.push(GroupingSet { included, id: (copies << columns.len()) | left_out });
+    }
+    Ok(found)
+}
+
+/// Columns of grouping sets are bits of a number, with bits to spare for sets that come several times.
+const GROUPING_COLUMNS_MAX: usize = 32;
+
+/// Takes an aggregate expression apart; the columns that it reads are added to `arguments`, or found there, at `first` or
+/// later.
+fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>, first: usize) -> Result<AggregateCall> {
     let expr = match expr {
         Expr::Alias(a) => a.expr.as_ref(),
         other => other,
@@ -71,38 +133,51 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>) -> Result<AggregateCal
         return Err(Error::unsupported(format!("aggregate expression {expr} is not supported in a continuous view")));
     };
     let name = func.name();
-    let kind = match name {
-        "count" => AggregateKind::Count,
-        "sum" => AggregateKind::Sum,
-        "avg" => AggregateKind::Avg,
-        "min" => AggregateKind::Min,
-        "max" => AggregateKind::Max,
-        _ => {
-            return Err(Error::unsupported(format!("aggregate {name}() is not supported in a continuous view"))
-                .with_hint("count, sum, avg, min and max are"));
-        }
-    };
-    if params.distinct && !matches!(kind, AggregateKind::Min | AggregateKind::Max) {
-        return Err(Error::unsupported(format!("{name}(DISTINCT ...) is not supported in a continuous view")));
+    let kind = AggregateKind::of_name(name).ok_or_else(|| {
+        Error::unsupported(format!("aggregate {name}() is not supported in a continuous view"))
+            .with_hint("those that are: count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, var_pop, var_samp, stddev_pop, stddev_samp, array_agg, string_agg, first_value, last_value")
+    })?;
+    if params.null_treatment.is_some() {
+        return Err(Error::unsupported(format!("IGNORE NULLS in {name}() is not supported in a continuous view")));
     }
-    let mut position = |expr: &Expr| match arguments.iter().position(|a| a == expr) {
-        Some(position) => position,
+    let mut position = |expr: &Expr| match arguments[first..].iter().position(|a| a == expr) {
+        Some(position) => first + position,
         None => {
             arguments.push(expr.clone());
             arguments.len() - 1
         }
     };
+    let mut separator = None;
     let argument = match params.args.as_slice() {
         // count(*) arrives as count of a constant.
         [] => None,
-        [Expr::Literal(value, _)] if matches!(kind, AggregateKind::Count) && !value.is_null() => None,
+        [Expr::Literal(value, _)] if matches!(kind, AggregateKind::Count) && !value.is_null() && !params.distinct => {
+            None
+        }
         [argument] => Some(position(argument)),
+        [argument, Expr::Literal(text, _)] if kind == AggregateKind::StringAgg => {
+            separator = Some(text.try_as_str().flatten().unwrap_or_default().to_string());
+            Some(position(argument))
+        }
         _ => {
             return Err(Error::unsupported(format!(
-                "{name}() with several arguments is not supported in a continuous view"
+                "{name}() with such arguments is not supported in a continuous view"
             )));
         }
     };
     let filter = params.filter.as_ref().map(|f| position(f));
-    Ok(AggregateCall { kind, argument, filter })
+    let order_by = match kind.depends_on_order() {
+        true => params
+            .order_by
+            .iter()
+            .map(|sort| SortColumn {
+                column: position(&sort.expr),
+                descending: !sort.asc,
+                nulls_first: sort.nulls_first,
+            })
+            .collect(),
+        false => Vec::new(),
+    };
+    let distinct = params.distinct && !kind.ignores_copies();
+    Ok(AggregateCall { kind, argument, filter, distinct, order_by, separator })
 }

@@ -1,110 +1,92 @@
-//! Joins: keys, what is known of the result, and the residual condition.
+//! Joins: keys, the condition beside them, and what is known of the result.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::{JoinType, NullEquality};
-use datafusion::logical_expr::{Expr, ExprSchemable, Join as LogicalJoin, LogicalPlan};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join as LogicalJoin, LogicalPlan, lit};
 
 use super::{Builder, Edge, arrow_schema, plain_column};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
-use crate::stream::operator::join::{Join, JoinSide, JoinSpec};
+use crate::stream::operator::join::{Join, JoinKind, JoinSide, JoinSpec, Residual};
+use crate::stream::plan::expressions::physical;
 
 impl Builder<'_> {
     pub(super) fn join(&mut self, join: &LogicalJoin) -> Result<Edge> {
-        if join.join_type != JoinType::Inner {
-            // The planner writes EXCEPT and INTERSECT as joins.
-            let construct = match join.join_type {
-                JoinType::LeftAnti | JoinType::RightAnti => "EXCEPT or NOT EXISTS".to_string(),
-                JoinType::LeftSemi | JoinType::RightSemi => "INTERSECT or EXISTS".to_string(),
-                other => format!("{} JOIN", other.to_string().to_uppercase()),
-            };
-            return Err(Error::unsupported(format!("{construct} is not supported in a continuous view"))
-                .with_hint("only INNER JOIN on equal columns is kept"));
-        }
-        if join.on.is_empty() {
-            return Err(Error::unsupported(
-                "a join without an equality between its sides is not supported in a continuous view",
-            )
-            .with_hint("join on left.column = right.column"));
-        }
+        let kind = kind(join)?;
         let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
-        let (left, left_columns) = self.keyed_side(&join.left, &left_keys)?;
-        let (right, right_columns) = self.keyed_side(&join.right, &right_keys)?;
+        let left = self.edge(&join.left)?;
+        let (left, left_columns) = self.keyed_side(left, &join.left, &left_keys)?;
+        let right = self.any_edge(&join.right)?;
+        let (right, right_columns) = self.keyed_side(right, &join.right, &right_keys)?;
+        let as_of_now = right.as_of_now;
+        if as_of_now {
+            check_as_of_now(kind, &left)?;
+        }
         let left_width = left.properties.schema.fields().len();
-        let joined_fields: Vec<_> =
-            left.properties.schema.fields().iter().chain(right.properties.schema.fields()).cloned().collect();
-        let joined: SchemaRef = Arc::new(Schema::new(joined_fields));
-        let unique_right = is_unique_on(&right.properties, &right_columns);
-        let unique_left = is_unique_on(&left.properties, &left_columns);
-        let shift = |key: &Vec<usize>| key.iter().map(|c| c + left_width).collect::<Vec<_>>();
-        let stream_key = match (&left.properties.stream_key, &right.properties.stream_key) {
-            (Some(l), _) if unique_right => Some(l.clone()),
-            (_, Some(r)) if unique_left => Some(shift(r)),
-            (Some(l), Some(r)) => Some(l.iter().copied().chain(shift(r)).collect()),
-            _ => None,
+        let joined = joined_schema(kind, &left.properties.schema, &right.properties.schema, &join.schema);
+
+        let has_watermark = |(l, r): &(&usize, &usize)| {
+            !as_of_now
+                && left.properties.watermark_columns.contains(l)
+                && right.properties.watermark_columns.contains(r)
         };
         // A side's watermark holds for the result only through the join key: its rows may wait for a partner.
-        let watermark_columns = left_columns
-            .iter()
-            .zip(&right_columns)
-            .filter(|(l, r)| {
-                left.properties.watermark_columns.contains(l) && right.properties.watermark_columns.contains(r)
-            })
-            .flat_map(|(l, r)| [*l, *r + left_width])
-            .collect();
-        let properties = EdgeProperties {
-            schema: joined.clone(),
-            append_only: left.properties.append_only && right.properties.append_only,
-            stream_key,
-            watermark_columns,
-        };
-        let time_key = left_columns.iter().zip(&right_columns).position(|(l, r)| {
-            left.properties.watermark_columns.contains(l) && right.properties.watermark_columns.contains(r)
-        });
-        let pairs = left_columns.len();
+        let mut watermark_columns: Vec<usize> = Vec::new();
+        for (l, r) in left_columns.iter().zip(&right_columns).filter(has_watermark) {
+            watermark_columns.push(*l);
+            watermark_columns.extend(kind.shows(1).then_some(*r + left_width));
+        }
+        if as_of_now {
+            // Left rows go on at once.
+            watermark_columns = left.properties.watermark_columns.clone();
+        }
+        let time_key = left_columns.iter().zip(&right_columns).position(|pair| has_watermark(&pair));
         let side = |edge: &Edge, key: Vec<usize>| JoinSide {
             schema: edge.properties.schema.clone(),
             key,
             stream_key: edge.properties.stream_key.clone(),
             append_only: edge.properties.append_only,
         };
-        let operator = Join::new(JoinSpec {
+        let spec = JoinSpec {
             operator: self.nodes.len() as u32,
             object: self.object,
             first_part: self.take_parts(Join::PARTS),
+            kind,
+            as_of_now,
+            null_safe: vec![join.null_equality == NullEquality::NullEqualsNull; left_columns.len()],
             sides: [side(&left, left_columns), side(&right, right_columns)],
-            null_safe: vec![join.null_equality == NullEquality::NullEqualsNull; pairs],
-            output: joined,
+            residual: residual(join)?,
+            output: joined.clone(),
             time_key,
-        })?;
-        let left_plain = join.left.schema().fields().len();
-        let right_plain = join.right.schema().fields().len();
-        let mut edge = self.add(Box::new(operator), vec![left.input, right.input], properties);
+        };
+        let properties = EdgeProperties {
+            schema: joined,
+            append_only: spec.append_only(),
+            stream_key: spec.stream_key(),
+            watermark_columns,
+        };
+        let mut edge = self.add(Box::new(Join::new(spec)?), vec![left.input, right.input], properties);
+
         let output = arrow_schema(&join.schema);
-        if left_width != left_plain || edge.properties.schema.fields().len() != left_plain + right_plain {
-            // Key expressions were computed as extra columns: leave them out again.
-            let keep: Vec<usize> = (0..left_plain).chain(left_width..left_width + right_plain).collect();
-            edge = self.select(edge, &keep, output.clone())?;
-        } else {
+        let left_plain = join.left.schema().fields().len();
+        let others = output.fields().len() - left_plain;
+        if edge.properties.schema.fields().len() == output.fields().len() {
             edge.properties.schema = output;
+            return Ok(edge);
         }
-        match &join.filter {
-            Some(filter) => {
-                let schema = edge.properties.schema.clone();
-                self.project_edge(edge, &join.schema, None, Some(filter), schema)
-            }
-            None => Ok(edge),
-        }
+        // Key expressions were computed as extra columns: leave them out again.
+        let keep: Vec<usize> = (0..left_plain).chain(left_width..left_width + others).collect();
+        self.select(edge, &keep, output)
     }
 
     /// A join's input with its keys as columns: those that are expressions are added at the end.
-    fn keyed_side(&mut self, plan: &LogicalPlan, keys: &[Expr]) -> Result<(Edge, Vec<usize>)> {
-        let edge = self.edge(plan)?;
+    fn keyed_side(&mut self, edge: Edge, plan: &LogicalPlan, keys: &[Expr]) -> Result<(Edge, Vec<usize>)> {
         let schema = plan.schema();
         let plain: Option<Vec<usize>> = keys.iter().map(|k| plain_column(k, schema)).collect();
-        if let Some(columns) = plain {
+        let has_columns = !edge.properties.schema.fields().is_empty();
+        if let Some(columns) = plain.filter(|_| has_columns) {
             return Ok((edge, columns));
         }
         let mut exprs: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
@@ -121,12 +103,92 @@ impl Builder<'_> {
                 }
             }
         }
+        if exprs.is_empty() {
+            // Of EXISTS only the rows count; but a stored row has a column.
+            fields.push(Arc::new(Field::new("row", DataType::Boolean, false)));
+            exprs.push(lit(true));
+        }
         let output: SchemaRef = Arc::new(Schema::new(fields));
         Ok((self.project_edge(edge, schema, Some(&exprs), None, output)?, columns))
     }
 }
 
-/// Whether no two rows of a relation agree on `columns`.
-fn is_unique_on(properties: &EdgeProperties, columns: &[usize]) -> bool {
-    properties.stream_key.as_ref().is_some_and(|key| key.iter().all(|k| columns.contains(k)))
+fn kind(join: &LogicalJoin) -> Result<JoinKind> {
+    if join.null_aware {
+        return Err(Error::internal("NOT IN was not replaced by joins that know of NULL"));
+    }
+    match join.join_type {
+        JoinType::Inner => Ok(JoinKind::Inner),
+        JoinType::Left => Ok(JoinKind::Left),
+        JoinType::Right => Ok(JoinKind::Right),
+        JoinType::Full => Ok(JoinKind::Full),
+        JoinType::LeftSemi => Ok(JoinKind::Semi),
+        JoinType::LeftAnti => Ok(JoinKind::Anti),
+        JoinType::LeftMark => Ok(JoinKind::Mark),
+        other @ (JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark) => {
+            Err(Error::unsupported(format!("a {other} join is not supported in a continuous view")))
+        }
+    }
+}
+
+/// Refuses what a join with a relation as of now cannot be.
+fn check_as_of_now(kind: JoinKind, left: &Edge) -> Result<()> {
+    if !matches!(kind, JoinKind::Inner | JoinKind::Left) {
+        return Err(Error::unsupported(format!(
+            "a {} join with FOR SYSTEM_TIME AS OF PROCTIME() is not supported in a continuous view",
+            kind.name()
+        ))
+        .with_hint("make it an inner or left join"));
+    }
+    if !left.properties.append_only {
+        return Err(Error::unsupported(
+            "FOR SYSTEM_TIME AS OF PROCTIME() is not supported in a continuous view beside an input that takes rows back",
+        )
+        .with_hint("the left side must be append-only; a join without FOR SYSTEM_TIME follows changes of both sides"));
+    }
+    Ok(())
+}
+
+/// Columns of a join's result: those of the left side, then those of the right or the mark of `logical`, where the kind
+/// has them. What is padded with NULLs may be NULL.
+fn joined_schema(kind: JoinKind, left: &SchemaRef, right: &SchemaRef, logical: &DFSchema) -> SchemaRef {
+    let fields_of = |schema: &SchemaRef, padded: bool| -> Vec<Field> {
+        let padded = |field: &Field| field.clone().with_nullable(padded || field.is_nullable());
+        schema.fields().iter().map(|field| padded(field)).collect()
+    };
+    let mut fields = fields_of(left, matches!(kind, JoinKind::Right | JoinKind::Full));
+    match kind {
+        JoinKind::Semi | JoinKind::Anti => {}
+        JoinKind::Mark => fields.extend(logical.fields().last().map(|mark| mark.as_ref().clone())),
+        _ => fields.extend(fields_of(right, matches!(kind, JoinKind::Left | JoinKind::Full))),
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// A join's condition beside its keys, over the columns that it reads.
+fn residual(join: &LogicalJoin) -> Result<Option<Residual>> {
+    let is_condition = |filter: &&Expr| !matches!(filter, Expr::Literal(ScalarValue::Boolean(Some(true)), _));
+    let Some(filter) = join.filter.as_ref().filter(is_condition) else { return Ok(None) };
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let mut columns: Vec<((usize, usize), &Column)> = Vec::new();
+    for column in filter.column_refs() {
+        let place = match (left.maybe_index_of_column(column), right.maybe_index_of_column(column)) {
+            (Some(position), _) => (0, position),
+            (None, Some(position)) => (1, position),
+            (None, None) => return Err(Error::internal(format!("a join has no column {column}"))),
+        };
+        columns.push((place, column));
+    }
+    columns.sort_by_key(|(place, _)| *place);
+    let fields = columns.iter().map(|((side, position), _)| {
+        let (qualifier, field) = if *side == 0 { left } else { right }.qualified_field(*position);
+        (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true)))
+    });
+    let schema = DFSchema::new_with_metadata(fields.collect(), Default::default())?;
+    Ok(Some(Residual {
+        condition: physical(filter, &schema)?,
+        schema: arrow_schema(&schema),
+        columns: columns.into_iter().map(|(place, _)| place).collect(),
+        text: filter.to_string(),
+    }))
 }

@@ -2,9 +2,12 @@
 
 mod aggregate;
 mod join;
+mod over;
 mod project;
 mod refusal;
 mod scan;
+mod single_row;
+mod temporal;
 mod union;
 mod unnest;
 
@@ -16,6 +19,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_catalog::ObjectId;
 
 use self::refusal::refusal;
+use super::single_row::SingleRow;
 use super::{Input, Node, Options, PlannedView, Relations, Scan, part};
 use crate::error::{Error, Result};
 use crate::stream::operator::{EdgeProperties, Operator};
@@ -36,6 +40,8 @@ pub struct Builder<'a> {
 struct Edge {
     input: Input,
     properties: EdgeProperties,
+    /// Whether it may only be the right side of a join as of now.
+    as_of_now: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -55,17 +61,37 @@ impl<'a> Builder<'a> {
     pub fn build(mut self, query: &LogicalPlan) -> Result<PlannedView> {
         let edge = self.edge(query)?;
         if self.options.emit_on_window_close && !self.emitted_on_close {
-            return Err(Error::unsupported("EMIT ON WINDOW CLOSE needs a GROUP BY over a column with a watermark")
-                .with_hint("group by window_start and window_end of TUMBLE or HOP over a source with WATERMARK FOR"));
+            return Err(Error::unsupported(
+                "EMIT ON WINDOW CLOSE needs a GROUP BY or a window function over a column with a watermark",
+            )
+            .with_hint("group by window_start and window_end of TUMBLE or HOP over a source with WATERMARK FOR"));
+        }
+        if self.options.emit_on_window_close && !edge.properties.append_only {
+            return Err(Error::unsupported(
+                "EMIT ON WINDOW CLOSE is not supported for windows whose rows change afterwards",
+            )
+            .with_hint("make the GROUP BY or window function that closes the outermost one"));
         }
         Ok(PlannedView { scans: self.scans, nodes: self.nodes, output: edge.input, properties: edge.properties })
     }
 
     fn edge(&mut self, plan: &LogicalPlan) -> Result<Edge> {
+        let edge = self.any_edge(plan)?;
+        if edge.as_of_now {
+            return Err(Error::unsupported(
+                "FOR SYSTEM_TIME AS OF PROCTIME() is not supported here in a continuous view",
+            )
+            .with_hint("it belongs to the right side of an inner or left join"));
+        }
+        Ok(edge)
+    }
+
+    /// An input that may be one as of now.
+    fn any_edge(&mut self, plan: &LogicalPlan) -> Result<Edge> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => {
-                let mut edge = self.edge(&alias.input)?;
+                let mut edge = self.any_edge(&alias.input)?;
                 edge.properties.schema = arrow_schema(plan.schema());
                 Ok(edge)
             }
@@ -80,6 +106,14 @@ impl<'a> Builder<'a> {
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            // LATERAL without a reference to what is beside it.
+            LogicalPlan::Subquery(subquery) if subquery.outer_ref_columns.is_empty() => self.edge(&subquery.subquery),
+            LogicalPlan::Extension(extension) => match extension.node.as_ref().as_any().downcast_ref::<SingleRow>() {
+                Some(single) => self.single_row(single),
+                None => Err(refusal(plan)),
+            },
+            LogicalPlan::Window(window) => self.window(window, None),
+            LogicalPlan::Limit(limit) => self.limit(limit),
             // Rows of a view have no order; the SELECT that reads it gives one.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.edge(&sort.input),
             other => Err(refusal(other)),
@@ -96,7 +130,7 @@ impl<'a> Builder<'a> {
     fn add(&mut self, operator: Box<dyn Operator>, inputs: Vec<Input>, properties: EdgeProperties) -> Edge {
         let input = Input::Node(self.nodes.len());
         self.nodes.push(Node { operator, inputs });
-        Edge { input, properties }
+        Edge { input, properties, as_of_now: false }
     }
 }
 

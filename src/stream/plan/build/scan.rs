@@ -38,6 +38,7 @@ impl Builder<'_> {
             columns: columns.clone(),
             column_names: columns.iter().map(|c| all.schema.field(*c).name().clone()).collect(),
             append_only: all.append_only,
+            as_of_now: source.as_of_now,
         });
         let properties = EdgeProperties {
             schema: Arc::new(all.schema.project(&columns)?),
@@ -49,6 +50,6 @@ impl Builder<'_> {
                 .filter_map(|w| columns.iter().position(|c| c == w))
                 .collect(),
         };
-        Ok(Edge { input, properties })
+        Ok(Edge { input, properties, as_of_now: source.as_of_now })
     }
 }

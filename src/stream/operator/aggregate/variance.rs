@@ -1,0 +1,84 @@
+//! Variance and standard deviation of integers and decimals, from exact sums that values are added to and taken from.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BinaryBuilder, Float64Array};
+use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type};
+use millstream_sql::functions::moments::{Moments, Spread};
+
+use super::rows::Rows;
+use super::{AggregateKind, Finished, bad_layout};
+use crate::error::{Error, Result, sqlstate};
+
+/// A measure of spread. State: number, sum and sum of squares of the values.
+#[derive(Debug)]
+pub(super) struct Variance {
+    spread: Spread,
+    argument: DataType,
+    /// Digits behind the point of the argument.
+    scale: i8,
+}
+
+impl Variance {
+    /// For an aggregate and its types; `None` if it is not of this kind.
+    pub fn new(kind: AggregateKind, argument: &DataType, output: &DataType) -> Option<Self> {
+        let (sample, root) = match kind {
+            AggregateKind::VarPop => (false, false),
+            AggregateKind::VarSamp => (true, false),
+            AggregateKind::StddevPop => (false, true),
+            AggregateKind::StddevSamp => (true, true),
+            _ => return None,
+        };
+        let scale = match argument {
+            DataType::Int32 | DataType::Int64 => 0,
+            DataType::Decimal128(_, scale) => *scale,
+            _ => return None,
+        };
+        let spread = Spread { sample, root };
+        (*output == DataType::Float64).then(|| Self { spread, argument: argument.clone(), scale })
+    }
+
+    pub fn state_types(&self) -> Vec<DataType> {
+        vec![DataType::Binary]
+    }
+
+    /// The state with the rows added.
+    pub fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        let argument = rows.argument().ok_or_else(|| bad_layout("a variance has no argument"))?;
+        let mut moments = decode(&old[0])?;
+        match self.argument {
+            DataType::Int32 => {
+                let values = argument.as_primitive::<Int32Type>().values();
+                rows.each(|row, group, weight| moments[group].add(values[row].into(), weight));
+            }
+            DataType::Int64 => {
+                let values = argument.as_primitive::<Int64Type>().values();
+                rows.each(|row, group, weight| moments[group].add(values[row].into(), weight));
+            }
+            _ => {
+                let values = argument.as_primitive::<Decimal128Type>().values();
+                rows.each(|row, group, weight| moments[group].add(values[row], weight));
+            }
+        }
+        let mut encoded = BinaryBuilder::new();
+        for moments in &moments {
+            let bytes = moments.encode();
+            encoded.append_value(if moments.is_empty() { &[] } else { bytes.as_slice() });
+        }
+        Ok(vec![Arc::new(encoded.finish())])
+    }
+
+    /// The results of these states.
+    pub fn finish(&self, state: &[ArrayRef]) -> Result<Finished> {
+        let moments = decode(&state[0])?;
+        let values: Float64Array = moments.iter().map(|m| m.result(self.spread, self.scale)).collect();
+        Ok(Finished::of(Arc::new(values)))
+    }
+}
+
+fn decode(column: &ArrayRef) -> Result<Vec<Moments>> {
+    let cut_off =
+        || Error::new(sqlstate::DATA_CORRUPTED, "stored data cannot be decoded: the sums of a variance are cut off");
+    let bytes = column.as_binary::<i32>();
+    bytes.iter().map(|bytes| Moments::decode(bytes.unwrap_or_default()).ok_or_else(cut_off)).collect()
+}
