@@ -1,6 +1,7 @@
 //! The whole-server tests, as one binary: one link, one Kafka broker, one PostgreSQL for all of them.
 
 mod client;
+mod demo;
 mod front;
 mod kafka;
 mod kill;
@@ -16,3 +17,4 @@ mod server;
 mod slt;
 mod tables;
 mod topics;
+mod tour;
