@@ -180,7 +180,7 @@ async fn figures(client: &mut Client, payments: i64, per_second: f64, lag: i64, 
     let latency = client.row("SELECT latency_p50_ms, latency_p99_ms FROM millstream.views WHERE name = 'paid'").await?;
     let rows = client.row("SELECT sum(rows)::BIGINT FROM millstream.views").await?;
     let books = client.row("SELECT count(*) FROM books").await?;
-    let sink = client.row("SELECT delivered FROM millstream.sinks WHERE name = 'alert_log'").await?;
+    let sink = client.row("SELECT acknowledged_sequence FROM millstream.sinks WHERE name = 'alert_log'").await?;
     Ok(Figures {
         payments,
         per_second,

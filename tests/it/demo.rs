@@ -117,7 +117,7 @@ async fn what_was_planted_is_found() {
         .await;
     breaks_are_exact(&session).await;
     session
-        .eventually("SELECT delivered > 0 FROM millstream.sinks WHERE name = 'alert_log'", FOUND_LIMIT, &["t"])
+        .eventually("SELECT acknowledged_sequence > 0 FROM millstream.sinks WHERE name = 'alert_log'", FOUND_LIMIT, &["t"])
         .await;
 
     assert_eq!(entries(&demo.tmp()).len(), 1, "the demo's directory: {:?}", entries(&demo.tmp()));
