@@ -1,5 +1,6 @@
 //! The bank's side of the demo: closes a book of the ledger every few seconds, and keeps the answer sheet.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::setup::{Start, book_path};
-use super::traffic::Portion;
+use super::traffic::{PORTIONS_MAX, Portion};
 use crate::error::{Error, Result, sqlstate};
 
 /// Payments for each planted break, on average.
@@ -45,9 +46,15 @@ impl Books {
     /// # Errors
     /// 57014 if payments do not become visible; of the statements and the file system.
     pub async fn keep(mut self, mut portions: mpsc::Receiver<Portion>) -> Result<()> {
-        while let Some(portion) = portions.recv().await {
-            self.note(&portion.frauds).await?;
-            self.open.extend(portion.payments);
+        let mut waiting = Vec::new();
+        while portions.recv_many(&mut waiting, PORTIONS_MAX).await > 0 {
+            // The newest word on a fraud counts.
+            let mut frauds = BTreeMap::new();
+            for portion in waiting.drain(..) {
+                frauds.extend(portion.frauds.into_iter().map(|fraud| (fraud.txn_ids[0], fraud)));
+                self.open.extend(portion.payments);
+            }
+            self.note(&frauds).await?;
             if self.opened.elapsed() >= BOOK_TIME {
                 self.close().await?;
             }
@@ -55,22 +62,16 @@ impl Books {
         self.close().await
     }
 
-    /// Writes frauds into the answer sheet. One is told of when it begins and again when it is complete.
-    async fn note(&mut self, frauds: &[Fraud]) -> Result<()> {
-        for fraud in frauds {
-            let (id, complete) = (fraud.txn_ids[0], fraud.is_complete());
-            self.client.run(&format!("DELETE FROM planted_frauds WHERE id = {id}")).await?;
-            let last_at = if complete { timestamp(fraud.last_us) } else { "NULL".into() };
-            self.client
-                .run(&format!(
-                    "INSERT INTO planted_frauds VALUES ({id}, '{}', {}, {}, {last_at}, {}, {complete})",
-                    kind_name(fraud.kind),
-                    fraud.card_id.or(fraud.account_id).unwrap_or_default(),
-                    timestamp(fraud.first_us),
-                    fraud.txn_ids.len(),
-                ))
-                .await?;
+    /// Writes frauds, by their first payments, into the answer sheet. One is told of when it begins and again when it is
+    /// complete.
+    async fn note(&mut self, frauds: &BTreeMap<i64, Fraud>) -> Result<()> {
+        if frauds.is_empty() {
+            return Ok(());
         }
+        let ids = frauds.keys().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        self.client.run(&format!("DELETE FROM planted_frauds WHERE id IN ({ids})")).await?;
+        let rows = frauds.iter().map(|(id, fraud)| fraud_row(*id, fraud)).collect::<Vec<_>>().join(", ");
+        self.client.run(&format!("INSERT INTO planted_frauds VALUES {rows}")).await?;
         Ok(())
     }
 
@@ -130,6 +131,19 @@ pub fn kind_name(kind: FraudKind) -> &'static str {
 /// A literal.
 fn timestamp(us: i64) -> String {
     format!("'{}'", DateTime::from_timestamp_micros(us).unwrap_or_default().naive_utc())
+}
+
+/// A row of the answer sheet of frauds.
+fn fraud_row(id: i64, fraud: &Fraud) -> String {
+    let complete = fraud.is_complete();
+    let last_at = if complete { timestamp(fraud.last_us) } else { "NULL".into() };
+    format!(
+        "({id}, '{}', {}, {}, {last_at}, {}, {complete})",
+        kind_name(fraud.kind),
+        fraud.card_id.or(fraud.account_id).unwrap_or_default(),
+        timestamp(fraud.first_us),
+        fraud.txn_ids.len(),
+    )
 }
 
 /// A row of the answer sheet of breaks.

@@ -26,7 +26,7 @@ const UNREAD_MAX: u64 = (PARTITION_BYTES_MAX / 2 / RECORD_BYTES_MAX) as u64;
 /// Cards for each payment a second, unless the user says how many: one card pays every 20 seconds on average.
 const CARDS_PER_RATE: u32 = 20;
 /// Portions that wait for the ledger; then the generator waits.
-const PORTIONS_MAX: usize = 1024;
+pub const PORTIONS_MAX: usize = 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was sent at one time, and the frauds that began or ended with it.

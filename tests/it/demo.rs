@@ -111,13 +111,18 @@ async fn what_was_planted_is_found() {
     session.eventually("SELECT kind FROM fraud_check WHERE found = 0", FOUND_LIMIT, &[]).await;
     // Whatever is complete is found a moment later, and honest cards are left alone.
     session.eventually("SELECT * FROM fraud_check WHERE found < planted", FOUND_LIMIT, &[]).await;
+    session.eventually("SELECT kind FROM fraud_check WHERE precision IS NULL", FOUND_LIMIT, &[]).await;
     assert_eq!(session.rows("SELECT * FROM fraud_check WHERE false_alarms > 0").await, [""; 0]);
     session
         .eventually("SELECT count(*) > 0 FROM planted_breaks p JOIN books b ON b.book = p.book", FOUND_LIMIT, &["t"])
         .await;
     breaks_are_exact(&session).await;
     session
-        .eventually("SELECT acknowledged_sequence > 0 FROM millstream.sinks WHERE name = 'alert_log'", FOUND_LIMIT, &["t"])
+        .eventually(
+            "SELECT acknowledged_sequence > 0 FROM millstream.sinks WHERE name = 'alert_log'",
+            FOUND_LIMIT,
+            &["t"],
+        )
         .await;
 
     assert_eq!(entries(&demo.tmp()).len(), 1, "the demo's directory: {:?}", entries(&demo.tmp()));
