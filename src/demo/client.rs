@@ -43,8 +43,8 @@ impl Client {
                 Response::Rows { stream, .. } => stream.try_collect().await?,
                 _ => Vec::new(),
             };
+            self.0.sync(false).await?;
         }
-        self.0.sync(false).await?;
         batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| Row::new(batch, row))).collect()
     }
 
