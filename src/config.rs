@@ -54,17 +54,29 @@ pub struct ServeArgs {
 }
 
 /// Flags of `millstream demo`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
+#[command(
+    long_about = "Run the server with a stream of made-up card payments, three kinds of fraud planted among them, continuous\n\
+        views that find it, a Kafka topic of alerts, and a Parquet ledger with planted breaks to reconcile with.\n\n\
+        Without --kafka the demo carries a broker of its own, in memory, and lives in a temporary directory: each start is\n\
+        a new demo. With --kafka HOST:PORT --data-dir DIR the topics \"payments\" and \"fraud-alerts\" are on that broker, and\n\
+        the next start with the same flags continues where this one stopped.",
+    after_help = "It prints the psql line to connect with, then how it goes: in place on a terminal, a line every few seconds \
+        elsewhere. Ctrl-C or SIGTERM stops it."
+)]
 pub struct DemoArgs {
-    /// A real Kafka broker; without it the demo carries a broker of its own, in memory.
+    /// A real Kafka broker; needs --data-dir.
     #[arg(long, value_name = "HOST:PORT")]
     pub kafka: Option<String>,
     /// Payments per second.
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: u32,
-    /// Cards that pay.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub cards: u32,
+    /// Cards that pay [default: 20 for each payment per second].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cards: Option<u32>,
+    /// Honest payments between two planted frauds, roughly.
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub fraud_every: u32,
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -305,6 +317,11 @@ impl Config {
                 description: s.description,
             })
             .collect()
+    }
+
+    /// Whether a setting has another origin than its default.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.origins.get(name).is_some_and(|origin| *origin != Origin::Default)
     }
 
     /// Where queries spill.

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod demo;
 pub mod error;
 mod failpoint;
 pub mod server;

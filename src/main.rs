@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millstream::config::{Cli, Command, Config};
-use millstream::server;
+use millstream::{demo, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
             Ok(config) => server::run(config, server::open),
             Err(e) => complain(&e),
         },
-        Command::Demo(_) => complain(&millstream::error::Error::unsupported("the demo is not there yet")),
+        Command::Demo(args) => demo::run(&args).unwrap_or_else(|e| complain(&e)),
     }
 }
 

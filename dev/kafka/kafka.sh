@@ -5,8 +5,11 @@
 #   kafka.sh run DIR PORT CONTROLLER_PORT       format DIR if it is new, then become the broker (foreground)
 #   kafka.sh start [DIR]                        start in the background on KAFKA_BOOTSTRAP (127.0.0.1:9092), wait until ready
 #   kafka.sh stop                               stop what `start` started
+#   kafka.sh topic NAME [PARTITIONS]            make a topic (of 1 partition)
+#   kafka.sh produce TOPIC                      send the lines of standard input
 #
-# KAFKA_BOOTSTRAP=HOST:PORT: `start` uses a broker that already answers there and starts none.
+# KAFKA_BOOTSTRAP=HOST:PORT: `start` uses a broker that already answers there and starts none; `topic` and `produce` talk
+# to it.
 # KAFKA_HEAP (512m) is the Java heap.
 set -euo pipefail
 
@@ -166,10 +169,32 @@ stop() {
   say "stopped"
 }
 
+# One of Kafka's own command-line tools.
+tool() {
+  local class="$1" java
+  shift
+  resolve
+  java="$(java_of)"
+  "$java" -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Dlog4j2.level=ERROR -cp "$lib/*" \
+    "org.apache.kafka.tools.$class" --bootstrap-server "${KAFKA_BOOTSTRAP:-127.0.0.1:9092}" "$@"
+}
+
+topic() {
+  [ $# -ge 1 ] || die "usage: kafka.sh topic NAME [PARTITIONS]"
+  tool TopicCommand --create --topic "$1" --partitions "${2:-1}" </dev/null >/dev/null
+}
+
+produce() {
+  [ $# -eq 1 ] || die "usage: kafka.sh produce TOPIC"
+  tool ConsoleProducer --topic "$1"
+}
+
 case "${1:-}" in
   resolve) resolve ;;
   run) shift; run "$@" ;;
   start) shift; start "$@" ;;
   stop) stop ;;
-  *) die "usage: kafka.sh resolve | run DIR PORT CONTROLLER_PORT | start [DIR] | stop" ;;
+  topic) shift; topic "$@" ;;
+  produce) shift; produce "$@" ;;
+  *) die "usage: kafka.sh resolve | run DIR PORT CONTROLLER_PORT | start [DIR] | stop | topic NAME [PARTITIONS] | produce TOPIC" ;;
 esac

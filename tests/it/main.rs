@@ -2,6 +2,7 @@
 
 mod building;
 mod client;
+mod demo;
 mod disk;
 mod front;
 mod inside;
@@ -21,3 +22,4 @@ mod server;
 mod slt;
 mod tables;
 mod topics;
+mod tour;

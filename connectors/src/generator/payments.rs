@@ -58,6 +58,8 @@ const FIRST_PERSON_ACCOUNT: i64 = 10_000_000;
 const FIRST_MERCHANT_ACCOUNT: i64 = 90_000_000;
 const MERCHANTS: u64 = 5000;
 const DAY_US: i64 = 86_400_000_000;
+/// How long a card on the way from one place to another is silent.
+const FLIGHT_US: i64 = 6 * 3_600_000_000;
 
 /// One payment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,7 +106,9 @@ struct Planted {
 impl Payments {
     /// Starts the stream.
     pub fn new(options: PaymentsOptions) -> Self {
-        let mut rng = Rng::new(mix(options.seed ^ 0x7061_796d_656e_7473));
+        // A stream that continues another one does not repeat it.
+        let mut rng =
+            Rng::new(mix(options.seed ^ 0x7061_796d_656e_7473 ^ mix((options.first_txn_id as u64).wrapping_sub(1))));
         let until_fraud = options.honest_per_fraud.map_or(u64::MAX, |n| rng.below(n.max(1)) + 1);
         Self {
             rng,
@@ -159,10 +163,17 @@ impl Payments {
         self.next_txn_id - 1
     }
 
-    fn random_card(&mut self) -> i64 {
-        // Some cards are used more than others.
-        let u = self.rng.unit();
-        FIRST_CARD + (u.powf(1.4) * self.options.cards as f64) as i64
+    /// A card that can pay at that time.
+    fn random_card(&mut self, ts_us: i64) -> i64 {
+        loop {
+            // Some cards are used more than others.
+            let u = self.rng.unit();
+            let card_id = FIRST_CARD + (u.powf(1.4) * self.options.cards as f64) as i64;
+            // Who arrives or leaves at the turn of the day is in the air for some hours and pays nothing.
+            if self.place_of(card_id, ts_us - FLIGHT_US / 2) == self.place_of(card_id, ts_us + FLIGHT_US / 2) {
+                return card_id;
+            }
+        }
     }
 
     /// Where a card is on a day: its home, or with 2 % somewhere else all day.
@@ -174,7 +185,7 @@ impl Payments {
     }
 
     fn honest_payment(&mut self, ts_us: i64) -> Payment {
-        let card_id = self.random_card();
+        let card_id = self.random_card(ts_us);
         let place = self.place_of(card_id, ts_us);
         if self.rng.below(40) == 0 {
             let account = FIRST_PERSON_ACCOUNT + self.rng.below(self.options.cards.max(1000)) as i64;
@@ -201,7 +212,7 @@ impl Payments {
             1 => FraudKind::ImpossibleTravel,
             _ => FraudKind::Mule,
         };
-        let card_id = self.random_card();
+        let card_id = self.random_card(now);
         let home = self.place_of(card_id, now);
         let mut payments = Vec::new();
         let mut account_id = None;
@@ -234,7 +245,7 @@ impl Payments {
                 account_id = Some(account);
                 let mut ts = now;
                 for _ in 0..self.rng.between(15, 30) {
-                    let card_id = self.random_card();
+                    let card_id = self.random_card(ts);
                     let place = self.place_of(card_id, ts);
                     payments.push(transfer(card_id, account, self.rng.between(3000, 9900), place, ts));
                     ts += self.rng.between(1_000_000, 8_000_000);
@@ -495,6 +506,32 @@ mod tests {
         assert!(kinds.len() == 3 && kinds.values().all(|n| *n > 20), "{kinds:?}");
         let planted: usize = frauds.iter().map(|f| f.txn_ids.len()).sum();
         assert!(planted < payments.len() / 50, "{planted} payments of frauds");
+    }
+
+    #[test]
+    fn a_traveller_is_silent_on_the_way() {
+        let options = PaymentsOptions {
+            start_us: DAY_US - 60_000_000,
+            rate: 100.0,
+            cards: 200,
+            honest_per_fraud: None,
+            ..PaymentsOptions::default()
+        };
+        let (payments, _) = stream(options, 12_000);
+        let mut places = BTreeMap::<_, BTreeSet<_>>::new();
+        for p in &payments {
+            places.entry(p.card_id).or_default().insert(p.city);
+        }
+        assert!(payments[11_999].ts_us > DAY_US && places.len() > 150 && places.values().all(|p| p.len() == 1));
+    }
+
+    #[test]
+    fn a_stream_that_continues_does_not_repeat() {
+        let (first, _) = stream(PaymentsOptions::default(), 1000);
+        let (second, _) = stream(PaymentsOptions { first_txn_id: 1001, ..PaymentsOptions::default() }, 1000);
+        assert_eq!(second[0].txn_id, 1001);
+        let same = first.iter().zip(&second).filter(|(a, b)| a.card_id == b.card_id).count();
+        assert!(same < 50, "{same} of 1000 payments are by the same card as before");
     }
 
     #[test]
