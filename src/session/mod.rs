@@ -99,6 +99,7 @@ impl Session {
 
     /// Newest data and catalog, and what the statement needs of the outside.
     async fn scope(&self, statement: &Statement) -> Result<Scope> {
+        let now = self.transaction.as_ref().map_or_else(chrono::Utc::now, |t| t.started);
         let view = self.transaction.as_ref().and_then(Transaction::view);
         let published = view.cloned().unwrap_or_else(|| self.database.engine.published());
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
@@ -119,7 +120,7 @@ impl Session {
             external,
             external_schemas,
             vars: self.vars(),
-            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now: chrono::Utc::now() },
+            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now },
         })
     }
 

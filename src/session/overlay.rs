@@ -369,7 +369,7 @@ impl Iterator for OverlayScan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use arrow::array::AsArray;
@@ -381,7 +381,7 @@ mod tests {
     use super::*;
     use crate::state::{State, Store, StoreOptions};
 
-    fn table(primary_key: Vec<usize>) -> Object {
+    pub fn table(primary_key: Vec<usize>) -> Object {
         let columns = ["id", "v"].map(|name| Column::new(name, SqlType::Int4, true)).to_vec();
         Object {
             id: ObjectId(20_000),
@@ -402,7 +402,7 @@ mod tests {
         }
     }
 
-    fn rows(of: &[(i32, i32)]) -> RecordBatch {
+    pub fn rows(of: &[(i32, i32)]) -> RecordBatch {
         let ids: ArrayRef = Arc::new(arrow::array::Int32Array::from_iter_values(of.iter().map(|r| r.0)));
         let values: ArrayRef = Arc::new(arrow::array::Int32Array::from_iter_values(of.iter().map(|r| r.1)));
         RecordBatch::try_new(table(vec![0]).arrow_schema(), vec![ids, values]).unwrap()
@@ -414,7 +414,7 @@ mod tests {
     }
 
     /// A store in which the table has these rows.
-    fn stored(object: &Object, of: &[(i32, i32)]) -> (tempfile::TempDir, Arc<Snapshot>) {
+    pub fn stored(object: &Object, of: &[(i32, i32)]) -> (tempfile::TempDir, Arc<Snapshot>) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&StoreOptions::new(dir.path())).unwrap();
         let mut state = State::new(store.clone());

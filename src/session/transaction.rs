@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use chrono::{DateTime, Utc};
 use millstream_catalog::{Catalog, Draft, Object, ObjectId, ObjectKind};
 use millstream_sql::plan::CopyTarget;
 use millstream_sql::statement::DropKind;
@@ -33,6 +34,8 @@ pub struct Transaction {
     /// An error has ended it; only ROLLBACK is taken, or ROLLBACK TO.
     is_failed: bool,
     read_only: bool,
+    /// What `now()` is in it.
+    pub started: DateTime<Utc>,
     /// What it reads, from its first statement on.
     base: Option<Arc<Published>>,
     /// The same with its own definitions.
@@ -70,6 +73,7 @@ impl Transaction {
             is_block,
             is_failed: false,
             read_only,
+            started: Utc::now(),
             base: None,
             view: None,
             draft: None,
@@ -540,4 +544,38 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
 /// Whether dropping an object has effects outside.
 pub fn is_outside(kind: &ObjectKind) -> bool {
     matches!(kind, ObjectKind::Source(_) | ObjectKind::Sink(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::overlay::tests::{rows, stored, table};
+    use super::*;
+    use crate::stream::engine::OnConflict;
+
+    #[test]
+    fn a_transaction_is_bounded() {
+        let object = table(vec![0]);
+        let (_dir, snapshot) = stored(&object, &[(1, 1)]);
+        let mut transaction = Transaction::new(true, false, &Settings::new());
+        let mut changes = TableChanges::new(&object).unwrap();
+        changes.insert(&rows(&[(2, 2), (3, 3)]), OnConflict::Error, &snapshot).unwrap();
+        transaction.tables.insert(object.id, changes);
+        transaction.check_size(1 << 20).unwrap();
+        let error = transaction.check_size(16).unwrap_err();
+        assert_eq!(error.sqlstate(), sqlstate::PROGRAM_LIMIT_EXCEEDED);
+    }
+
+    #[test]
+    fn names_of_savepoints_hide_older_ones() {
+        let mut transaction = Transaction::new(true, false, &Settings::new());
+        for name in ["a", "b", "a", "c"] {
+            transaction.savepoint(name.into(), &Settings::new());
+        }
+        transaction.roll_back_to("a").unwrap();
+        assert_eq!(transaction.find_savepoint("c").unwrap_err().sqlstate(), "3B001");
+        transaction.release("a").unwrap();
+        assert_eq!(transaction.find_savepoint("a").unwrap(), 0);
+        transaction.release("a").unwrap();
+        assert_eq!(transaction.find_savepoint("b").unwrap_err().sqlstate(), "3B001");
+    }
 }
