@@ -4,6 +4,7 @@
 //! * [`cast`]: casts by PostgreSQL's rules
 //! * `datetime`: `now()`, EXTRACT, `to_char`, AT TIME ZONE
 //! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation
+//! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
@@ -11,9 +12,11 @@ pub mod arithmetic;
 pub mod cast;
 mod datetime;
 pub mod moments;
+mod ranking;
 pub mod session;
 pub mod sums;
 pub mod windows;
+pub(crate) mod with_ties;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -81,7 +84,7 @@ fn index() -> &'static Index {
             aggregate.insert("every".to_string(), bool_and);
         }
         let mut window = HashMap::new();
-        for f in datafusion_functions_window::all_default_window_functions() {
+        for f in datafusion_functions_window::all_default_window_functions().into_iter().chain(ranking::all()) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 window.insert(name.to_string(), f.clone());
             }
@@ -131,6 +134,9 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
         arithmetic::negate(),
         windows::tumble_start(),
         windows::hop_starts(),
+        windows::cumulate_start(),
+        windows::cumulate_ends(),
+        with_ties::with_ties(),
     ];
     own.extend(session::all());
     own.extend(datetime::all());

@@ -8,6 +8,7 @@
 //! * [`ddl`]: DROP, ALTER, COMMENT, TRUNCATE
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
+//! * [`session`]: the arguments of SESSION windows
 
 mod clauses;
 mod columns;
@@ -16,6 +17,7 @@ mod cursor;
 mod ddl;
 mod dialect;
 mod dml;
+mod session;
 pub(crate) mod text;
 mod utility;
 
@@ -137,7 +139,11 @@ fn tokenize(text: &Text<'_>, sql: &str) -> Result<Vec<TokenWithSpan>> {
         };
         SqlError::syntax(message).with_position(text.position(e.location))
     })?;
-    Ok(tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect())
+    let mut tokens: Vec<TokenWithSpan> =
+        tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    session::move_keys(&mut tokens);
+    tokens.retain(|t| !matches!(t.token, Token::Whitespace(_)));
+    Ok(tokens)
 }
 
 /// Cuts at the semicolons. None of our statements holds one.

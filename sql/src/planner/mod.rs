@@ -20,6 +20,7 @@ mod relations;
 mod rewrite;
 mod set_operations;
 mod subqueries;
+mod total_order;
 
 use std::ops::ControlFlow;
 

@@ -9,7 +9,7 @@ use datafusion_expr::logical_plan::builder::project;
 use datafusion_expr::{EmptyRelation, Expr, LogicalPlan};
 use datafusion_optimizer::Analyzer;
 use datafusion_sql::planner::{PlannerContext, SqlToRel};
-use datafusion_sql::sqlparser::ast::{self, Query, visit_expressions_mut};
+use datafusion_sql::sqlparser::ast::{self, LimitClause, Query, VisitMut, VisitorMut, visit_expressions_mut};
 use millstream_catalog::types::{MAX_PRECISION, field_ref};
 use millstream_catalog::{Column, ObjectId, SqlType};
 
@@ -20,8 +20,10 @@ use super::refuse::refuse_unconsumed;
 use super::rewrite::rewrite;
 use super::set_operations::exact_multiplicities;
 use super::subqueries::replace_subqueries;
+use super::total_order::total_order;
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
+use crate::functions::with_ties;
 use crate::plan::PlannedQuery;
 
 /// Plans a query: names, types, checked arithmetic.
@@ -42,6 +44,7 @@ pub(crate) fn plan_query_with(
     let mut named = query.clone();
     name_columns(&mut named);
     expand_exponents(&mut named)?;
+    fetch_as_limit(&mut named)?;
     let planned = plan_named(named.clone(), ctx, row_id_of);
     // `SELECT *, x AS a` may repeat a name of the star's, which PostgreSQL allows in the output.
     if let Err(e) = &planned
@@ -58,10 +61,57 @@ fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) 
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
         .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)?;
-    let plan = analyze(plan, ctx)?;
+    let plan = analyze(total_order(plan)?, ctx)?;
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
     Ok(PlannedQuery { plan, columns, references: provider.into_references(), parameters })
+}
+
+/// Writes FETCH FIRST as LIMIT, which it is another word for, and its WITH TIES as a function around the number.
+fn fetch_as_limit(query: &mut Query) -> Result<()> {
+    struct FetchAsLimit;
+    impl VisitorMut for FetchAsLimit {
+        type Break = SqlError;
+
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
+            let Some(fetch) = query.fetch.take() else { return ControlFlow::Continue(()) };
+            let one = ast::Expr::Value(ast::Value::Number("1".into(), false).into());
+            let rows = fetch.quantity.unwrap_or(one);
+            let rows = if fetch.with_ties { call(with_ties::NAME, rows) } else { rows };
+            match query.limit_clause.get_or_insert(LimitClause::LimitOffset {
+                limit: None,
+                offset: None,
+                limit_by: Vec::new(),
+            }) {
+                LimitClause::LimitOffset { limit: limit @ None, .. } => {
+                    *limit = Some(rows);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(SqlError::syntax("multiple LIMIT clauses not allowed")),
+            }
+        }
+    }
+    match VisitMut::visit(query, &mut FetchAsLimit) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+fn call(name: &str, argument: ast::Expr) -> ast::Expr {
+    ast::Expr::Function(ast::Function {
+        name: ast::ObjectName(vec![ast::ObjectNamePart::Identifier(ast::Ident::new(name))]),
+        uses_odbc_syntax: false,
+        parameters: ast::FunctionArguments::None,
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: vec![ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument))],
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 /// Writes numbers with an exponent as PostgreSQL types them, which DataFusion does not: numeric with its digits written out,

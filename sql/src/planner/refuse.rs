@@ -89,7 +89,6 @@ fn check_query(query: &Query) -> Result<()> {
         }
     }
     if let Some(fetch) = fetch {
-        no(fetch.with_ties, "FETCH ... WITH TIES")?;
         no(fetch.percent, "FETCH ... PERCENT")?;
     }
     no(!locks.is_empty(), "FOR UPDATE / FOR SHARE")?;

@@ -1,8 +1,10 @@
-//! TUMBLE, HOP, generate_series, read_parquet and FOR SYSTEM_TIME AS OF PROCTIME() in FROM.
+//! TUMBLE, HOP, CUMULATE, SESSION, generate_series, read_parquet and FOR SYSTEM_TIME AS OF PROCTIME() in FROM.
 //!
 //! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
-//! slide, size)` an unnest of `hop_starts`, then `window_end`. Both run as they are in a batch; the stream planner knows the
-//! shapes.
+//! slide, size)` an unnest of `hop_starts`, then `window_end`; `CUMULATE(t, ts, step, size)` an unnest of `cumulate_ends`.
+//! `SESSION` is made of window functions (`session`). All run as they are in a batch; the stream planner knows the shapes.
+
+mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,13 +20,14 @@ use datafusion_sql::sqlparser::ast::{
 
 use crate::context::{CatalogSource, ExternalCall, Target};
 use crate::error::{Result, SqlError};
-use crate::functions::windows::{hop_starts, tumble_start};
+use crate::functions::windows::{cumulate_ends, cumulate_start, hop_starts, tumble_start};
 use crate::types::normalize;
 
-/// Column that HOP unnests; it becomes `window_start`.
+/// Columns that windows add.
 const STARTS: &str = "window_start";
+const ENDS: &str = "window_end";
 /// The windows of an event before they become rows.
-const STARTS_LIST: &str = "__window_starts";
+const WINDOWS_LIST: &str = "__windows";
 
 #[derive(Debug)]
 pub(crate) struct WindowRelations {
@@ -50,13 +53,12 @@ impl RelationPlanner for WindowRelations {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let (plan, alias) = match name.as_str() {
-            "tumble" => (window(args, context, false)?, alias),
-            "hop" => (window(args, context, true)?, alias),
+            "tumble" => (window(args, context, Windows::Tumble)?, alias),
+            "hop" => (window(args, context, Windows::Hop)?, alias),
+            "cumulate" => (window(args, context, Windows::Cumulate)?, alias),
+            "session" => (session::session(args, context)?, alias),
             "generate_series" => series(args, alias, context)?,
             "read_parquet" | "read_csv" | "read_json" => (self.files(&name, args)?, alias),
-            "cumulate" | "session" => {
-                return Err(SqlError::unsupported(format!("{} is not supported", name.to_uppercase())).into());
-            }
             _ => return Ok(RelationPlanning::Original(Box::new(relation))),
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
@@ -176,68 +178,109 @@ fn plain_table(name: ObjectName) -> TableFactor {
     }
 }
 
-fn window(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerContext, hop: bool) -> DfResult<LogicalPlan> {
-    let name = if hop { "HOP" } else { "TUMBLE" };
-    let usage = if hop {
-        "HOP(relation, time column, slide, size [, offset])"
-    } else {
-        "TUMBLE(relation, time column, size [, offset])"
+/// Windows of fixed places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Windows {
+    Tumble,
+    Hop,
+    Cumulate,
+}
+
+fn window(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerContext, windows: Windows) -> DfResult<LogicalPlan> {
+    let (name, usage) = match windows {
+        Windows::Tumble => ("TUMBLE", "TUMBLE(relation, time column, size [, offset])"),
+        Windows::Hop => ("HOP", "HOP(relation, time column, slide, size [, offset])"),
+        Windows::Cumulate => ("CUMULATE", "CUMULATE(relation, time column, step, size [, offset])"),
     };
-    let least = if hop { 4 } else { 3 };
+    let least = if windows == Windows::Tumble { 3 } else { 4 };
     if !(least..=least + 1).contains(&args.len()) {
-        return Err(SqlError::new("42883", format!("wrong number of arguments for {name}"))
-            .with_hint(format!("write {usage}"))
-            .into());
+        return Err(wrong_arguments(name, usage).into());
     }
-    let plan = context.plan(input(&args[0], name)?)?;
-    let schema = plan.schema().clone();
-    let time = context.sql_to_expr(args[1].clone(), &schema)?;
-    if !matches!(time, Expr::Column(_)) {
-        return Err(SqlError::syntax(format!("the time of {name} must be a column"))
-            .with_hint("compute it in a common table expression first")
-            .into());
-    }
+    let TimedInput { plan, time, qualifier } = timed_input(&args[0], &args[1], name, context)?;
     let mut spans = Vec::new();
     for arg in &args[2..] {
         let span = context.sql_to_expr(arg.clone(), &DFSchema::empty())?;
         spans.push(interval(span, usage)?);
     }
-    let size = if hop { spans[1].clone() } else { spans[0].clone() };
-    // Windows keep the qualifier of the relation, so that t.window_start works.
+    let size = spans[least - 3].clone();
+    let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let mut exprs = columns.clone();
+    let mut call_args = vec![time];
+    call_args.extend(spans);
+    let call = |function| Expr::ScalarFunction(ScalarFunction::new_udf(function, call_args.clone()));
+    let named = |expr: Expr, name| expr.alias_qualified(qualifier.clone(), name);
+    let end = |start: Expr| named(plus(start, size.clone()), ENDS);
+    let list_of = match windows {
+        Windows::Tumble => {
+            let start = call(tumble_start());
+            exprs.push(named(start.clone(), STARTS));
+            exprs.push(end(start));
+            return LogicalPlanBuilder::from(plan).project(exprs)?.build();
+        }
+        Windows::Hop => hop_starts(),
+        Windows::Cumulate => cumulate_ends(),
+    };
+    exprs.push(call(list_of).alias(WINDOWS_LIST));
+    // The unnested column has no qualifier, whatever the list had.
+    let list = Column::new_unqualified(WINDOWS_LIST);
+    let unnested = LogicalPlanBuilder::from(plan)
+        .project(exprs)?
+        .unnest_column_with_options(list.clone(), UnnestOptions::new().with_preserve_nulls(false))?;
+    let mut exprs = columns;
+    let of_window = Expr::Column(list);
+    match windows {
+        Windows::Cumulate => {
+            exprs.push(named(call(cumulate_start()), STARTS));
+            exprs.push(named(of_window, ENDS));
+        }
+        _ => {
+            exprs.push(named(of_window.clone(), STARTS));
+            exprs.push(end(of_window));
+        }
+    }
+    unnested.project(exprs)?.build()
+}
+
+/// The relation that windows are over: its rows that have a time, that time, and the qualifier of its columns.
+struct TimedInput {
+    plan: LogicalPlan,
+    time: Expr,
+    /// Windows keep it, so that t.window_start works.
+    qualifier: Option<TableReference>,
+}
+
+fn timed_input(
+    relation: &ast::Expr,
+    time: &ast::Expr,
+    name: &str,
+    context: &mut dyn RelationPlannerContext,
+) -> DfResult<TimedInput> {
+    let plan = context.plan(input(relation, name)?)?;
+    let schema = plan.schema().clone();
+    let time = context.sql_to_expr(time.clone(), &schema)?;
+    if !matches!(time, Expr::Column(_)) {
+        return Err(SqlError::syntax(format!("the time of {name} must be a column"))
+            .with_hint("compute it in a common table expression first")
+            .into());
+    }
     let qualifier = match schema.iter().next() {
         Some((Some(first), _)) if schema.iter().all(|(q, _)| q == Some(first)) => Some(first.clone()),
         _ => None,
     };
-    let mut exprs: Vec<Expr> = schema.iter().map(|(q, f)| Expr::Column(Column::new(q.cloned(), f.name()))).collect();
-    let columns = exprs.clone();
-    let mut call_args = vec![time.clone()];
-    call_args.extend(spans);
-    let end = |start: Expr| {
-        Expr::BinaryExpr(BinaryExpr::new(Box::new(start), Operator::Plus, Box::new(size.clone())))
-            .alias_qualified(qualifier.clone(), "window_end")
-    };
-    if hop {
-        let starts = Expr::ScalarFunction(ScalarFunction::new_udf(hop_starts(), call_args));
-        // The unnested column has no qualifier, whatever the list had.
-        let list = Column::new_unqualified(STARTS_LIST);
-        exprs.push(starts.alias(STARTS_LIST));
-        let unnested = LogicalPlanBuilder::from(plan)
-            .filter(time.is_not_null())?
-            .project(exprs)?
-            .unnest_column_with_options(list.clone(), UnnestOptions::new().with_preserve_nulls(false))?;
-        let mut exprs = columns;
-        exprs.push(Expr::Column(list.clone()).alias_qualified(qualifier.clone(), STARTS));
-        exprs.push(end(Expr::Column(list)));
-        return unnested.project(exprs)?.build();
-    }
-    let start = Expr::ScalarFunction(ScalarFunction::new_udf(tumble_start(), call_args));
-    exprs.push(start.clone().alias_qualified(qualifier.clone(), STARTS));
-    exprs.push(end(start));
     // A row without a time is in no window.
-    LogicalPlanBuilder::from(plan).filter(time.is_not_null())?.project(exprs)?.build()
+    let plan = LogicalPlanBuilder::from(plan).filter(time.clone().is_not_null())?.build()?;
+    Ok(TimedInput { plan, time, qualifier })
 }
 
-/// A window's size: an interval literal without months, or a string that is one.
+fn plus(left: Expr, right: Expr) -> Expr {
+    Expr::BinaryExpr(BinaryExpr::new(Box::new(left), Operator::Plus, Box::new(right)))
+}
+
+fn wrong_arguments(name: &str, usage: &str) -> SqlError {
+    SqlError::new("42883", format!("wrong number of arguments for {name}")).with_hint(format!("write {usage}"))
+}
+
+/// A window's size: an interval literal, or a string that is one.
 fn interval(expr: Expr, usage: &str) -> Result<Expr> {
     let value = match expr {
         Expr::Literal(ScalarValue::Utf8(Some(text)), None) => {
@@ -250,7 +293,7 @@ fn interval(expr: Expr, usage: &str) -> Result<Expr> {
         }
     };
     if let ScalarValue::IntervalMonthDayNano(Some(interval)) = value {
-        crate::functions::windows::fixed_micros(interval)?;
+        crate::functions::windows::Span::new(interval)?;
     }
     Ok(lit(value))
 }

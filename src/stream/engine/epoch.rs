@@ -206,7 +206,9 @@ impl EpochLoop {
         }
         let report = REPORT_EVERY.saturating_sub(self.last_report.elapsed());
         let idle = self.sources.values().filter_map(|s| s.next_timer(now)).min();
-        idle.map_or(report, |idle| idle.min(report))
+        let wake_us = self.pipelines.values().filter_map(Pipeline::next_wake_us).min();
+        let wake = wake_us.map(|at| Duration::from_micros(at.saturating_sub(now_us()).max(0) as u64));
+        idle.into_iter().chain(wake).fold(report, Duration::min)
     }
 
     fn is_backfilling(&self) -> bool {

@@ -168,6 +168,14 @@ impl Pipeline {
         !self.settled || self.scans.iter().any(|s| s.backfill != Backfill::Done)
     }
 
+    /// When one of its operators has work even if nothing comes, microseconds since 1970.
+    pub fn next_wake_us(&self) -> Option<i64> {
+        match self.counters.failed {
+            Some(_) => None,
+            None => self.nodes.iter().filter_map(|node| node.operator.next_wake_us()).min(),
+        }
+    }
+
     /// The stored rows of a view.
     pub fn relation(&self) -> Option<&Arc<Relation>> {
         match &self.target {

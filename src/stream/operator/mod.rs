@@ -10,8 +10,10 @@ pub mod expand;
 mod groups;
 pub mod join;
 pub mod order_key;
+pub mod over;
 pub mod project;
 pub mod single_row;
+pub mod temporal;
 #[cfg(test)]
 mod testing;
 pub mod union;
@@ -104,6 +106,11 @@ pub trait Operator: Send {
     /// Whether the operator has work without input rows, because a watermark or the time moved.
     fn wakes(&self, _watermarks: &[PortWatermarks], _now_us: i64) -> bool {
         false
+    }
+
+    /// When the operator has work even if nothing comes, microseconds since 1970; `None`: never.
+    fn next_wake_us(&self) -> Option<i64> {
+        None
     }
 
     /// Watermarks of the result's columns, given those of the inputs. Must be monotone in them.

@@ -43,13 +43,15 @@ pub(super) struct Harness {
     dir: tempfile::TempDir,
     state: Option<State>,
     frozen: Option<Arc<FrozenSet>>,
+    /// The clock of the epochs.
+    pub now_us: i64,
 }
 
 impl Harness {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = Some(open(&dir));
-        Self { dir, state, frozen: None }
+        Self { dir, state, frozen: None, now_us: 0 }
     }
 
     fn commit_frozen(&mut self) {
@@ -93,13 +95,13 @@ impl Harness {
     fn run(&mut self, operator: &mut dyn Operator, inputs: &[Vec<Delta>], watermarks: &[PortWatermarks]) -> Outcome {
         let mut outcome = Outcome::default();
         let has_rows = inputs.iter().flatten().any(|delta| !delta.is_empty());
-        if !has_rows && !operator.wakes(watermarks, 0) {
+        if !has_rows && !operator.wakes(watermarks, self.now_us) {
             return outcome;
         }
         let state = self.state.as_mut().unwrap();
         let mut context = EpochContext {
             epoch: state.epoch(),
-            now_us: 0,
+            now_us: self.now_us,
             object: OBJECT,
             state,
             watermarks,

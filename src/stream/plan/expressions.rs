@@ -9,6 +9,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
+use super::clock;
 use crate::error::{Error, Result};
 
 /// Makes an expression ready to evaluate on batches of `schema`.
@@ -37,6 +38,11 @@ fn refusal(expr: &Expr) -> Option<Error> {
     match expr {
         Expr::ScalarFunction(f) => match f.func.signature().volatility {
             Volatility::Immutable => None,
+            _ if clock::is_epoch_now(&f.func) => None,
+            Volatility::Stable if f.func.name() == "now" => Some(
+                Error::unsupported("now() is supported in a continuous view only in a temporal filter")
+                    .with_hint("compare a time with it in WHERE: ts > now() - INTERVAL '1 hour'"),
+            ),
             Volatility::Stable => Some(
                 Error::unsupported(format!("{}() is not supported in a continuous view", f.func.name()))
                     .with_hint("its value changes with time or session; compare event-time columns instead"),
@@ -53,9 +59,6 @@ fn refusal(expr: &Expr) -> Option<Error> {
             Error::new("42P02", format!("there is no parameter {}", p.id))
                 .with_hint("a stored query has no parameters"),
         ),
-        Expr::WindowFunction(w) => {
-            Some(Error::unsupported(format!("{}() OVER is not supported in a continuous view", w.fun.name())))
-        }
         _ => None,
     }
 }
@@ -75,7 +78,7 @@ pub fn monotone_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
             matches!(*b.right, Expr::Literal(..)).then(|| monotone_column(&b.left, schema)).flatten()
         }
         Expr::ScalarFunction(f) => match (f.func.name(), f.args.as_slice()) {
-            ("tumble_start" | "tumble_end" | "hop_starts", [ts, rest @ ..])
+            ("tumble_start" | "hop_starts" | "cumulate_ends", [ts, rest @ ..])
                 if rest.iter().all(|e| matches!(e, Expr::Literal(..))) =>
             {
                 monotone_column(ts, schema)

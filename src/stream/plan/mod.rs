@@ -5,6 +5,7 @@
 //!    stream key, its watermarks.
 
 mod build;
+mod clock;
 mod expressions;
 mod relations;
 mod rules;

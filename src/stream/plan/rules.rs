@@ -22,6 +22,7 @@ use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 
+use super::clock;
 use super::expressions::refuse_unstable;
 use super::subqueries::{refuse_subqueries, replace_scalar_subqueries};
 use crate::error::{Error, Result};
@@ -52,7 +53,10 @@ pub const RULES: &[RuleUse] = &[
     left_out("optimize_unions", "the union operator takes any number of inputs as they are"),
     left_out("unions_to_filter", "merges branches by their text; both stay as written"),
     used("simplify_expressions", "constants are folded once; expressions of the clock were refused before"),
-    used("replace_distinct_aggregate", "DISTINCT is an aggregate without functions; DISTINCT ON was refused before"),
+    used(
+        "replace_distinct_aggregate",
+        "DISTINCT is an aggregate without functions; DISTINCT ON became a row number before",
+    ),
     left_out("eliminate_join", "joins on constants are refused"),
     used(
         "decorrelate_predicate_subquery",
@@ -67,7 +71,7 @@ pub const RULES: &[RuleUse] = &[
     used("eliminate_duplicated_expr", "GROUP BY a, a"),
     used("eliminate_filter", "WHERE true"),
     used("eliminate_cross_join", "finds the join keys in FROM a, b WHERE a.x = b.x"),
-    left_out("eliminate_limit", "LIMIT is not kept yet"),
+    left_out("eliminate_limit", "a LIMIT is a top-N of its ORDER BY"),
     left_out("propagate_empty_relation", "an input that is empty now may not stay so"),
     used("filter_null_join_keys", "NULL keys never match and need not be stored"),
     used("eliminate_outer_join", "where a filter drops the padded rows, an inner join costs less"),
@@ -95,6 +99,7 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
         .map_err(Error::from)?;
     let analyzed = millstream_sql::checked_arithmetic(analyzed)?;
 
+    let analyzed = clock::mark_now(analyzed)?;
     refuse_unstable(&analyzed)?;
     let context = OptimizerContext::new_with_config_options(config);
     let decorrelation: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
@@ -118,7 +123,9 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ];
-    Ok(Optimizer::with_rules(rules).optimize(joined, &context, |_, _| {})?)
+    let optimized = Optimizer::with_rules(rules).optimize(joined, &context, |_, _| {})?;
+    clock::refuse_elsewhere(&optimized)?;
+    Ok(optimized)
 }
 
 #[cfg(test)]

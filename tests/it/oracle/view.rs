@@ -1,4 +1,5 @@
-//! Random continuous views: filter, project, UNION ALL, GROUP BY, TUMBLE, HOP, inner joins, views on views; more in `algebra`.
+//! Random continuous views: filter, project, UNION ALL, GROUP BY, TUMBLE, HOP, inner joins, views on views; more in `algebra`,
+//! those with an order in `ordered`.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -6,6 +7,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::algebra;
 use super::case::{Column, Relation, Ty, WATERMARK_DELAY_S};
+use super::ordered;
 
 /// A view of a case.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub const CONSTRUCTS: &[&str] = &[
     "aggregate with filter",
     "tumble",
     "hop",
+    "cumulate",
+    "session",
     "window close",
     "join",
     "three-way join",
@@ -61,6 +65,7 @@ pub const CONSTRUCTS: &[&str] = &[
 pub struct Draft {
     pub items: Vec<(String, Ty)>,
     pub distinct: bool,
+    pub distinct_on: Option<String>,
     pub from: String,
     pub tail: String,
     pub reads: Vec<String>,
@@ -74,7 +79,11 @@ impl Draft {
 
     fn sql(&self) -> String {
         let items: Vec<String> = self.items.iter().enumerate().map(|(n, (sql, _))| format!("{sql} AS c{n}")).collect();
-        let distinct = if self.distinct { "DISTINCT " } else { "" };
+        let distinct = match &self.distinct_on {
+            Some(on) => format!("DISTINCT ON ({on}) "),
+            None if self.distinct => "DISTINCT ".to_string(),
+            None => String::new(),
+        };
         format!("SELECT {distinct}{} FROM {}{}", items.join(", "), self.from, self.tail)
     }
 
@@ -94,7 +103,7 @@ impl Draft {
 /// View number `n` over some of the relations; later ones, so views, are preferred a little.
 pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
     let name = format!("v{n}");
-    let mut view = match random.random_range(0..15) {
+    let mut view = match random.random_range(0..21) {
         0 => filter_project(random, relations).into_view(name),
         1 => union_all(random, relations, name),
         2 | 3 => grouped(random, relations).into_view(name),
@@ -103,6 +112,11 @@ pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
         6 => on_window_close(random, relations, name),
         7 => join(random, relations, 2).into_view(name),
         8 => join(random, relations, 3).into_view(name),
+        9 => ordered::top_n(random, relations).into_view(name),
+        10 => ordered::numbered(random, relations).into_view(name),
+        11 => ordered::distinct_on(random, relations).into_view(name),
+        12 | 13 => ordered::over(random, relations).into_view(name),
+        14 => ordered::over_closed(random, relations, name),
         _ => algebra::generate(random, relations, name),
     };
     if view.reads.iter().any(|read| read.starts_with('v')) {
@@ -307,7 +321,8 @@ fn global_aggregate(random: &mut StdRng, relations: &[Relation]) -> Draft {
 /// A relation as windows over one of its timestamp columns: the FROM item and the construct.
 fn window(random: &mut StdRng, relation: &Relation, column: &str) -> (String, &'static str) {
     let name = &relation.name;
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
+        4 => (format!("CUMULATE({name}, {column}, INTERVAL '1 minute', INTERVAL '150 seconds')"), "cumulate"),
         0 => (format!("TUMBLE({name}, {column}, INTERVAL '1 minute')"), "tumble"),
         1 => (format!("TUMBLE({name}, {column}, INTERVAL '5 minutes')"), "tumble"),
         2 => (format!("HOP({name}, {column}, INTERVAL '30 seconds', INTERVAL '2 minutes')"), "hop"),
@@ -320,7 +335,12 @@ fn windowed(random: &mut StdRng, relations: &[Relation]) -> Draft {
         relations.iter().filter(|relation| !columns_of(relation, Ty::Stamp).is_empty()).collect();
     let relation = *timed.choose(random).expect("tables have a timestamp");
     let column = columns_of(relation, Ty::Stamp).choose(random).expect("just filtered").to_string();
-    let (from, construct) = window(random, relation, &column);
+    let (mut from, mut construct) = window(random, relation, &column);
+    if random.random_bool(0.25) {
+        let key = relation.columns.choose(random).expect("a relation has columns");
+        from = format!("SESSION({} PARTITION BY {}, {column}, INTERVAL '40 seconds')", relation.name, key.name);
+        construct = "session";
+    }
     let mut draft = Draft { from, reads: vec![relation.name.clone()], constructs: vec![construct], ..Draft::default() };
     draft.item("window_start", Ty::Stamp);
     if random.random_bool(0.2) {

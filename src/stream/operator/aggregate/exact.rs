@@ -19,13 +19,13 @@ const DIGITS_MAX: u8 = 38;
 /// A sum wider than 128 bits: `low + carry * 2^128`. A sum that overflows its result type is an error only for as long as
 /// it does, so what is stored must stay exact beyond it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Wide {
+pub(in crate::stream::operator) struct Wide {
     low: i128,
     carry: i64,
 }
 
 impl Wide {
-    fn add(&mut self, value: i128) {
+    pub fn add(&mut self, value: i128) {
         let (low, overflowed) = self.low.overflowing_add(value);
         self.low = low;
         if overflowed {
@@ -56,7 +56,7 @@ impl Wide {
 
 /// SUM or AVG over an exact number type. State: number of values, sum, and for decimals what of the sum is beyond 128 bits.
 #[derive(Debug)]
-pub(super) struct ExactSum {
+pub(in crate::stream::operator) struct ExactSum {
     average: bool,
     argument: DataType,
     /// Digits behind the point of the argument.
@@ -95,7 +95,7 @@ impl ExactSum {
     }
 
     /// The state with the rows added.
-    pub fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    pub(super) fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let mut counts: Vec<i64> = old[0].as_primitive::<Int64Type>().values().to_vec();
         let mut sums = self.sums(old);
         let argument = rows.argument().ok_or_else(|| bad_layout("a sum has no argument"))?;
@@ -117,13 +117,18 @@ impl ExactSum {
                 sums.iter_mut().zip(added).for_each(|(sum, added)| sum.add_wide(added));
             }
         }
+        Ok(self.state(counts, &sums))
+    }
+
+    /// The stored columns for these numbers of values and sums.
+    pub fn state(&self, counts: Vec<i64>, sums: &[Wide]) -> Vec<ArrayRef> {
         let low = Decimal128Array::from_iter_values(sums.iter().map(|s| s.low));
         let mut state: Vec<ArrayRef> =
             vec![Arc::new(Int64Array::from(counts)), Arc::new(low.with_data_type(self.state_types()[1].clone()))];
         if self.carries() {
             state.push(Arc::new(Int64Array::from_iter_values(sums.iter().map(|s| s.carry))));
         }
-        Ok(state)
+        state
     }
 
     fn sums(&self, state: &[ArrayRef]) -> Vec<Wide> {

@@ -152,14 +152,14 @@ fn flipped(keys: &ByteRows) -> ByteRows {
 }
 
 /// A column in a form that compares as PostgreSQL orders its values. NULLs are never compared.
-enum OrderKeys {
+pub(in crate::stream::operator) enum OrderKeys {
     Narrow(Vec<i64>),
     Wide(Vec<i128>),
     Bytes(ByteRows),
 }
 
 impl OrderKeys {
-    fn new(column: &ArrayRef, codec: &KeyCodec) -> Result<Self> {
+    pub fn new(column: &ArrayRef, codec: &KeyCodec) -> Result<Self> {
         let widen = |v: &[i32]| Self::Narrow(v.iter().map(|v| i64::from(*v)).collect());
         Ok(match column.data_type() {
             DataType::Int16 => {
@@ -186,7 +186,7 @@ impl OrderKeys {
         })
     }
 
-    fn compare(&self, i: usize, other: &Self, j: usize) -> Ordering {
+    pub fn compare(&self, i: usize, other: &Self, j: usize) -> Ordering {
         match (self, other) {
             (Self::Narrow(a), Self::Narrow(b)) => a[i].cmp(&b[j]),
             (Self::Wide(a), Self::Wide(b)) => a[i].cmp(&b[j]),

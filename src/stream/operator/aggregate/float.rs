@@ -16,7 +16,7 @@ use crate::error::{Error, Result, sqlstate};
 
 /// SUM or AVG over a float type. State: number of values, parts of the sum, and how many values are NaN, inf and -inf.
 #[derive(Debug)]
-pub(super) struct FloatSum {
+pub(in crate::stream::operator) struct FloatSum {
     average: bool,
     argument: DataType,
     output: DataType,
@@ -133,6 +133,39 @@ impl Sum {
     }
 }
 
+/// What the values of a group add up to. What is not finite is counted apart.
+#[derive(Debug, Clone, Default)]
+pub(in crate::stream::operator) struct Total {
+    count: i64,
+    sum: Sum,
+    nan: i64,
+    up: i64,
+    down: i64,
+}
+
+impl Total {
+    /// Takes in `weight` copies of a value, or takes them away.
+    pub fn add(&mut self, value: f64, weight: i64) {
+        self.count += weight;
+        if value.is_finite() {
+            self.sum.add_times(value, weight);
+        } else if value.is_nan() {
+            self.nan += weight;
+        } else if value > 0.0 {
+            self.up += weight;
+        } else {
+            self.down += weight;
+        }
+    }
+
+    /// Forgets what rounding past the range of a double left, where no finite value is left.
+    pub fn settle(&mut self) {
+        if self.count == self.nan + self.up + self.down {
+            self.sum = Sum::default();
+        }
+    }
+}
+
 /// The rounded sum and its exact error.
 fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
@@ -156,43 +189,38 @@ impl FloatSum {
     }
 
     /// The state with the rows added.
-    pub fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    pub(super) fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let argument = rows.argument().ok_or_else(|| bad_layout("a sum has no argument"))?;
-        let integers = |i: usize| old[i].as_primitive::<Int64Type>().values().to_vec();
-        let (mut counts, mut nan, mut up, mut down) = (integers(0), integers(2), integers(3), integers(4));
-        let mut sums: Vec<Sum> = sums(&old[1])?;
-        let mut add = |value: f64, group: usize, weight: i64| {
-            counts[group] += weight;
-            if value.is_finite() {
-                sums[group].add_times(value, weight);
-            } else if value.is_nan() {
-                nan[group] += weight;
-            } else if value > 0.0 {
-                up[group] += weight;
-            } else {
-                down[group] += weight;
-            }
-        };
+        let integers = |i: usize| old[i].as_primitive::<Int64Type>().values();
+        let (counts, nan, up, down) = (integers(0), integers(2), integers(3), integers(4));
+        let parts = sums(&old[1])?.into_iter().enumerate();
+        let mut totals: Vec<Total> =
+            parts.map(|(i, sum)| Total { count: counts[i], sum, nan: nan[i], up: up[i], down: down[i] }).collect();
         if self.argument == DataType::Float32 {
             let values = argument.as_primitive::<Float32Type>().values();
-            rows.each(|row, group, weight| add(f64::from(values[row]), group, weight));
+            rows.each(|row, group, weight| totals[group].add(f64::from(values[row]), weight));
         } else {
             let values = argument.as_primitive::<Float64Type>().values();
-            rows.each(|row, group, weight| add(values[row], group, weight));
+            rows.each(|row, group, weight| totals[group].add(values[row], weight));
         }
-        for (group, sum) in sums.iter_mut().enumerate() {
-            if counts[group] == nan[group] + up[group] + down[group] {
-                *sum = Sum::default();
-            }
-        }
-        let integers = |v: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(v)) };
-        let mut parts = BinaryBuilder::with_capacity(sums.len(), sums.len() * 16);
+        Ok(Self::state(&totals))
+    }
+
+    /// The stored columns for these totals.
+    pub fn state(totals: &[Total]) -> Vec<ArrayRef> {
+        let integers =
+            |of: fn(&Total) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(totals.iter().map(of))) };
+        let mut parts = BinaryBuilder::with_capacity(totals.len(), totals.len() * 16);
         let mut bytes = Vec::new();
-        for sum in &sums {
-            sum.encode(&mut bytes);
+        for total in totals {
+            match total.count == total.nan + total.up + total.down {
+                true => bytes.clear(),
+                false => total.sum.encode(&mut bytes),
+            }
             parts.append_value(&bytes);
         }
-        Ok(vec![integers(counts), Arc::new(parts.finish()), integers(nan), integers(up), integers(down)])
+        let parts: ArrayRef = Arc::new(parts.finish());
+        vec![integers(|t| t.count), parts, integers(|t| t.nan), integers(|t| t.up), integers(|t| t.down)]
     }
 
     /// The results of these states.

@@ -13,9 +13,9 @@
 //! its result stays. A row of a closed group is late. With EMIT ON WINDOW CLOSE a group's result appears when it closes.
 
 mod distinct;
-mod exact;
-mod extreme;
-mod float;
+pub(super) mod exact;
+pub(super) mod extreme;
+pub(super) mod float;
 mod function;
 mod multiset;
 mod ordered;
@@ -217,10 +217,10 @@ struct Arguments {
 }
 
 /// Results of one function for some groups.
-struct Finished {
-    values: ArrayRef,
+pub(super) struct Finished {
+    pub values: ArrayRef,
     /// Groups that have no result and why.
-    errors: Vec<(usize, Error)>,
+    pub errors: Vec<(usize, Error)>,
 }
 
 impl Finished {

@@ -2,10 +2,12 @@
 
 mod aggregate;
 mod join;
+mod over;
 mod project;
 mod refusal;
 mod scan;
 mod single_row;
+mod temporal;
 mod union;
 mod unnest;
 
@@ -59,8 +61,16 @@ impl<'a> Builder<'a> {
     pub fn build(mut self, query: &LogicalPlan) -> Result<PlannedView> {
         let edge = self.edge(query)?;
         if self.options.emit_on_window_close && !self.emitted_on_close {
-            return Err(Error::unsupported("EMIT ON WINDOW CLOSE needs a GROUP BY over a column with a watermark")
-                .with_hint("group by window_start and window_end of TUMBLE or HOP over a source with WATERMARK FOR"));
+            return Err(Error::unsupported(
+                "EMIT ON WINDOW CLOSE needs a GROUP BY or a window function over a column with a watermark",
+            )
+            .with_hint("group by window_start and window_end of TUMBLE or HOP over a source with WATERMARK FOR"));
+        }
+        if self.options.emit_on_window_close && !edge.properties.append_only {
+            return Err(Error::unsupported(
+                "EMIT ON WINDOW CLOSE is not supported for windows whose rows change afterwards",
+            )
+            .with_hint("make the GROUP BY or window function that closes the outermost one"));
         }
         Ok(PlannedView { scans: self.scans, nodes: self.nodes, output: edge.input, properties: edge.properties })
     }
@@ -102,6 +112,8 @@ impl<'a> Builder<'a> {
                 Some(single) => self.single_row(single),
                 None => Err(refusal(plan)),
             },
+            LogicalPlan::Window(window) => self.window(window, None),
+            LogicalPlan::Limit(limit) => self.limit(limit),
             // Rows of a view have no order; the SELECT that reads it gives one.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.edge(&sort.input),
             other => Err(refusal(other)),

@@ -12,6 +12,7 @@ use super::{Builder, Edge, arrow_schema, plain_column, positions};
 use crate::error::Result;
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::project::Project;
+use crate::stream::plan::clock;
 use crate::stream::plan::expressions::{monotone_column, physical};
 
 impl Builder<'_> {
@@ -23,7 +24,17 @@ impl Builder<'_> {
         input: &LogicalPlan,
         schema: &DFSchema,
     ) -> Result<Edge> {
-        let edge = self.any_edge(input)?;
+        if let Some(predicate) = predicate.filter(|p| clock::mentions(p)) {
+            let edge = self.temporal_filter(predicate, input)?;
+            return match expressions {
+                Some(_) => self.project_edge(edge, input.schema(), expressions, None, arrow_schema(schema)),
+                None => Ok(edge),
+            };
+        }
+        let edge = match (input, predicate) {
+            (LogicalPlan::Window(window), Some(_)) => self.window(window, predicate)?,
+            _ => self.any_edge(input)?,
+        };
         self.project_edge(edge, input.schema(), expressions, predicate, arrow_schema(schema))
     }
 

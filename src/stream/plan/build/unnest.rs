@@ -51,7 +51,7 @@ fn hop_windows(plan: &LogicalPlan, column: usize) -> bool {
 
 fn is_hop(expr: &Expr) -> bool {
     match expr {
-        Expr::ScalarFunction(f) => f.func.name() == "hop_starts",
+        Expr::ScalarFunction(f) => matches!(f.func.name(), "hop_starts" | "cumulate_ends"),
         Expr::Alias(a) => is_hop(&a.expr),
         _ => false,
     }

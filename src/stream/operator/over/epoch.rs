@@ -1,0 +1,806 @@
+//! One epoch of window functions: changes by partition, the regions of results that they alter, and the results.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array};
+use arrow::compute::take;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::chunks::{Entry, Memory, Partition, Unread, View, push_chunk_key};
+use super::frame::{Edge, Frame, Reach, edge_values, with_slack};
+use super::function::{Columns, Pool, Positions, Ranks, Run, WindowKind, frames, picked, ranked, typed};
+use super::{LimitBy, Over};
+use crate::error::{Error, Result};
+use crate::state::ByteRows;
+use crate::stream::changelog::Delta;
+use crate::stream::operator::EpochContext;
+use crate::stream::operator::groups::Groups;
+use crate::stream::operator::project::row_error;
+
+/// The work of an epoch.
+pub(super) struct Epoch {
+    memory: Memory,
+    /// Keys of the partitions.
+    keys: ByteRows,
+    works: Vec<Work>,
+    /// Net changes by partition, sort key and row.
+    changes: Vec<(Entry, i64)>,
+    /// For RANGE frames with offsets: the edges seen from the changed rows, and which of their keys belong to a change.
+    edges: Vec<EdgeKeys>,
+    sources: Vec<u32>,
+}
+
+/// A partition that the epoch looks at.
+struct Work {
+    /// Its place among the epoch's.
+    number: usize,
+    partition: Partition,
+    changes: Range<usize>,
+    before: View,
+    after: View,
+    /// Positions whose results are to be computed.
+    old: Vec<Range<usize>>,
+    new: Vec<Range<usize>>,
+}
+
+/// Sort keys at an edge, one for each row of the epoch's input.
+struct EdgeKeys {
+    edge: Edge,
+    keys: ByteRows,
+}
+
+/// Rows of the pool in the frames of a run, and the position of the first.
+type RunRows = (Vec<u32>, usize);
+
+/// Sort keys between which results are computed again; `None` is the partition's end.
+type Interval = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+impl Epoch {
+    /// Sorts and nets an epoch's changes.
+    pub fn take_in(over: &Over, delta: &Delta) -> Result<Self> {
+        let columns = delta.batch.columns();
+        let pick = |positions: &[usize]| -> Vec<ArrayRef> { positions.iter().map(|c| columns[*c].clone()).collect() };
+        let groups = match over.key_columns.is_empty() {
+            true => Groups::single(delta.rows()),
+            false => Groups::assign(&over.key_codec.encode(&pick(&over.key_columns))?),
+        };
+        let order_columns: Vec<usize> = over.spec.order_by.iter().map(|s| s.column).collect();
+        let orders = match order_columns.is_empty() {
+            true => ByteRows::zeroed(&vec![0; delta.rows()]),
+            false => over.order.encode(&pick(&order_columns), delta.rows())?,
+        };
+        let rows = over.rows.encode(columns)?;
+        let mut edges = Vec::new();
+        for edge in range_edges(over) {
+            let values = edge_values(&columns[order_columns[0]], edge, over.spec.order_by[0].descending)?;
+            edges.push(EdgeKeys { edge, keys: over.order.encode(&[values], delta.rows())? });
+        }
+
+        let mut sorted: Vec<u32> = (0..delta.rows() as u32).collect();
+        sorted.sort_unstable_by(|a, b| {
+            let (a, b) = (*a as usize, *b as usize);
+            groups.of_row[a]
+                .cmp(&groups.of_row[b])
+                .then_with(|| orders.get(a).cmp(orders.get(b)))
+                .then_with(|| rows.get(a).cmp(rows.get(b)))
+        });
+        let mut memory = Memory::default();
+        let mut changes: Vec<(Entry, i64)> = Vec::with_capacity(sorted.len());
+        let mut sources: Vec<u32> = Vec::with_capacity(sorted.len());
+        let mut works: Vec<Work> = Vec::with_capacity(groups.len());
+        let mut keys = ByteRows::new();
+        let mut next = 0;
+        while next < sorted.len() {
+            let group = groups.of_row[sorted[next] as usize];
+            let start = changes.len();
+            while next < sorted.len() && groups.of_row[sorted[next] as usize] == group {
+                let row = sorted[next] as usize;
+                let same = |other: u32| {
+                    let other = other as usize;
+                    groups.of_row[other] == group
+                        && orders.get(other) == orders.get(row)
+                        && rows.get(other) == rows.get(row)
+                };
+                let mut weight = 0;
+                while next < sorted.len() && same(sorted[next]) {
+                    weight += delta.weight(sorted[next] as usize);
+                    next += 1;
+                }
+                if weight != 0 {
+                    let entry = Entry { order: memory.keep(orders.get(row)), row: memory.keep(rows.get(row)) };
+                    changes.push((entry, weight));
+                    sources.push(row as u32);
+                }
+            }
+            if changes.len() > start {
+                keys.push(groups.keys.get(group as usize));
+                works.push(Work::new(works.len(), Partition::default(), start..changes.len()));
+            }
+        }
+        Ok(Self { memory, keys, works, changes, edges, sources })
+    }
+
+    /// Partitions as they are stored; see [`Epoch::take_all`].
+    pub fn over_whole(keys: &ByteRows, directories: &ByteRows) -> Result<Self> {
+        let mut memory = Memory::default();
+        let mut works = Vec::with_capacity(keys.len());
+        for directory in directories.iter() {
+            works.push(Work::new(works.len(), Partition::read(&mut memory, Some(directory))?, 0..0));
+        }
+        let (changes, edges, sources) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { memory, keys: keys.clone(), works, changes, edges, sources })
+    }
+
+    /// Reads the changed partitions and applies the changes to them, in memory.
+    pub fn apply(&mut self, over: &mut Over, context: &mut EpochContext<'_>) -> Result<()> {
+        let stored = over.partitions.get_many(context.state, &self.keys)?;
+        for (work, directory) in self.works.iter_mut().zip(stored.iter()) {
+            work.partition = Partition::read(&mut self.memory, directory)?;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        self.settle(over, context, |memory, work, unread| {
+            work.partition.unread_targets(memory, &changes[work.changes.clone()], unread);
+            Ok(())
+        })?;
+        for work in &mut self.works {
+            work.partition.change(&mut self.memory, &changes[work.changes.clone()])?;
+            work.look(&self.memory);
+        }
+        self.changes = changes;
+        if over.forgets() {
+            let limit = over.spec.limit;
+            self.settle(over, context, |memory, work, unread| {
+                let found = limit_end(limit, &work.after, memory);
+                match found {
+                    Ok(end) => work.partition.cut(memory, end),
+                    Err(Unread(slot)) => unread.push(slot),
+                }
+                Ok(())
+            })?;
+            self.works.iter_mut().for_each(|work| work.look(&self.memory));
+        }
+        Ok(())
+    }
+
+    /// Runs `step` on each partition until it asks for no chunk any more; what it asks for is read in one batch.
+    fn settle(
+        &mut self,
+        over: &mut Over,
+        context: &mut EpochContext<'_>,
+        mut step: impl FnMut(&Memory, &mut Work, &mut Vec<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let mut waiting: Vec<usize> = (0..self.works.len()).collect();
+        let mut slots: Vec<usize> = Vec::new();
+        while !waiting.is_empty() {
+            let mut wanted: Vec<(usize, usize)> = Vec::new();
+            for i in std::mem::take(&mut waiting) {
+                slots.clear();
+                step(&self.memory, &mut self.works[i], &mut slots)?;
+                if !slots.is_empty() {
+                    slots.sort_unstable();
+                    slots.dedup();
+                    wanted.extend(slots.iter().map(|slot| (i, *slot)));
+                    waiting.push(i);
+                }
+            }
+            if wanted.is_empty() {
+                break;
+            }
+            let mut keys = ByteRows::new();
+            for (i, slot) in &wanted {
+                push_chunk_key(&mut keys, self.keys.get(*i), self.works[*i].partition.chunk(*slot));
+            }
+            let found = over.chunks.get_many(context.state, &keys)?;
+            for ((i, slot), chunk) in wanted.iter().zip(found.iter()) {
+                self.works[*i].partition.load(&mut self.memory, *slot, chunk)?;
+            }
+            for i in &waiting {
+                self.works[*i].look(&self.memory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the positions, before and after, whose results the changes can alter.
+    pub fn find_regions(&mut self, over: &mut Over, context: &mut EpochContext<'_>) -> Result<()> {
+        let mut reaches: Vec<(Reach, Reach)> = over.spec.functions.iter().map(|f| f.reach()).collect();
+        let limit = over.spec.limit;
+        // A row that comes or goes moves all behind it towards the limit or away from it.
+        reaches.extend(limit.map(|_| (Reach::Peers, Reach::All)));
+        let (changes, sources, edges) =
+            (std::mem::take(&mut self.changes), std::mem::take(&mut self.sources), std::mem::take(&mut self.edges));
+        let found = self.settle(over, context, |memory, work, unread| {
+            let finder =
+                Finder { memory, work, changes: &changes, sources: &sources, edges: &edges, reaches: &reaches };
+            let found = finder.intervals().and_then(|intervals| {
+                let region = |view: &View| -> Result<Vec<Range<usize>>, Unread> {
+                    let upto = limit_end(limit, view, memory)?;
+                    let from = limit.map_or(0, |limit| limit.skip);
+                    let mut ranges = Vec::with_capacity(intervals.len());
+                    for (low, high) in &intervals {
+                        let start = low.as_ref().map_or(Ok(0), |key| view.lower_bound(memory, key))?.max(from);
+                        if start >= upto {
+                            break;
+                        }
+                        let end = high.as_ref().map_or(Ok(view.rows()), |key| view.upper_bound(memory, key))?.min(upto);
+                        if start < end {
+                            ranges.push(start..end);
+                        }
+                    }
+                    Ok(ranges)
+                };
+                Ok((region(&work.before)?, region(&work.after)?))
+            });
+            match found {
+                Ok((old, new)) => {
+                    old.iter().for_each(|range| work.before.unread(range.clone(), unread));
+                    new.iter().for_each(|range| work.after.unread(range.clone(), unread));
+                    (work.old, work.new) = (old, new);
+                }
+                Err(Unread(slot)) => unread.push(slot),
+            }
+            Ok(())
+        });
+        (self.changes, self.sources, self.edges) = (changes, sources, edges);
+        found
+    }
+
+    /// Partitions to look at, as they are stored.
+    pub fn of_partitions(over: &mut Over, keys: &ByteRows, context: &mut EpochContext<'_>) -> Result<Self> {
+        let mut memory = Memory::default();
+        let mut works = Vec::with_capacity(keys.len());
+        for directory in over.partitions.get_many(context.state, keys)?.iter() {
+            works.push(Work::new(works.len(), Partition::read(&mut memory, directory)?, 0..0));
+        }
+        let (changes, edges, sources) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { memory, keys: keys.clone(), works, changes, edges, sources })
+    }
+
+    /// Wants the results of the rows from one sort key up to but without another.
+    pub fn take_between(
+        &mut self,
+        over: &mut Over,
+        from: Option<&[u8]>,
+        upto: &[u8],
+        context: &mut EpochContext<'_>,
+    ) -> Result<()> {
+        self.settle(over, context, |memory, work, unread| {
+            let start = from.map_or(Ok(0), |key| work.after.lower_bound(memory, key));
+            match start.and_then(|start| Ok(start..work.after.lower_bound(memory, upto)?)) {
+                Ok(range) => {
+                    work.after.unread(range.clone(), unread);
+                    work.new = if range.is_empty() { Vec::new() } else { vec![range] };
+                }
+                Err(Unread(slot)) => unread.push(slot),
+            }
+            Ok(())
+        })
+    }
+
+    /// For each partition the time of its first row that is not before a sort key; without a key none.
+    pub fn first_times_from(
+        &mut self,
+        over: &mut Over,
+        from: Option<&[u8]>,
+        context: &mut EpochContext<'_>,
+    ) -> Result<Vec<Option<i64>>> {
+        let mut found: Vec<Option<Entry>> = vec![None; self.works.len()];
+        let Some(from) = from else { return Ok(vec![None; found.len()]) };
+        self.settle(over, context, |memory, work, unread| {
+            let first = work.after.lower_bound(memory, from).and_then(|at| match at < work.after.rows() {
+                true => work.after.entry(memory, at).map(Some),
+                false => Ok(None),
+            });
+            match first {
+                Ok(first) => found[work.number] = first,
+                Err(Unread(slot)) => unread.push(slot),
+            }
+            Ok(())
+        })?;
+        let keys = found.iter().flatten().map(|entry| self.memory.get(entry.order));
+        let mut times = super::closing::times(&over.order.decode_first(keys)?)?.into_iter();
+        Ok(found.iter().map(|first| first.and_then(|_| times.next().flatten())).collect())
+    }
+
+    /// For each changed partition its number and the earliest and latest of `times` among its changes, which are by input row.
+    pub fn times_of_partitions(&self, times: &[Option<i64>]) -> Vec<(usize, Option<i64>, Option<i64>)> {
+        let of_work = |work: &Work| {
+            let known = || self.sources[work.changes.clone()].iter().filter_map(|row| times[*row as usize]);
+            (work.number, known().min(), known().max())
+        };
+        self.works.iter().map(of_work).collect()
+    }
+
+    /// Key of a partition.
+    pub fn key(&self, number: usize) -> &[u8] {
+        self.keys.get(number)
+    }
+
+    /// The watermark that a partition waits for.
+    pub fn due(&self, number: usize) -> i64 {
+        self.works[number].partition.due()
+    }
+
+    pub fn set_due(&mut self, number: usize, due: i64) {
+        self.works[number].partition.set_due(due);
+    }
+
+    /// Whether a partition has rows.
+    pub fn has_rows(&self, number: usize) -> bool {
+        self.works[number].after.rows() > 0
+    }
+
+    /// Forgets the rows of each partition before the position that `first_kept` gives.
+    pub fn trim(&mut self, first_kept: impl Fn(&Memory, &View) -> usize) {
+        for work in &mut self.works {
+            work.partition.trim(first_kept(&self.memory, &work.after));
+            work.look(&self.memory);
+        }
+    }
+
+    /// The partitions that have no row any more.
+    pub fn emptied(&self) -> Vec<usize> {
+        self.works.iter().filter(|work| work.after.rows() == 0).map(|work| work.number).collect()
+    }
+
+    /// Wants the results of all rows of all partitions.
+    pub fn take_all(&mut self, over: &mut Over, context: &mut EpochContext<'_>) -> Result<()> {
+        let limit = over.spec.limit;
+        self.settle(over, context, |memory, work, unread| {
+            match limit_end(limit, &work.after, memory) {
+                Ok(end) => {
+                    let range = limit.map_or(0, |limit| limit.skip).min(end)..end;
+                    work.after.unread(range.clone(), unread);
+                    work.new = vec![range];
+                }
+                Err(Unread(slot)) => unread.push(slot),
+            }
+            Ok(())
+        })
+    }
+
+    /// Computes the results in all regions: those before with weight -1, those after with +1.
+    pub fn results(&mut self, over: &mut Over, context: &mut EpochContext<'_>) -> Result<Option<Delta>> {
+        if over.spec.functions.is_empty() {
+            return self.rows_only(over);
+        }
+        let mut runs: Vec<Run> = Vec::new();
+        let mut rows = 0;
+        for after in [false, true] {
+            for (partition, work) in self.works.iter().enumerate() {
+                for range in if after { &work.new } else { &work.old } {
+                    runs.push(Run { partition, after, start: range.start, end: range.end, first: rows });
+                    rows += range.len();
+                }
+            }
+        }
+        if rows == 0 {
+            return Ok(None);
+        }
+        let mut entries: Vec<Entry> = Vec::with_capacity(rows);
+        for run in &runs {
+            let view = self.works[run.partition].view(run.after);
+            view.each(&self.memory, run.start..run.end, |_, entry| entries.push(entry)).map_err(not_read)?;
+        }
+
+        let functions = over.spec.functions.clone();
+        let mut distinct_frames: Vec<Frame> = Vec::new();
+        let frame_of: Vec<Option<usize>> = functions
+            .iter()
+            .map(|f| {
+                f.has_frame().then(|| match distinct_frames.iter().position(|known| *known == f.frame) {
+                    Some(i) => i,
+                    None => {
+                        distinct_frames.push(f.frame);
+                        distinct_frames.len() - 1
+                    }
+                })
+            })
+            .collect();
+        let mut positions: Vec<Vec<Positions>> = Vec::new();
+        for (i, frame) in distinct_frames.iter().enumerate() {
+            let needs_rows = functions.iter().zip(&frame_of).any(|(f, of)| *of == Some(i) && f.needs_frame_rows());
+            positions.push(self.frames(over, context, frame, needs_rows, &runs, &entries)?);
+        }
+        self.load_picked(over, context, &runs, &frame_of, &positions)?;
+
+        let mut pool = Pool::default();
+        let own: Vec<u32> = entries.iter().map(|entry| pool.number(*entry)).collect();
+        let mut picks: Vec<Vec<Option<u32>>> = Vec::with_capacity(functions.len());
+        let mut frame_rows: Vec<Option<Vec<RunRows>>> = vec![None; distinct_frames.len()];
+        for (function, of) in functions.iter().zip(&frame_of) {
+            let mut picked_rows = Vec::new();
+            if function.needs_frame_rows()
+                && let Some(of) = of
+                && frame_rows[*of].is_none()
+            {
+                let of_run = |run: &Run| -> Result<RunRows> {
+                    let hull = hull(&positions[*of][run.first..run.first + run.end - run.start]);
+                    let mut numbers = Vec::with_capacity(hull.len());
+                    let view = self.works[run.partition].view(run.after);
+                    view.each(&self.memory, hull.clone(), |_, entry| numbers.push(pool.number(entry)))
+                        .map_err(not_read)?;
+                    Ok((numbers, hull.start))
+                };
+                frame_rows[*of] = Some(runs.iter().map(of_run).collect::<Result<Vec<_>>>()?);
+            } else if is_pick(function.kind) {
+                for run in &runs {
+                    let view = self.works[run.partition].view(run.after);
+                    for position in run.start..run.end {
+                        let frame = of.map_or((0, 0), |of| positions[of][run.first + position - run.start]);
+                        picked_rows.push(match picked(function.kind, position, view.rows(), frame) {
+                            Some(at) => Some(pool.number(view.entry(&self.memory, at).map_err(not_read)?)),
+                            None => None,
+                        });
+                    }
+                }
+            }
+            picks.push(picked_rows);
+        }
+
+        let decoded = over.rows.decode(pool.rows.iter().map(|entry| self.memory.get(entry.row)))?;
+        let columns = Columns { columns: &decoded, rows: pool.rows.len() };
+        let own_rows = UInt32Array::from(own.clone());
+        let mut output: Vec<ArrayRef> =
+            decoded.iter().map(|column| take(column, &own_rows, None)).collect::<Result<_, _>>()?;
+        let inputs = output.len();
+        let mut failed: Vec<Option<Error>> = Vec::new();
+        for (i, function) in functions.iter().enumerate() {
+            let field = over.spec.output.field(inputs + i);
+            let column = match (function.kind, frame_of[i]) {
+                (kind, _) if is_pick(kind) => columns.pick(function, &picks[i], &own)?,
+                (WindowKind::Aggregate(_), Some(of)) if function.needs_frame_rows() => {
+                    let rows_of = frame_rows[of].as_ref().ok_or_else(|| Error::internal("a frame has no rows"))?;
+                    let of_run = |run: usize| (rows_of[run].0.as_slice(), rows_of[run].1);
+                    let done = columns.aggregate(function, field, &runs, &positions[of], of_run)?;
+                    for (row, error) in done.errors {
+                        failed.resize(rows, None);
+                        failed[row] = Some(error);
+                    }
+                    done.values
+                }
+                // COUNT(*): the length of the frame.
+                (WindowKind::Aggregate(_), Some(of)) => {
+                    let lengths = positions[of].iter().map(|(start, end)| (end - start) as i64);
+                    Arc::new(Int64Array::from_iter_values(lengths))
+                }
+                (kind, _) => {
+                    let mut ranks = Vec::with_capacity(runs.len());
+                    for run in &runs {
+                        let view = self.works[run.partition].view(run.after);
+                        ranks.push(Ranks::new(view, &self.memory, run).map_err(not_read)?);
+                    }
+                    ranked(kind, &runs, &ranks, rows)?
+                }
+            };
+            output.push(typed(column, field.data_type())?);
+        }
+        let weights = runs.iter().flat_map(|run| {
+            let weight = if run.after { 1 } else { -1 };
+            std::iter::repeat_n(weight, run.end - run.start)
+        });
+        let only_new = runs.iter().all(|run| run.after);
+        let weights = (!only_new).then(|| Int64Array::from_iter_values(weights));
+        let batch = over.batch(output, rows)?;
+        let delta = Delta { batch, weights };
+        let delta = match failed.is_empty() {
+            true => delta,
+            false => {
+                let input: Vec<usize> = (0..inputs).collect();
+                for (row, error) in failed.iter().enumerate().filter_map(|(row, e)| Some((row, e.as_ref()?))) {
+                    let of_row = delta.slice(row, 1).project(&input)?;
+                    context.errors.push(row_error(over.spec.operator, error, &of_row));
+                }
+                delta.filter(&failed.iter().map(|e| Some(e.is_none())).collect::<BooleanArray>())?
+            }
+        };
+        Ok(Some(delta.consolidate()?))
+    }
+
+    /// The results where there is no function: the rows that came into the regions or went out of them.
+    fn rows_only(&self, over: &Over) -> Result<Option<Delta>> {
+        let mut changed: Vec<(Entry, i64)> = Vec::new();
+        let mut net: HashMap<usize, (Entry, i64), FixedState> = HashMap::default();
+        for work in &self.works {
+            for (view, ranges, weight) in [(&work.before, &work.old, -1), (&work.after, &work.new, 1)] {
+                for range in ranges {
+                    view.each(&self.memory, range.clone(), |_, entry| {
+                        net.entry(Memory::identity(entry)).or_insert((entry, 0)).1 += weight;
+                    })
+                    .map_err(not_read)?;
+                }
+            }
+            changed.extend(net.drain().map(|(_, change)| change).filter(|(_, weight)| *weight != 0));
+        }
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        changed.sort_unstable_by_key(|(entry, _)| Memory::identity(*entry));
+        let columns = over.rows.decode(changed.iter().map(|(entry, _)| self.memory.get(entry.row)))?;
+        let batch = over.batch(columns, changed.len())?;
+        let weights = Int64Array::from_iter_values(changed.iter().map(|(_, weight)| *weight));
+        Ok(Some(Delta::new(batch, weights)))
+    }
+
+    /// Positions of one frame for all rows of all runs. Reads the chunks that its edges lie in and, if `needs_rows`, all
+    /// between.
+    fn frames(
+        &mut self,
+        over: &mut Over,
+        context: &mut EpochContext<'_>,
+        frame: &Frame,
+        needs_rows: bool,
+        runs: &[Run],
+        entries: &[Entry],
+    ) -> Result<Vec<Positions>> {
+        let edge_keys = |edge: Edge, memory: &Memory| -> Result<Option<ByteRows>> {
+            if !frame.has_range_offset() || matches!(edge, Edge::Unbounded | Edge::Current) {
+                return Ok(None);
+            }
+            let values = over.order.decode_one(entries.iter().map(|entry| memory.get(entry.order)))?;
+            let values = edge_values(&values, edge, over.spec.order_by[0].descending)?;
+            Ok(Some(over.order.encode(&[values], entries.len())?))
+        };
+        let (starts, ends) = (edge_keys(frame.start, &self.memory)?, edge_keys(frame.end, &self.memory)?);
+        let mut found: Vec<Option<Vec<Positions>>> = vec![None; runs.len()];
+        let runs_of = self.runs_of(runs);
+        let empty: &[u8] = &[];
+        self.settle(over, context, |memory, work, unread| {
+            for i in &runs_of[work.number] {
+                let run = &runs[*i];
+                let view = work.view(run.after);
+                let edges = |place: usize| {
+                    (
+                        starts.as_ref().map_or(empty, |keys| keys.get(place)),
+                        ends.as_ref().map_or(empty, |keys| keys.get(place)),
+                    )
+                };
+                let mut out = Vec::with_capacity(run.end - run.start);
+                match frames(frame, view, memory, run, edges, &mut out) {
+                    Ok(()) if needs_rows => {
+                        view.unread(hull(&out), unread);
+                        found[*i] = Some(out);
+                    }
+                    Ok(()) => found[*i] = Some(out),
+                    Err(Unread(slot)) => unread.push(slot),
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found.into_iter().flatten().flatten().collect())
+    }
+
+    /// The runs of each partition, by their places.
+    fn runs_of(&self, runs: &[Run]) -> Vec<Vec<usize>> {
+        let mut of: Vec<Vec<usize>> = vec![Vec::new(); self.works.len()];
+        runs.iter().enumerate().for_each(|(i, run)| of[run.partition].push(i));
+        of
+    }
+
+    /// Reads the chunks of the rows whose values are given for others.
+    fn load_picked(
+        &mut self,
+        over: &mut Over,
+        context: &mut EpochContext<'_>,
+        runs: &[Run],
+        frame_of: &[Option<usize>],
+        positions: &[Vec<Positions>],
+    ) -> Result<()> {
+        let functions = over.spec.functions.clone();
+        if !functions.iter().any(|f| is_pick(f.kind)) {
+            return Ok(());
+        }
+        let runs_of = self.runs_of(runs);
+        self.settle(over, context, |_, work, unread| {
+            for run in runs_of[work.number].iter().map(|i| &runs[*i]) {
+                let view = work.view(run.after);
+                for (function, of) in functions.iter().zip(frame_of).filter(|(f, _)| is_pick(f.kind)) {
+                    for position in run.start..run.end {
+                        let frame = of.map_or((0, 0), |of| positions[of][run.first + position - run.start]);
+                        if let Some(at) = picked(function.kind, position, view.rows(), frame) {
+                            view.unread(at..at + 1, unread);
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores what changed.
+    pub fn write(&mut self, over: &mut Over, context: &mut EpochContext<'_>) -> Result<()> {
+        let mut directory_keys = ByteRows::new();
+        let mut directories: Vec<Option<Vec<u8>>> = Vec::new();
+        let mut chunk_keys = ByteRows::new();
+        let mut chunks: Vec<Option<Vec<u8>>> = Vec::new();
+        for (i, work) in self.works.iter_mut().enumerate() {
+            let Some(writes) = work.partition.writes(&self.memory, over.chunk_rows) else { continue };
+            let key = self.keys.get(i);
+            directory_keys.push(key);
+            directories.push(writes.directory);
+            for (number, chunk) in writes.chunks {
+                push_chunk_key(&mut chunk_keys, key, number);
+                chunks.push(chunk);
+            }
+        }
+        over.partitions.write_many(context.state, &directory_keys, |i| directories[i].as_deref());
+        over.chunks.write_many(context.state, &chunk_keys, |i| chunks[i].as_deref());
+        Ok(())
+    }
+}
+
+impl Work {
+    fn new(number: usize, partition: Partition, changes: Range<usize>) -> Self {
+        let (before, after) = (partition.before(), partition.before());
+        Self { number, partition, changes, before, after, old: Vec::new(), new: Vec::new() }
+    }
+
+    /// Takes over what was read.
+    fn look(&mut self, memory: &Memory) {
+        self.before = self.partition.before();
+        self.after = self.partition.after(memory);
+    }
+
+    fn view(&self, after: bool) -> &View {
+        if after { &self.after } else { &self.before }
+    }
+}
+
+/// Looks for the results that the changes of one partition alter.
+struct Finder<'a> {
+    memory: &'a Memory,
+    work: &'a Work,
+    changes: &'a [(Entry, i64)],
+    sources: &'a [u32],
+    edges: &'a [EdgeKeys],
+    reaches: &'a [(Reach, Reach)],
+}
+
+impl Finder<'_> {
+    /// The intervals of sort keys, in order and apart.
+    fn intervals(&self) -> Result<Vec<Interval>, Unread> {
+        let all_before = self.reaches.iter().any(|(back, _)| *back == Reach::All);
+        let all_after = self.reaches.iter().any(|(_, forward)| *forward == Reach::All);
+        let mut intervals: Vec<Interval> = Vec::new();
+        let mut previous: Option<&[u8]> = None;
+        for i in self.work.changes.clone() {
+            let order = self.memory.get(self.changes[i].0.order);
+            if previous == Some(order) {
+                continue;
+            }
+            previous = Some(order);
+            let low = if all_before { None } else { Some(self.low(order, i)?) };
+            let high = if all_after { None } else { Some(self.high(order, i)?) };
+            match intervals.last_mut() {
+                // Changes come in order, but the first rows of their reaches need not.
+                Some((first, last)) if !is_gap(last, &low) => {
+                    if high.is_none() || last.as_ref().is_some_and(|last| high.as_ref().is_some_and(|h| h > last)) {
+                        *last = high;
+                    }
+                    if first.as_ref().is_some_and(|first| low.as_ref().is_none_or(|low| low < first)) {
+                        *first = low;
+                    }
+                }
+                _ => intervals.push((low, high)),
+            }
+            if all_after {
+                // Everything behind is computed anyway, and later changes are seen from no further before.
+                break;
+            }
+        }
+        intervals.dedup_by(|later, earlier| {
+            let overlaps = !is_gap(&earlier.1, &later.0);
+            if overlaps {
+                if later.1.is_none() || (earlier.1.is_some() && later.1 > earlier.1) {
+                    earlier.1 = later.1.take();
+                }
+                if earlier.0.is_some() && (later.0.is_none() || later.0 < earlier.0) {
+                    earlier.0 = later.0.take();
+                }
+            }
+            overlaps
+        });
+        Ok(intervals)
+    }
+
+    /// The first sort key whose result a change sees.
+    fn low(&self, order: &[u8], change: usize) -> Result<Vec<u8>, Unread> {
+        let mut low = order.to_vec();
+        for (back, _) in self.reaches {
+            match back {
+                Reach::Peers | Reach::All => {}
+                Reach::Rows(0) => {}
+                Reach::Rows(n) => {
+                    for view in [&self.work.before, &self.work.after] {
+                        let at = view.lower_bound(self.memory, order)?.saturating_sub(*n as usize);
+                        if at < view.rows() {
+                            low = low.min(self.memory.get(view.entry(self.memory, at)?.order).to_vec());
+                        }
+                    }
+                }
+                Reach::Range(edge) => low = low.min(self.edge(with_slack(*edge, false), change, order)),
+            }
+        }
+        Ok(low)
+    }
+
+    /// The last sort key whose result a change sees.
+    fn high(&self, order: &[u8], change: usize) -> Result<Vec<u8>, Unread> {
+        let mut high = order.to_vec();
+        for (_, forward) in self.reaches {
+            match forward {
+                Reach::Peers | Reach::All => {}
+                Reach::Rows(0) => {}
+                Reach::Rows(n) => {
+                    for view in [&self.work.before, &self.work.after] {
+                        let last = (view.upper_bound(self.memory, order)? + *n as usize).min(view.rows());
+                        if let Some(at) = last.checked_sub(1) {
+                            high = high.max(self.memory.get(view.entry(self.memory, at)?.order).to_vec());
+                        }
+                    }
+                }
+                Reach::Range(edge) => high = high.max(self.edge(with_slack(*edge, true), change, order)),
+            }
+        }
+        Ok(high)
+    }
+
+    fn edge(&self, edge: Edge, change: usize, order: &[u8]) -> Vec<u8> {
+        let keys = self.edges.iter().find(|known| known.edge == edge);
+        keys.map_or(order, |known| known.keys.get(self.sources[change] as usize)).to_vec()
+    }
+}
+
+/// Whether there may be rows between the end of an interval and the start of the next.
+fn is_gap(end: &Option<Vec<u8>>, start: &Option<Vec<u8>>) -> bool {
+    match (end, start) {
+        (Some(end), Some(start)) => start > end,
+        _ => false,
+    }
+}
+
+/// The edges that reaches of RANGE frames are computed with.
+fn range_edges(over: &Over) -> Vec<Edge> {
+    let mut edges: Vec<Edge> = Vec::new();
+    for function in &over.spec.functions {
+        let (back, forward) = function.reach();
+        for (reach, towards_end) in [(back, false), (forward, true)] {
+            if let Reach::Range(edge) = reach {
+                let edge = with_slack(edge, towards_end);
+                if !edges.contains(&edge) {
+                    edges.push(edge);
+                }
+            }
+        }
+    }
+    edges
+}
+
+/// The position after the last row that a limit lets through.
+fn limit_end(limit: Option<super::Limit>, view: &View, memory: &Memory) -> Result<usize, Unread> {
+    let Some(limit) = limit else { return Ok(view.rows()) };
+    match limit.by {
+        LimitBy::RowNumber => Ok(limit.upto.min(view.rows())),
+        LimitBy::Rank if limit.upto == 0 => Ok(0),
+        LimitBy::Rank if limit.upto >= view.rows() => Ok(view.rows()),
+        LimitBy::Rank => Ok(view.peers(memory, limit.upto - 1)?.1),
+        LimitBy::DenseRank => view.rows_of_groups(memory, limit.upto),
+    }
+}
+
+fn is_pick(kind: WindowKind) -> bool {
+    matches!(kind, WindowKind::Lag(_) | WindowKind::FirstValue | WindowKind::LastValue | WindowKind::NthValue(_))
+}
+
+/// The positions that some frames cover together.
+fn hull(frames: &[Positions]) -> Range<usize> {
+    let filled = || frames.iter().filter(|(start, end)| start < end);
+    let start = filled().map(|(start, _)| *start).min().unwrap_or(0);
+    start..filled().map(|(_, end)| *end).max().unwrap_or(start)
+}
+
+fn not_read(Unread(slot): Unread) -> Error {
+    Error::internal(format!("chunk {slot} of a partition is needed before it is read"))
+}
