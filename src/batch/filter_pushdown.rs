@@ -14,6 +14,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 
 /// DataFusion's physical optimizer rules with both filter pushdowns confined.
 pub fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
@@ -39,7 +40,7 @@ impl PhysicalOptimizerRule for FilterPushdownByName {
         }
         let children = plan.children().into_iter().map(|child| self.optimize(child.clone(), config));
         let children = children.collect::<Result<Vec<_>>>()?;
-        plan.with_new_children(children)
+        replace_children_if_necessary(plan, children)
     }
 
     fn name(&self) -> &str {

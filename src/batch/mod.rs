@@ -5,9 +5,8 @@
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables and `read_parquet`.
 //! * [`copy`]: `COPY (query) TO 'file'`.
-//! * [`series`]: `generate_series`.
+//! * [`mod@series`]: `generate_series`; [`mod@sleep`]: `pg_sleep`.
 //! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
-//! * [`sleep`]: `pg_sleep`.
 //! * [`system`]: `millstream.*`, the server's inside; [`lazy`]: tables whose rows are made when they are read.
 //!
 //! A plan comes from the `sql` crate over table sources that hold names and schemas only; a [`Resolver`] puts a provider

@@ -82,7 +82,7 @@ impl EpochLoop {
                 .with_hint("SHOW JOBS lists those that run"));
         }
         let mut draft = Draft::new(&self.catalog);
-        draft.drop(job.view, true)?;
+        draft.drop(&[job.view], true)?;
         let base_version = draft.base_version();
         let steps = vec![DdlStep { statement: job.statement, changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();

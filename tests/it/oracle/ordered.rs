@@ -49,8 +49,10 @@ fn draft_over(random: &mut StdRng, relation: &Relation) -> Draft {
 pub fn top_n(random: &mut StdRng, relations: &[Relation]) -> Draft {
     let relation = pick_relation(random, relations);
     let mut draft = draft_over(random, relation);
-    let column = column(random, relation);
-    draft.tail = format!(" ORDER BY {}", sort_key(random, column));
+    // A column that is not selected could have the name of one that is.
+    let (selected, ty) = draft.items.choose(random).expect("a view selects something").clone();
+    let name = selected.trim_start_matches("x.").to_string();
+    draft.tail = format!(" ORDER BY {}", sort_key(random, &Column { name, ty }));
     if random.random_bool(0.3) {
         draft.tail += &format!(" OFFSET {} ROWS", random.random_range(0..4));
         draft.constructs.push("offset");

@@ -542,12 +542,12 @@ impl View {
         Ok(self.slots[slot].first_row + entries.partition_point(|e| memory.get(e.order) <= order))
     }
 
-    /// For a key below all fences: only the first slot can have rows before it, and only new ones.
+    /// For a key below all fences: only the first slot can have rows before it.
     fn in_first(&self, memory: &Memory, before: impl Fn(&[u8]) -> bool) -> Result<usize, Unread> {
-        match self.slots.first().and_then(|slot| slot.list) {
-            Some(list) => Ok(memory.entries(list).partition_point(|e| before(memory.get(e.order)))),
-            None => Ok(0),
+        if self.slots.is_empty() {
+            return Ok(0);
         }
+        Ok(memory.entries(self.list(0)?).partition_point(|e| before(memory.get(e.order))))
     }
 
     /// The row at a position below `rows`.
