@@ -73,6 +73,16 @@ fn correlation(random: &mut StdRng, left: &Relation, right: &Relation) -> String
     format!("{} = {}", column(random, "x.", left, ty), column(random, "y.", right, ty))
 }
 
+/// An equality between plain columns of `x` and `y`, if they have columns of one type.
+fn plain_correlation(random: &mut StdRng, left: &Relation, right: &Relation) -> Option<String> {
+    let mut types = [Ty::Int, Ty::Text, Ty::Big, Ty::Num, Ty::Stamp];
+    types.shuffle(random);
+    types.into_iter().find_map(|ty| {
+        let (left, right) = (columns_of(left, ty), columns_of(right, ty));
+        Some(format!("x.{} = y.{}", left.choose(random)?, right.choose(random)?))
+    })
+}
+
 /// A comparison of numbers of two relations.
 fn comparison(random: &mut StdRng, left: (&str, &Relation), right: (&str, &Relation)) -> String {
     let ty = |random: &mut StdRng| *[Ty::Int, Ty::Big, Ty::Num].choose(random).expect("not empty");
@@ -208,27 +218,27 @@ fn scalar_subquery(random: &mut StdRng, relations: &[Relation]) -> Draft {
     if random.random_bool(0.5) {
         filter = format!(" WHERE {}", predicate(random, "y.", other));
     }
-    match random.random_range(0..4) {
-        0 => {
-            draft.constructs.push("scalar subquery");
-            draft.item(format!("(SELECT {function}({value}) FROM {} AS y{filter})", other.name), result);
-        }
-        1 => {
-            draft.constructs.push("scalar subquery");
-            let x = column(random, "x.", relation, ty);
-            draft.tail = format!(" WHERE {x} >= (SELECT {function}({value}) FROM {} AS y{filter})", other.name);
-        }
-        2 => {
+    // A correlated aggregate is kept only where plain columns correlate it.
+    let correlation = plain_correlation(random, relation, other);
+    match (random.random_range(0..4), correlation) {
+        (2, Some(on)) => {
             draft.constructs.push("lateral");
-            let on = correlation(random, relation, other);
             draft.from +=
                 &format!(", LATERAL (SELECT {function}({value}) AS f FROM {} AS y WHERE {on}) AS z", other.name);
             draft.item("z.f", result);
         }
-        _ => {
+        (3, Some(on)) => {
             draft.constructs.push("correlated scalar subquery");
-            let on = correlation(random, relation, other);
             draft.item(format!("(SELECT {function}({value}) FROM {} AS y WHERE {on})", other.name), result);
+        }
+        (0, _) => {
+            draft.constructs.push("scalar subquery");
+            let x = column(random, "x.", relation, ty);
+            draft.tail = format!(" WHERE {x} >= (SELECT {function}({value}) FROM {} AS y{filter})", other.name);
+        }
+        _ => {
+            draft.constructs.push("scalar subquery");
+            draft.item(format!("(SELECT {function}({value}) FROM {} AS y{filter})", other.name), result);
         }
     }
     draft
