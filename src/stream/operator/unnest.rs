@@ -1,7 +1,7 @@
 //! Unnest: one row for each element of a list column.
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{take, take_record_batch};
+use arrow::array::{Array, AsArray, UInt32Array};
+use arrow::compute::take;
 
 use super::{Description, EdgeProperties, EpochContext, Operator, Watermarks};
 use crate::error::Result;
@@ -36,15 +36,11 @@ impl Unnest {
         }
         let rows = UInt32Array::from(rows);
         let values = take(list.values(), &UInt32Array::from(elements), None)?;
-        let others: Vec<usize> = self.from.iter().copied().filter(|c| *c != self.list).collect();
-        let repeated: RecordBatch = take_record_batch(&delta.batch.project(&others)?, &rows)?;
-        let mut next = repeated.columns().iter();
         let columns = self
             .from
             .iter()
-            .map(|c| if *c == self.list { Some(values.clone()) } else { next.next().cloned() })
-            .collect::<Option<Vec<_>>>()
-            .unwrap_or_default();
+            .map(|c| if *c == self.list { Ok(values.clone()) } else { Ok(take(delta.batch.column(*c), &rows, None)?) })
+            .collect::<Result<Vec<_>>>()?;
         let weights = match &delta.weights {
             Some(w) => Some(take(w, &rows, None)?.as_primitive().clone()),
             None => None,
