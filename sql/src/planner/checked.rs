@@ -8,6 +8,7 @@ use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 
 use millstream_catalog::SqlType;
 
+use super::rewrite::each_named;
 use crate::error::Result;
 use crate::functions::arithmetic;
 use crate::functions::cast::cast;
@@ -23,14 +24,14 @@ pub fn checked_arithmetic(plan: LogicalPlan) -> Result<LogicalPlan> {
         let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let done = expr.transform_up(|e| {
-                Ok(match checked(&e, &schema) {
-                    Some(function) => Transformed::yes(function),
-                    None => Transformed::no(e),
+            each_named(expr, &names, &mut |expr| {
+                expr.transform_up(|e| {
+                    Ok(match checked(&e, &schema) {
+                        Some(function) => Transformed::yes(function),
+                        None => Transformed::no(e),
+                    })
                 })
-            })?;
-            Ok(done.update_data(|e| name.restore(e)))
+            })
         })?;
         if node.transformed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
     })?;

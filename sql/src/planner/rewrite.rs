@@ -30,14 +30,27 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let done = expr.transform_up(|e| rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from))?;
-            Ok(done.update_data(|e| name.restore(e)))
+            each_named(expr, &names, &mut |expr| {
+                expr.transform_up(|e| rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from))
+            })
         })?;
         let node = if node.transformed { node.map_data(retyped)? } else { node };
         node.map_data(|node| by_span(node).map_err(DataFusionError::from))
     })?;
     Ok(done.data)
+}
+
+/// Rewrites an expression of a node, which keeps its name; of grouping sets each column keeps its own.
+pub(super) fn each_named(
+    expr: Expr,
+    names: &NamePreserver,
+    rewrite: &mut impl FnMut(Expr) -> datafusion_common::Result<Transformed<Expr>>,
+) -> datafusion_common::Result<Transformed<Expr>> {
+    if matches!(expr, Expr::GroupingSet(_)) {
+        return expr.map_children(|column| each_named(column, names, rewrite));
+    }
+    let name = names.save(&expr);
+    Ok(rewrite(expr)?.update_data(|e| name.restore(e)))
 }
 
 /// The node with the schema of its new expressions. VALUES keep their old one in DataFusion, so they are built again.

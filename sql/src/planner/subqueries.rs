@@ -7,6 +7,7 @@
 //! Whatever is correlated in a way that DataFusion's rules would get wrong is refused.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{Column, ExprSchema, JoinType, Result as DfResult, ScalarValue};
@@ -54,6 +55,9 @@ impl Joins {
                 let mut conditions = Vec::new();
                 let mut changed = false;
                 for condition in split_conjunction_owned(filter.predicate.clone()) {
+                    let named = condition.transform_up(with_own_names)?;
+                    changed |= named.transformed;
+                    let condition = named.data;
                     if let Some(subquery) = semi_or_anti(&condition) {
                         check_correlation(subquery, Use::Exists)?;
                         conditions.push(condition);
@@ -76,6 +80,7 @@ impl Joins {
                 let mut exprs = Vec::with_capacity(projection.expr.len());
                 for expr in projection.expr.clone() {
                     let name = names.save(&expr);
+                    let expr = expr.transform_up(with_own_names).data()?;
                     let replaced = self.replace(expr, &mut input, false)?;
                     changed |= replaced.transformed;
                     exprs.push(name.restore(replaced.data));
@@ -236,6 +241,46 @@ fn obstacle(plan: &LogicalPlan, used: Use) -> Option<&'static str> {
         _ => Some("this construct"),
     };
     here.or_else(|| plan.inputs().into_iter().find_map(|input| obstacle(input, used)))
+}
+
+/// The name of the computed column at position `i` of a correlated subquery.
+fn own_name(i: usize) -> String {
+    format!("__value_{i}")
+}
+
+/// Gives the computed columns of a correlated subquery names of our own: the columns that its correlated conditions need
+/// are put beside them, and may have the names that they had.
+fn with_own_names(expr: Expr) -> DfResult<Transformed<Expr>> {
+    let subquery = match &expr {
+        Expr::InSubquery(is_in) => &is_in.subquery,
+        Expr::Exists(exists) => &exists.subquery,
+        _ => return Ok(Transformed::no(expr)),
+    };
+    // Those that have such a name already are left: the plan is walked from above, and what this gives is walked again.
+    let is_kept = |i: usize, e: &Expr| match e {
+        Expr::Column(_) => true,
+        Expr::Alias(alias) => alias.relation.is_none() && alias.name == own_name(i),
+        _ => false,
+    };
+    let projection = match subquery.subquery.as_ref() {
+        LogicalPlan::Projection(p)
+            if !subquery.outer_ref_columns.is_empty() && !p.expr.iter().enumerate().all(|(i, e)| is_kept(i, e)) =>
+        {
+            p
+        }
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let columns = projection.expr.iter().enumerate().map(|(i, e)| match is_kept(i, e) {
+        true => e.clone(),
+        false => e.clone().unalias().alias(own_name(i)),
+    });
+    let plan = LogicalPlanBuilder::from(projection.input.as_ref().clone()).project(columns)?.build()?;
+    let subquery = subquery.with_plan(Arc::new(plan));
+    Ok(Transformed::yes(match expr {
+        Expr::InSubquery(is_in) => Expr::InSubquery(InSubquery { subquery, ..is_in }),
+        Expr::Exists(exists) => Expr::Exists(Exists { subquery, ..exists }),
+        other => other,
+    }))
 }
 
 /// Takes the correlated conditions out of a subquery, which gets a name.

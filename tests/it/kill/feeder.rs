@@ -115,9 +115,10 @@ fn feed(shared: &Shared, topic: &str, per_second: u64) {
         let mut paused = shared.paused.lock().expect("no holder panics");
         if paused.wanted {
             producer.flush();
-            paused.reached = true;
-            shared.changed.notify_all();
+            // Said again after each wake: the next pause may come before this thread saw the end of the last one.
             while paused.wanted {
+                paused.reached = true;
+                shared.changed.notify_all();
                 paused = shared.changed.wait(paused).expect("no holder panics");
             }
         }

@@ -15,6 +15,7 @@ pub const CONSTRUCTS: &[&str] = &[
     "outer join with condition",
     "outer join of outer join",
     "non-equi join",
+    "interval join",
     "exists",
     "not exists",
     "in",
@@ -34,13 +35,14 @@ pub const CONSTRUCTS: &[&str] = &[
 
 /// A view of one of the kinds of this file.
 pub fn generate(random: &mut StdRng, relations: &[Relation], name: String) -> View {
-    match random.random_range(0..12) {
+    match random.random_range(0..13) {
         0..3 => outer_join(random, relations).into_view(name),
         3 => non_equi_join(random, relations).into_view(name),
         4 => exists(random, relations).into_view(name),
         5 | 6 => in_subquery(random, relations).into_view(name),
         7 | 8 => scalar_subquery(random, relations).into_view(name),
-        9 | 10 => set_operation(random, relations, name),
+        9 => interval_join(random, relations).into_view(name),
+        10 | 11 => set_operation(random, relations, name),
         _ => distinct(random, relations).into_view(name),
     }
 }
@@ -152,6 +154,29 @@ fn non_equi_join(random: &mut StdRng, relations: &[Relation]) -> Draft {
     let keys = keys(random, &mut draft, "x.", left, 1);
     aggregates(random, &mut draft, "y.", right);
     draft.tail = format!(" GROUP BY {}", keys.join(", "));
+    draft
+}
+
+/// A bound between the times of two append-only inputs, whose watermarks free what is too old to be met.
+fn interval_join(random: &mut StdRng, relations: &[Relation]) -> Draft {
+    let timed = relations.iter().find(|relation| relation.watermark.is_some()).expect("an append-only table");
+    let (before, after) = (random.random_range(0..120), random.random_range(0..90));
+    let words = if random.random_bool(0.4) { "LEFT JOIN" } else { "JOIN" };
+    let key = if random.random_bool(0.7) { "x.k = y.k AND " } else { "" };
+    let mut draft = Draft {
+        from: format!(
+            "{0} AS x {words} {0} AS y ON {key}x.ts BETWEEN y.ts - INTERVAL '{before} seconds' AND y.ts + INTERVAL \
+             '{after} seconds'",
+            timed.name
+        ),
+        reads: vec![timed.name.clone()],
+        constructs: vec!["interval join"],
+        ..Draft::default()
+    };
+    draft.item("x.v", Ty::Big);
+    draft.item("y.v", Ty::Big);
+    draft.item("x.ts", Ty::Stamp);
+    draft.item("y.ts", Ty::Stamp);
     draft
 }
 

@@ -36,6 +36,8 @@ pub const CONSTRUCTS: &[&str] = &[
     "union all",
     "group by",
     "grouping sets",
+    "rollup",
+    "cube",
     "global aggregate",
     "having",
     "count",
@@ -293,9 +295,10 @@ fn grouped(random: &mut StdRng, relations: &[Relation]) -> Draft {
         draft.constructs.push("filter");
     }
     let all = keys.join(", ");
-    let are_columns = keys.iter().all(|key| relation.columns.iter().any(|column| column.name == *key));
-    let (group_by, construct) = match random.random_range(0..4) {
-        0 if are_columns => (format!("GROUPING SETS (({all}), ({}))", keys[0]), Some("grouping sets")),
+    let (group_by, construct) = match random.random_range(0..8) {
+        0 => (format!("ROLLUP ({all})"), Some("rollup")),
+        1 => (format!("CUBE ({all})"), Some("cube")),
+        2 => (format!("GROUPING SETS (({all}), ({}))", keys[0]), Some("grouping sets")),
         _ => (all, None),
     };
     draft.constructs.extend(construct);

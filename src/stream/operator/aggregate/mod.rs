@@ -30,10 +30,13 @@ mod variance;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array,
+    new_null_array,
+};
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::compute::{interleave, take};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
+use arrow::compute::{cast, interleave, take};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::util::display::array_value_to_string;
 use millstream_catalog::ObjectId;
 
@@ -181,6 +184,9 @@ pub struct AggregateSpec {
     pub time_column: Option<usize>,
     /// Whether a group's result appears only when it closes.
     pub emit_on_window_close: bool,
+    /// Values of the last group column, which is the id of a grouping set, whose sets have no other column: such a group is
+    /// the total, and is there without rows too.
+    pub totals: Vec<u64>,
 }
 
 /// GROUP BY, or an aggregate over everything if there is no group column.
@@ -203,8 +209,8 @@ pub struct HashAggregate {
     time: Option<(usize, TimeColumn)>,
     groups: CachedTable,
     values: CachedTable,
-    /// Whether the one row of an aggregate without group columns is known to be there.
-    has_global_row: bool,
+    /// Whether the groups that are there without rows are known to be stored.
+    has_totals: bool,
     /// The watermark up to which groups are known to be closed.
     closed: Option<i64>,
 }
@@ -304,7 +310,7 @@ impl HashAggregate {
             time,
             groups: CachedTable::new(table(0)),
             values: CachedTable::new(table(1)),
-            has_global_row: false,
+            has_totals: false,
             closed: None,
             functions,
             spec,
@@ -320,6 +326,34 @@ impl HashAggregate {
 
     fn is_global(&self) -> bool {
         self.spec.group_by.is_empty()
+    }
+
+    /// Whether some groups are there without rows.
+    fn has_fixed_groups(&self) -> bool {
+        self.is_global() || !self.spec.totals.is_empty()
+    }
+
+    /// Which groups are there without rows.
+    fn fixed_groups(&self, columns: &[ArrayRef], groups: &Groups) -> Result<Vec<bool>> {
+        let (Some(position), false) = (self.group_positions.last(), self.spec.totals.is_empty()) else {
+            return Ok(vec![self.is_global(); groups.len()]);
+        };
+        let ids = cast(&columns[*position], &DataType::UInt64)?;
+        let ids = ids.as_primitive::<UInt64Type>();
+        let id = |group: usize| ids.value(groups.first_row[group] as usize);
+        Ok((0..groups.len()).map(|group| self.spec.totals.contains(&id(group))).collect())
+    }
+
+    /// A row of no weight for each group that is there without rows.
+    fn rows_of_totals(&self) -> Result<Delta> {
+        let count = self.spec.totals.len();
+        let mut columns: Vec<ArrayRef> =
+            self.used_schema.fields().iter().map(|f| new_null_array(f.data_type(), count)).collect();
+        if let Some(position) = self.group_positions.last() {
+            let ids: ArrayRef = Arc::new(UInt64Array::from(self.spec.totals.clone()));
+            columns[*position] = cast(&ids, columns[*position].data_type())?;
+        }
+        Ok(Delta::new(batch(&self.used_schema, columns, count)?, Int64Array::from_value(0, count)))
     }
 
     /// Hands the rows of closed groups to `context.late` and returns the others with the columns that are used.
@@ -366,16 +400,16 @@ impl HashAggregate {
 
     /// Takes the rows into the groups' state; what changes in the result goes to `output`.
     fn change(&mut self, delta: &Delta, context: &mut EpochContext<'_>, output: &mut Vec<Delta>) -> Result<()> {
-        let is_global = self.is_global();
         let columns = delta.batch.columns();
         let key_columns: Vec<ArrayRef> =
             self.key_order.iter().map(|i| columns[self.group_positions[*i]].clone()).collect();
-        let groups = match is_global {
+        let groups = match self.is_global() {
             true => Groups::single(delta.rows()),
             false => Groups::assign(&self.key_codec.encode(&key_columns)?),
         };
         let weights = delta.weights.as_ref().map(|w| w.values().as_ref());
 
+        let fixed = self.fixed_groups(columns, &groups)?;
         let stored = self.groups.get_many(context.state, &groups.keys)?;
         let existed: Vec<bool> = stored.iter().map(|row| row.is_some()).collect();
         let old = self.row_codec.decode(stored.iter().map(|row| row.unwrap_or(&self.empty_row)))?;
@@ -401,14 +435,14 @@ impl HashAggregate {
 
         let new_weights = new[0].as_primitive::<Int64Type>().values();
         let encoded = self.row_codec.encode(&new)?;
-        let stays = |group: usize| is_global || new_weights[group] != 0;
+        let stays = |group: usize| fixed[group] || new_weights[group] != 0;
         let differs: Vec<u32> = (0..groups.len())
             .filter(|g| if stays(*g) { stored.get(*g) != Some(encoded.get(*g)) } else { existed[*g] })
             .map(|g| g as u32)
             .collect();
         if !self.spec.emit_on_window_close {
-            let before = self.results(&old, |group| existed[group])?;
-            let after = self.results(&new, |_| true)?;
+            let before = self.results(&old, |group| existed[group], &fixed)?;
+            let after = self.results(&new, |_| true, &fixed)?;
             self.emit_changes(columns, &groups, &before, &after, context, output)?;
         }
         if differs.len() == groups.len() {
@@ -423,11 +457,11 @@ impl HashAggregate {
         Ok(())
     }
 
-    /// Results for states of groups, of which those that are not there have none.
-    fn results(&self, state: &[ArrayRef], exists: impl Fn(usize) -> bool) -> Result<Results> {
+    /// Results for states of groups, of which those that are not there have none, nor those without rows, unless `fixed`.
+    fn results(&self, state: &[ArrayRef], exists: impl Fn(usize) -> bool, fixed: &[bool]) -> Result<Results> {
         let weights = state[0].as_primitive::<Int64Type>().values();
         let mut shown: Vec<bool> =
-            weights.iter().enumerate().map(|(group, w)| exists(group) && (*w > 0 || self.is_global())).collect();
+            weights.iter().enumerate().map(|(group, w)| exists(group) && (*w > 0 || fixed[group])).collect();
         let mut columns = Vec::with_capacity(self.functions.len());
         let mut errors: Vec<(usize, Error)> = Vec::new();
         let mut first = 1;
@@ -561,7 +595,7 @@ impl HashAggregate {
                 self.key_order.iter().position(|k| *k == i).ok_or_else(|| bad_layout("a key column is missing"))?;
             columns.push(key_columns[at].clone());
         }
-        let results = self.results(&self.row_codec.decode(values.iter())?, |_| true)?;
+        let results = self.results(&self.row_codec.decode(values.iter())?, |_| true, &vec![false; values.len()])?;
         for (group, error) in &results.errors {
             errors.push(self.row_error(error, &columns, *group, 1)?);
         }
@@ -578,11 +612,15 @@ impl HashAggregate {
 impl Operator for HashAggregate {
     fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
         let deltas = inputs.into_iter().next().unwrap_or_default();
-        let delta = self.take_in(&deltas, context)?;
+        let mut delta = self.take_in(&deltas, context)?;
         let mut output = Vec::new();
-        if !delta.is_empty() || (self.is_global() && !self.has_global_row) {
+        let adds_totals = self.has_fixed_groups() && !self.has_totals;
+        if adds_totals && !self.is_global() {
+            delta = Delta::concat(&self.used_schema, &[delta, self.rows_of_totals()?])?;
+        }
+        if !delta.is_empty() || adds_totals {
             self.change(&delta, context, &mut output)?;
-            self.has_global_row = self.is_global();
+            self.has_totals = self.has_fixed_groups();
         }
         self.close(context, &mut output)?;
         self.groups.end_epoch();
@@ -592,7 +630,7 @@ impl Operator for HashAggregate {
 
     fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
         let current = self.time.as_ref().and_then(|(input, _)| watermark(&watermarks.first()?.current, *input));
-        (self.is_global() && !self.has_global_row)
+        (self.has_fixed_groups() && !self.has_totals)
             || current.is_some_and(|w| self.closed.is_none_or(|closed| closed < w))
     }
 
@@ -609,7 +647,7 @@ impl Operator for HashAggregate {
     fn reset(&mut self) {
         self.groups.reset();
         self.values.reset();
-        self.has_global_row = false;
+        self.has_totals = false;
         self.closed = None;
     }
 

@@ -134,6 +134,7 @@ fn spec(group_by: &[usize], append_only: bool) -> AggregateSpec {
         output: output_schema(group_by),
         time_column: None,
         emit_on_window_close: false,
+        totals: Vec::new(),
     }
 }
 

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray, UInt8Array,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -82,6 +84,7 @@ fn spec() -> AggregateSpec {
         output: Arc::new(Schema::new(fields)),
         time_column: None,
         emit_on_window_close: false,
+        totals: Vec::new(),
     }
 }
 
@@ -200,4 +203,46 @@ fn an_order_that_is_missing_is_refused() {
     ]));
     let error = HashAggregate::new(spec).err().unwrap();
     assert_eq!(error.message(), "string_agg() without ORDER BY is not supported in a continuous view");
+}
+
+#[test]
+fn the_total_of_grouping_sets_is_there_without_rows() {
+    let fields = vec![
+        Field::new("g", DataType::Int64, true),
+        Field::new("v", DataType::Int64, true),
+        Field::new("__grouping_id", DataType::UInt8, false),
+    ];
+    let output = vec![fields[0].clone(), fields[2].clone(), Field::new("total", DataType::Decimal128(38, 0), true)];
+    let input = Arc::new(Schema::new(fields));
+    let spec = AggregateSpec {
+        input: input.clone(),
+        group_by: vec![0, 2],
+        aggregates: vec![AggregateCall::plain(AggregateKind::Sum, Some(1))],
+        output: Arc::new(Schema::new(output)),
+        totals: vec![1],
+        ..spec()
+    };
+    let mut operator = HashAggregate::new(spec).unwrap();
+    let mut harness = Harness::new();
+    let mut shown = ZSet::new();
+    let mut step = |rows: &[(Option<i64>, i64, u8, i64)], after| {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(rows.iter().map(|r| r.0).collect::<Int64Array>()),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1))),
+            Arc::new(UInt8Array::from_iter_values(rows.iter().map(|r| r.2))),
+        ];
+        let batch = RecordBatch::try_new(input.clone(), columns).unwrap();
+        let delta = Delta::new(batch, Int64Array::from_iter_values(rows.iter().map(|r| r.3)));
+        let outcome = harness.epoch(&mut operator, &[vec![delta]], &[], after);
+        outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+        shown.iter().map(|(row, weight)| format!("{}*{weight}", row.join(" "))).collect::<Vec<_>>()
+    };
+    assert_eq!(step(&[], After::Reopen), ["NULL 1 NULL*1"]);
+    let rows = [(Some(5), 7, 0, 1), (None, 7, 1, 1)];
+    assert_eq!(step(&rows, After::FailOnce), ["5 0 7*1", "NULL 1 7*1"]);
+    // A group of NULL is not the total.
+    let rows = [(None, 2, 0, 1), (None, 2, 1, 1)];
+    assert_eq!(step(&rows, After::Reset), ["5 0 7*1", "NULL 0 2*1", "NULL 1 9*1"]);
+    let rows = [(None, 2, 0, -1), (None, 2, 1, -1), (Some(5), 7, 0, -1), (None, 7, 1, -1)];
+    assert_eq!(step(&rows, After::Commit), ["NULL 1 NULL*1"]);
 }

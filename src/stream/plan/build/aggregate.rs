@@ -42,6 +42,8 @@ impl Builder<'_> {
         let edge = self.edge(&aggregate.input)?;
         let mut edge = self.project_edge(edge, input_schema, Some(&arguments), None, argument_schema)?;
         let mut group_by: Vec<usize> = (0..groups).collect();
+        let is_total = |set: &&GroupingSet| !set.included.contains(&true);
+        let totals: Vec<u64> = sets.iter().filter(is_total).map(|set| set.id).collect();
         if !sets.is_empty() {
             group_by.push(edge.properties.schema.fields().len());
             edge = self.expand(edge, sets, aggregate.schema.field(groups).as_ref().clone());
@@ -67,6 +69,7 @@ impl Builder<'_> {
             output,
             time_column,
             emit_on_window_close: emit_on_close,
+            totals,
         })?;
         Ok(self.add(Box::new(operator), vec![edge.input], properties))
     }
@@ -107,12 +110,6 @@ fn grouping_sets(group_by: &[Expr]) -> Result<Vec<GroupingSet>> {
     for set in &sets {
         let included: Vec<bool> = columns.iter().map(|column| set.contains(column)).collect();
         let left_out = included.iter().fold(0, |bits, included| (bits << 1) | u64::from(!included));
-        if included.iter().all(|included| !included) {
-            return Err(Error::unsupported(
-                "a grouping set without columns (of ROLLUP, CUBE or written as ()) is not supported in a continuous view",
-            )
-            .with_hint("write GROUPING SETS with columns, and the total as a view of its own"));
-        }
         let copies = found.iter().filter(|other| other.included == included).count() as u64;
         found.push(GroupingSet { included, id: (copies << columns.len()) | left_out });
     }

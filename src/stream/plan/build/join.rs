@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, Join as LogicalJoin, LogicalPlan, lit};
 
+use super::time_bound::TimeBound;
 use super::{Builder, Edge, arrow_schema, plain_column};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
@@ -15,11 +16,20 @@ use crate::stream::plan::expressions::physical;
 impl Builder<'_> {
     pub(super) fn join(&mut self, join: &LogicalJoin) -> Result<Edge> {
         let kind = kind(join)?;
-        let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
+        let (mut left_keys, mut right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
         let left = self.edge(&join.left)?;
-        let (left, left_columns) = self.keyed_side(left, &join.left, &left_keys)?;
         let right = self.any_edge(&join.right)?;
-        let (right, right_columns) = self.keyed_side(right, &join.right, &right_keys)?;
+        let bound = time_bound(join, kind, &left, &right);
+        if let Some(bound) = &bound {
+            left_keys.push(bound.left_slice());
+            right_keys.push(bound.right_slices());
+        }
+        let (left, left_columns) = self.keyed_side(left, &join.left, &left_keys)?;
+        let (mut right, right_columns) = self.keyed_side(right, &join.right, &right_keys)?;
+        let slice = right_columns.last().copied().filter(|_| bound.is_some());
+        if let Some(slice) = slice {
+            right = self.unnest_column(right, slice)?;
+        }
         let as_of_now = right.as_of_now;
         if as_of_now {
             check_as_of_now(kind, &left)?;
@@ -64,7 +74,10 @@ impl Builder<'_> {
         let properties = EdgeProperties {
             schema: joined,
             append_only: spec.append_only(),
-            stream_key: spec.stream_key(),
+            // A pair has one slice of time in common.
+            stream_key: spec
+                .stream_key()
+                .map(|key| key.into_iter().filter(|c| slice.is_none_or(|slice| *c != left_width + slice)).collect()),
             watermark_columns,
         };
         let mut edge = self.add(Box::new(Join::new(spec)?), vec![left.input, right.input], properties);
@@ -111,6 +124,22 @@ impl Builder<'_> {
         let output: SchemaRef = Arc::new(Schema::new(fields));
         Ok((self.project_edge(edge, schema, Some(&exprs), None, output)?, columns))
     }
+}
+
+/// The time bound of a join, where that frees state which its keys do not free, and where only left rows are shown on their
+/// own: right rows come several times.
+fn time_bound(join: &LogicalJoin, kind: JoinKind, left: &Edge, right: &Edge) -> Option<TimeBound> {
+    let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
+    let keys_have_time = join.on.iter().any(|(l, r)| {
+        let has_watermark = |expr, schema, edge: &Edge| {
+            plain_column(expr, schema).is_some_and(|column| edge.properties.watermark_columns.contains(&column))
+        };
+        has_watermark(l, left_schema, left) && has_watermark(r, right_schema, right)
+    });
+    if right.as_of_now || keys_have_time || matches!(kind, JoinKind::Right | JoinKind::Full) {
+        return None;
+    }
+    TimeBound::of(join.filter.as_ref()?, [(left_schema, &left.properties), (right_schema, &right.properties)])
 }
 
 fn kind(join: &LogicalJoin) -> Result<JoinKind> {

@@ -8,6 +8,7 @@ mod refusal;
 mod scan;
 mod single_row;
 mod temporal;
+mod time_bound;
 mod union;
 mod unnest;
 
@@ -22,6 +23,7 @@ use self::refusal::refusal;
 use super::single_row::SingleRow;
 use super::{Input, Node, Options, PlannedView, Relations, Scan, part};
 use crate::error::{Error, Result};
+use crate::stream::operator::empty::Empty;
 use crate::stream::operator::{EdgeProperties, Operator};
 
 /// Collects the operators of one view.
@@ -106,6 +108,16 @@ impl<'a> Builder<'a> {
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            // A part without rows; a whole view of a constant is refused.
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row && !self.scans.is_empty() => {
+                let properties = EdgeProperties {
+                    schema: arrow_schema(&empty.schema),
+                    append_only: true,
+                    stream_key: Some(Vec::new()),
+                    watermark_columns: Vec::new(),
+                };
+                Ok(self.add(Box::new(Empty::new(properties.clone())), Vec::new(), properties))
+            }
             // LATERAL without a reference to what is beside it.
             LogicalPlan::Subquery(subquery) if subquery.outer_ref_columns.is_empty() => self.edge(&subquery.subquery),
             LogicalPlan::Extension(extension) => match extension.node.as_ref().as_any().downcast_ref::<SingleRow>() {
