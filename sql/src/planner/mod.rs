@@ -13,6 +13,8 @@ mod create;
 mod ddl;
 mod dml;
 mod intervals;
+mod lateral_unnest;
+mod named_windows;
 mod naming;
 mod operators;
 mod provider;

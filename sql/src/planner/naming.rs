@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField, TypedString, UnaryOperator, Value,
-    VisitMut, VisitorMut,
+    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor, TrimWhereField,
+    TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use crate::types::{internal_name, normalize, sql_type};
@@ -34,6 +34,17 @@ impl VisitorMut for Name {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_items(&mut select.projection);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::UNNEST { alias: Some(alias), array_exprs, .. } = factor
+            && array_exprs.len() == 1
+            && alias.columns.is_empty()
+        {
+            // The one column of a function has the name that the function is given.
+            alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+        }
         ControlFlow::Continue(())
     }
 

@@ -14,6 +14,8 @@ use millstream_catalog::types::{MAX_PRECISION, field_ref};
 use millstream_catalog::{Column, ObjectId, SqlType};
 
 use super::checked::checked_arithmetic;
+use super::lateral_unnest::lateral_unnests;
+use super::named_windows::inline_windows;
 use super::naming::{name_columns, visible};
 use super::provider::Provider;
 use super::refuse::refuse_unconsumed;
@@ -40,8 +42,9 @@ pub(crate) fn plan_query_with(
     ctx: &PlanContext<'_>,
     row_id_of: Option<ObjectId>,
 ) -> Result<PlannedQuery> {
-    refuse_unconsumed(query)?;
     let mut named = query.clone();
+    inline_windows(&mut named)?;
+    refuse_unconsumed(&named)?;
     name_columns(&mut named);
     expand_exponents(&mut named)?;
     fetch_as_limit(&mut named)?;
@@ -160,7 +163,7 @@ fn without_exponent(text: &str) -> String {
 
 /// The passes between SqlToRel and a plan that can run: literals and casts, coercion, checked arithmetic.
 pub(crate) fn analyze(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
-    let plan = rewrite(exact_multiplicities(plan)?, ctx)?;
+    let plan = rewrite(exact_multiplicities(lateral_unnests(plan)?)?, ctx)?;
     let plan = Analyzer::new().execute_and_check(plan, &coercion_options(ctx), |_, _| {})?;
     checked_arithmetic(replace_subqueries(plan)?)
 }

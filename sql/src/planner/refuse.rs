@@ -159,8 +159,8 @@ fn check_select(select: &Select) -> Result<()> {
     no(!cluster_by.is_empty(), "CLUSTER BY")?;
     no(!distribute_by.is_empty(), "DISTRIBUTE BY")?;
     no(!sort_by.is_empty(), "SORT BY")?;
-    // DataFusion reads named windows, but leaves out what `OVER (w ...)` adds to them.
-    no(!named_window.is_empty(), "WINDOW (named windows)")?;
+    // Those of a query are written out before.
+    no(!named_window.is_empty(), "WINDOW here")?;
     no(qualify.is_some(), "QUALIFY")?;
     no(value_table_mode.is_some(), "SELECT AS STRUCT / AS VALUE")?;
     match flavor {

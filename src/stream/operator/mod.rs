@@ -5,7 +5,6 @@
 //! under its view's object id; memory holds caches only, which [`Operator::reset`] drops.
 
 pub mod aggregate;
-pub mod empty;
 mod event_time;
 pub mod expand;
 mod groups;
@@ -19,6 +18,7 @@ pub mod temporal;
 mod testing;
 pub mod union;
 pub mod unnest;
+pub mod values;
 
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::ObjectId;

@@ -177,6 +177,8 @@ pub struct AggregateSpec {
     pub append_only: bool,
     /// Positions of the group columns in the input.
     pub group_by: Vec<usize>,
+    /// Positions in `group_by` of the columns that the others follow from.
+    pub key: Vec<usize>,
     pub aggregates: Vec<AggregateCall>,
     /// The group columns, then one column for each aggregate, whose type says how it is computed.
     pub output: SchemaRef,
@@ -282,7 +284,11 @@ impl HashAggregate {
             functions.push(Function::new(call, |c| data_type(c).clone(), output, ordinal, spec.append_only)?);
         }
 
-        let mut key_order: Vec<usize> = (0..spec.group_by.len()).collect();
+        // The columns that are put out on closing come from the key, so then it has all of them.
+        let mut key_order: Vec<usize> = match spec.emit_on_window_close {
+            true => (0..spec.group_by.len()).collect(),
+            false => spec.key.clone(),
+        };
         let mut time = None;
         if let Some(first) = spec.time_column {
             key_order.retain(|i| *i != first);
@@ -703,7 +709,7 @@ impl Operator for HashAggregate {
             title: format!("HashAggregate: {}", parts.join(", ")),
             state,
             append_only: self.spec.emit_on_window_close,
-            stream_key: output[..group_names.len()].iter().map(|f| f.name().clone()).collect(),
+            stream_key: self.spec.key.iter().map(|c| output[*c].name().clone()).collect(),
         }
     }
 }

@@ -130,6 +130,7 @@ fn spec(group_by: &[usize], append_only: bool) -> AggregateSpec {
         input: input_schema(),
         append_only,
         group_by: group_by.to_vec(),
+        key: (0..group_by.len()).collect(),
         aggregates: calls().into_iter().map(|(call, _)| call).collect(),
         output: output_schema(group_by),
         time_column: None,

@@ -80,6 +80,7 @@ fn spec() -> AggregateSpec {
         input: input_schema(),
         append_only: false,
         group_by: vec![0],
+        key: vec![0],
         aggregates: calls().into_iter().map(|(call, _)| call).collect(),
         output: Arc::new(Schema::new(fields)),
         time_column: None,
@@ -217,6 +218,7 @@ fn the_total_of_grouping_sets_is_there_without_rows() {
     let spec = AggregateSpec {
         input: input.clone(),
         group_by: vec![0, 2],
+        key: vec![0, 1],
         aggregates: vec![AggregateCall::plain(AggregateKind::Sum, Some(1))],
         output: Arc::new(Schema::new(output)),
         totals: vec![1],

@@ -19,6 +19,7 @@ mod closing;
 mod epoch;
 pub mod frame;
 pub mod function;
+mod intervals;
 mod order;
 mod slide;
 #[cfg(test)]

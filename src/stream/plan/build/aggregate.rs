@@ -7,6 +7,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{self as logical, Aggregate, Expr, ExprSchemable};
 
+use super::group_key::key_columns;
 use super::{Builder, Edge, arrow_schema};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
@@ -15,7 +16,8 @@ use crate::stream::operator::expand::{Expand, GroupingSet};
 use crate::stream::operator::order_key::SortColumn;
 
 impl Builder<'_> {
-    pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Edge> {
+    /// `shown`: positions of the output columns that the plan above passes on, which the key prefers.
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, shown: &[usize]) -> Result<Edge> {
         let input_schema = aggregate.input.schema();
         let sets = grouping_sets(&aggregate.group_expr)?;
         let mut arguments: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
@@ -44,18 +46,24 @@ impl Builder<'_> {
         let mut group_by: Vec<usize> = (0..groups).collect();
         let is_total = |set: &&GroupingSet| !set.included.contains(&true);
         let totals: Vec<u64> = sets.iter().filter(is_total).map(|set| set.id).collect();
-        if !sets.is_empty() {
+        let sets_are_used = !sets.is_empty();
+        if sets_are_used {
             group_by.push(edge.properties.schema.fields().len());
             edge = self.expand(edge, sets, aggregate.schema.field(groups).as_ref().clone());
         }
-        let time_column = (0..groups).find(|g| edge.properties.watermark_columns.contains(g));
+        let has_watermark = |g: &usize| edge.properties.watermark_columns.contains(g);
+        let key = match sets_are_used {
+            true => (0..group_by.len()).collect(),
+            false => key_columns(&arguments[..groups], &aggregate.input, shown, |g| has_watermark(&g)),
+        };
+        let time_column = key.iter().copied().find(has_watermark);
         let emit_on_close = self.options.emit_on_window_close && !self.emitted_on_close && time_column.is_some();
         self.emitted_on_close |= emit_on_close;
         let output = arrow_schema(&aggregate.schema);
         let properties = EdgeProperties {
             schema: output.clone(),
             append_only: emit_on_close,
-            stream_key: Some((0..group_by.len()).collect()),
+            stream_key: Some(key.clone()),
             watermark_columns: edge.properties.watermark_columns.iter().copied().filter(|c| *c < groups).collect(),
         };
         let operator = HashAggregate::new(AggregateSpec {
@@ -65,6 +73,7 @@ impl Builder<'_> {
             input: edge.properties.schema.clone(),
             append_only: edge.properties.append_only,
             group_by,
+            key,
             aggregates: calls,
             output,
             time_column,

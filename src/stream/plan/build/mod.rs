@@ -1,6 +1,7 @@
 //! The walk from an optimised logical plan to operators: one match, and a file for each kind of node.
 
 mod aggregate;
+mod group_key;
 mod join;
 mod over;
 mod project;
@@ -11,6 +12,7 @@ mod temporal;
 mod time_bound;
 mod union;
 mod unnest;
+mod values;
 
 use std::sync::Arc;
 
@@ -23,7 +25,6 @@ use self::refusal::refusal;
 use super::single_row::SingleRow;
 use super::{Input, Node, Options, PlannedView, Relations, Scan, part};
 use crate::error::{Error, Result};
-use crate::stream::operator::empty::Empty;
 use crate::stream::operator::{EdgeProperties, Operator};
 
 /// Collects the operators of one view.
@@ -62,6 +63,10 @@ impl<'a> Builder<'a> {
     /// Plans the whole query.
     pub fn build(mut self, query: &LogicalPlan) -> Result<PlannedView> {
         let edge = self.edge(query)?;
+        if self.scans.is_empty() {
+            return Err(Error::unsupported("a continuous view needs a source, table or view to read")
+                .with_hint("use CREATE VIEW for a constant query"));
+        }
         if self.options.emit_on_window_close && !self.emitted_on_close {
             return Err(Error::unsupported(
                 "EMIT ON WINDOW CLOSE needs a GROUP BY or a window function over a column with a watermark",
@@ -104,20 +109,12 @@ impl<'a> Builder<'a> {
                 }
                 input => self.project(Some(&projection.expr), None, input, plan.schema()),
             },
-            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, &[]),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
-            // A part without rows; a whole view of a constant is refused.
-            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row && !self.scans.is_empty() => {
-                let properties = EdgeProperties {
-                    schema: arrow_schema(&empty.schema),
-                    append_only: true,
-                    stream_key: Some(Vec::new()),
-                    watermark_columns: Vec::new(),
-                };
-                Ok(self.add(Box::new(Empty::new(properties.clone())), Vec::new(), properties))
-            }
+            LogicalPlan::EmptyRelation(empty) => self.empty_relation(empty),
+            LogicalPlan::Values(values) => self.values(values),
             // LATERAL without a reference to what is beside it.
             LogicalPlan::Subquery(subquery) if subquery.outer_ref_columns.is_empty() => self.edge(&subquery.subquery),
             LogicalPlan::Extension(extension) => match extension.node.as_ref().as_any().downcast_ref::<SingleRow>() {

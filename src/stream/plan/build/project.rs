@@ -33,6 +33,10 @@ impl Builder<'_> {
         }
         let edge = match (input, predicate) {
             (LogicalPlan::Window(window), Some(_)) => self.window(window, predicate)?,
+            (LogicalPlan::Aggregate(aggregate), _) => {
+                let shown = expressions.unwrap_or_default().iter().filter_map(|e| plain_column(e, input.schema()));
+                self.aggregate(aggregate, &shown.collect::<Vec<_>>())?
+            }
             _ => self.any_edge(input)?,
         };
         self.project_edge(edge, input.schema(), expressions, predicate, arrow_schema(schema))

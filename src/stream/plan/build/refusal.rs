@@ -10,11 +10,6 @@ pub(super) fn refusal(plan: &LogicalPlan) -> Error {
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => "ORDER BY ... LIMIT",
         LogicalPlan::Window(_) => "OVER",
         LogicalPlan::Distinct(_) => "DISTINCT ON",
-        LogicalPlan::Values(_) => "VALUES",
-        LogicalPlan::EmptyRelation(_) => {
-            return Error::unsupported("a continuous view needs a source, table or view to read")
-                .with_hint("use CREATE VIEW for a constant query");
-        }
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         LogicalPlan::Subquery(_) => "a correlated subquery",
         LogicalPlan::Repartition(_) => "repartitioning",
