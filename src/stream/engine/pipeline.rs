@@ -65,6 +65,8 @@ pub struct Pipeline {
     nodes: Vec<Node>,
     output: Input,
     output_schema: SchemaRef,
+    /// Whether the result needs no consolidation before it is stored by its key (`Operator::is_net`).
+    output_is_net: bool,
     pub target: Target,
     /// Output watermarks of each scan and node: committed and current.
     scan_watermarks: Vec<PortWatermarks>,
@@ -149,6 +151,7 @@ impl Pipeline {
         let errors = errors_relation(id)?;
         let settled = scans.iter().all(|s| s.backfill == Backfill::Done);
         let activity = Arc::new(Activity::new(scans.len(), plan.nodes.len()));
+        let output_is_net = is_net(&plan.nodes, plan.output);
         Ok(Self {
             id,
             name,
@@ -156,6 +159,7 @@ impl Pipeline {
             nodes: plan.nodes,
             output: plan.output,
             output_schema: plan.properties.schema,
+            output_is_net,
             target,
             scan_watermarks,
             node_watermarks,
@@ -374,7 +378,9 @@ impl Pipeline {
         let result: Vec<Delta> = result.into_iter().filter(|d| !d.is_empty()).collect();
         let mut deltas = Vec::new();
         if !result.is_empty() {
-            let result = Delta::concat(&self.output_schema, &result)?.consolidate()?;
+            let result = Delta::concat(&self.output_schema, &result)?;
+            let by_key = matches!(&self.target, Target::View(r) if matches!(r.layout(), Layout::Keyed(_)));
+            let result = if self.output_is_net && by_key { result } else { result.consolidate()? };
             if !result.is_empty() {
                 self.counters.rows += match &mut self.target {
                     Target::View(relation) => relation.apply(state, &result.batch, result.weights.as_ref())?,
@@ -578,6 +584,17 @@ fn json_rows(batch: &RecordBatch) -> Result<StringViewArray> {
     lines.finish()?;
     let text = String::from_utf8(lines.into_inner()).map_err(|e| Error::internal(e.to_string()))?;
     Ok(text.lines().map(Some).collect())
+}
+
+/// As `Operator::is_net`, of what a node or scan gives.
+fn is_net(nodes: &[Node], input: Input) -> bool {
+    match input {
+        Input::Scan(_) => false,
+        Input::Node(n) => {
+            let inputs: Vec<bool> = nodes[n].inputs.iter().map(|input| is_net(nodes, *input)).collect();
+            nodes[n].operator.is_net(&inputs)
+        }
+    }
 }
 
 /// Watermarks of some columns of a relation.

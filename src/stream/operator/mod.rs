@@ -122,6 +122,12 @@ pub trait Operator: Send {
     /// Watermarks of the result's columns, given those of the inputs. Must be monotone in them.
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks;
 
+    /// Whether an epoch's result has at most one row that goes and one that comes for each value of the stream key, given of
+    /// which inputs that is known. What is stored by that key need not be consolidated first.
+    fn is_net(&self, _inputs: &[bool]) -> bool {
+        false
+    }
+
     /// Forgets everything that is not in the store: the epoch failed and is run again.
     fn reset(&mut self) {}
 

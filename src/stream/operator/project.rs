@@ -97,6 +97,10 @@ impl Operator for Project {
             .collect()
     }
 
+    fn is_net(&self, inputs: &[bool]) -> bool {
+        inputs == [true] && !self.description.stream_key.is_empty()
+    }
+
     fn describe(&self) -> Description {
         self.description.clone()
     }

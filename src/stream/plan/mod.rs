@@ -7,6 +7,7 @@
 mod build;
 mod clock;
 mod expressions;
+mod group_key;
 mod relations;
 mod rules;
 mod single_row;

@@ -18,12 +18,14 @@ use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 
 use super::clock;
 use super::expressions::refuse_unstable;
+use super::group_key::drop_unseen;
 use super::subqueries::{refuse_subqueries, replace_scalar_subqueries};
 use crate::error::{Error, Result};
 
@@ -49,7 +51,7 @@ const fn left_out(name: &'static str, reason: &'static str) -> RuleUse {
 pub const RULES: &[RuleUse] = &[
     left_out("resolve_grouping_function", "has run when the query was planned"),
     used("type_coercion", "types must agree before operators are made"),
-    left_out("rewrite_set_comparison", "ANY / ALL over subqueries are not kept yet"),
+    used("rewrite_set_comparison", "ANY / ALL over subqueries become EXISTS, for which there are joins"),
     left_out("optimize_unions", "the union operator takes any number of inputs as they are"),
     left_out("unions_to_filter", "merges branches by their text; both stay as written"),
     used("simplify_expressions", "constants are folded once; expressions of the clock were refused before"),
@@ -107,9 +109,12 @@ pub fn optimize(query: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
     ];
+    let compared: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(RewriteSetComparison::new())];
+    let analyzed = Optimizer::with_rules(compared).optimize(analyzed, &context, |_, _| {})?;
     let joined = replace_scalar_subqueries(analyzed)?;
     let joined = Optimizer::with_rules(decorrelation).optimize(joined, &context, |_, _| {})?;
     refuse_subqueries(&joined)?;
+    let joined = drop_unseen(joined)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),

@@ -25,7 +25,7 @@ mod tally;
 mod tests;
 #[cfg(test)]
 mod value_tests;
-mod variance;
+pub(super) mod variance;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -648,6 +648,10 @@ impl Operator for HashAggregate {
             }
         }
         out
+    }
+
+    fn is_net(&self, _inputs: &[bool]) -> bool {
+        true
     }
 
     fn reset(&mut self) {

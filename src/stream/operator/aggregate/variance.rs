@@ -12,7 +12,7 @@ use crate::error::{Error, Result, sqlstate};
 
 /// A measure of spread. State: number, sum and sum of squares of the values.
 #[derive(Debug)]
-pub(super) struct Variance {
+pub(in crate::stream::operator) struct Variance {
     spread: Spread,
     argument: DataType,
     /// Digits behind the point of the argument.
@@ -43,7 +43,7 @@ impl Variance {
     }
 
     /// The state with the rows added.
-    pub fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    pub(super) fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let argument = rows.argument().ok_or_else(|| bad_layout("a variance has no argument"))?;
         let mut moments = decode(&old[0])?;
         match self.argument {
@@ -68,10 +68,15 @@ impl Variance {
         Ok(vec![Arc::new(encoded.finish())])
     }
 
+    /// The result for the gathered values; `None` if they are too few.
+    pub fn result(&self, moments: &Moments) -> Option<f64> {
+        moments.result(self.spread, self.scale)
+    }
+
     /// The results of these states.
     pub fn finish(&self, state: &[ArrayRef]) -> Result<Finished> {
         let moments = decode(&state[0])?;
-        let values: Float64Array = moments.iter().map(|m| m.result(self.spread, self.scale)).collect();
+        let values: Float64Array = moments.iter().map(|m| self.result(m)).collect();
         Ok(Finished::of(Arc::new(values)))
     }
 }

@@ -2,13 +2,16 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, new_null_array};
 use arrow::compute::take;
 use arrow::datatypes::{
     DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
     UInt16Type, UInt32Type,
 };
+
+use millstream_sql::functions::moments::Moments;
 
 use super::function::Aggregated;
 use crate::error::{Error, Result};
@@ -17,6 +20,7 @@ use crate::stream::operator::aggregate::AggregateKind;
 use crate::stream::operator::aggregate::exact::{ExactSum, Wide};
 use crate::stream::operator::aggregate::extreme::OrderKeys;
 use crate::stream::operator::aggregate::float::{FloatSum, Total};
+use crate::stream::operator::aggregate::variance::Variance;
 use crate::stream::operator::groups::Groups;
 
 /// One aggregate with its present frame and the results recorded so far.
@@ -37,6 +41,12 @@ enum State {
         now: Wide,
         counts: Vec<i64>,
         recorded: Vec<Wide>,
+    },
+    Spread {
+        variance: Variance,
+        values: Vec<i128>,
+        now: Moments,
+        recorded: Vec<Option<f64>>,
     },
     Float {
         sum: FloatSum,
@@ -101,6 +111,12 @@ impl Slide {
                 let order = OrderKeys::new(&argument, &codec)?;
                 State::Extreme { argument, order, wins, candidates: VecDeque::new(), recorded: Vec::new() }
             }
+            AggregateKind::VarPop | AggregateKind::VarSamp | AggregateKind::StddevPop | AggregateKind::StddevSamp => {
+                let argument = argument.ok_or_else(unsupported)?;
+                let variance = Variance::new(kind, argument.data_type(), output).ok_or_else(unsupported)?;
+                let values = integers(argument).ok_or_else(unsupported)?;
+                State::Spread { variance, values, now: Moments::default(), recorded: Vec::new() }
+            }
             _ => return Err(unsupported()),
         };
         let is_extreme = matches!(state, State::Extreme { .. });
@@ -125,6 +141,7 @@ impl Slide {
         match &mut self.state {
             State::Count { now, .. } => *now = 0,
             State::Exact { count, now, .. } => (*count, *now) = (0, Wide::default()),
+            State::Spread { now, .. } => *now = Moments::default(),
             State::Float { now, .. } => *now = Total::default(),
             State::Extreme { candidates, .. } => candidates.clear(),
         }
@@ -147,6 +164,7 @@ impl Slide {
                 *count += 1;
                 now.add(values[row]);
             }
+            State::Spread { values, now, .. } => now.add(values[row], 1),
             State::Float { values, now, .. } => now.add(values[row], 1),
             State::Extreme { order, wins, candidates, .. } => {
                 while candidates.back().is_some_and(|last| order.compare(row, order, *last) == *wins) {
@@ -172,6 +190,7 @@ impl Slide {
                 *count -= 1;
                 now.add(-values[row]);
             }
+            State::Spread { values, now, .. } => now.add(values[row], -1),
             State::Float { values, now, .. } => {
                 now.add(values[row], -1);
                 now.settle();
@@ -192,6 +211,7 @@ impl Slide {
                 counts.push(*count);
                 recorded.push(*now);
             }
+            State::Spread { variance, now, recorded, .. } => recorded.push(variance.result(now)),
             State::Float { now, recorded, .. } => recorded.push(now.clone()),
             State::Extreme { candidates, recorded, .. } => {
                 recorded.push(candidates.front().map(|row| *row as u32));
@@ -206,7 +226,10 @@ impl Slide {
     pub fn finish(self) -> Result<Aggregated> {
         let finished = match self.state {
             State::Count { recorded, .. } => {
-                return Ok(Aggregated { values: std::sync::Arc::new(Int64Array::from(recorded)), errors: Vec::new() });
+                return Ok(Aggregated { values: Arc::new(Int64Array::from(recorded)), errors: Vec::new() });
+            }
+            State::Spread { recorded, .. } => {
+                return Ok(Aggregated { values: Arc::new(Float64Array::from(recorded)), errors: Vec::new() });
             }
             State::Extreme { argument, recorded, .. } => {
                 let values = match argument.is_empty() {

@@ -7,13 +7,13 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{self as logical, Aggregate, Expr, ExprSchemable};
 
-use super::group_key::key_columns;
 use super::{Builder, Edge, arrow_schema};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
 use crate::stream::operator::expand::{Expand, GroupingSet};
 use crate::stream::operator::order_key::SortColumn;
+use crate::stream::plan::group_key::key_columns;
 
 impl Builder<'_> {
     /// `shown`: positions of the output columns that the plan above passes on, which the key prefers.

@@ -1,7 +1,6 @@
 //! The walk from an optimised logical plan to operators: one match, and a file for each kind of node.
 
 mod aggregate;
-mod group_key;
 mod join;
 mod over;
 mod project;

@@ -226,6 +226,19 @@ fn window_function(expr: &Expr) -> Result<&WindowFunction> {
     }
 }
 
+/// Aggregates that are kept over frames.
+const OVER_AGGREGATES: [AggregateKind; 9] = [
+    AggregateKind::Count,
+    AggregateKind::Sum,
+    AggregateKind::Avg,
+    AggregateKind::Min,
+    AggregateKind::Max,
+    AggregateKind::VarPop,
+    AggregateKind::VarSamp,
+    AggregateKind::StddevPop,
+    AggregateKind::StddevSamp,
+];
+
 /// A window function taken apart; `position` gives the columns of its arguments.
 fn window_call(
     function: &WindowFunction,
@@ -250,14 +263,11 @@ fn window_call(
     }
     match &function.fun {
         WindowFunctionDefinition::AggregateUDF(_) => {
-            call.kind = WindowKind::Aggregate(match name {
-                "count" => AggregateKind::Count,
-                "sum" => AggregateKind::Sum,
-                "avg" => AggregateKind::Avg,
-                "min" => AggregateKind::Min,
-                "max" => AggregateKind::Max,
-                _ => return Err(unsupported("of this function").with_hint("count, sum, avg, min and max are")),
-            });
+            let kind = AggregateKind::of_name(name).filter(|kind| OVER_AGGREGATES.contains(kind));
+            call.kind = WindowKind::Aggregate(kind.ok_or_else(|| {
+                let names: Vec<&str> = OVER_AGGREGATES.iter().map(|kind| kind.name()).collect();
+                unsupported("of this function").with_hint(format!("those that are: {}", names.join(", ")))
+            })?);
             call.argument = match args {
                 [] => None,
                 [Expr::Literal(value, _)] if name == "count" && !value.is_null() => None,

@@ -1,18 +1,68 @@
 //! Which group columns make a group's key: a column that follows from another one, as `window_end` does from
 //! `window_start`, would only make keys longer, and a view that leaves it out would have none.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, ScalarValue};
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::common::{Column, Result as DfResult, ScalarValue};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Expr, Filter, LogicalPlan, Operator};
+
+use crate::error::Result;
+
+/// Leaves out group columns that follow from others and that nothing above looks at: they cost a column in each row of
+/// the input, and groups are the same without them.
+///
+/// # Errors
+/// Of rebuilding the plan.
+pub fn drop_unseen(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let done = plan.transform_down(|node| {
+        let LogicalPlan::Projection(projection) = &node else { return Ok(Transformed::no(node)) };
+        let seen = |exprs: &[Expr]| -> HashSet<Column> {
+            exprs.iter().flat_map(|e| e.column_refs().into_iter().cloned().collect::<Vec<_>>()).collect()
+        };
+        let mut seen_columns = seen(&projection.expr);
+        let mut below = projection.input.as_ref();
+        if let LogicalPlan::Filter(having) = below {
+            seen_columns.extend(seen(std::slice::from_ref(&having.predicate)));
+            below = having.input.as_ref();
+        }
+        let LogicalPlan::Aggregate(aggregate) = below else { return Ok(Transformed::no(node)) };
+        let Some(smaller) = without_unseen(aggregate, &seen_columns)? else { return Ok(Transformed::no(node)) };
+        let input = match projection.input.as_ref() {
+            LogicalPlan::Filter(having) => having_over(having, smaller)?,
+            _ => smaller,
+        };
+        let exprs = projection.expr.clone();
+        Ok(Transformed::yes(node.with_new_exprs(exprs, vec![input])?))
+    });
+    Ok(done.data()?)
+}
+
+fn having_over(having: &Filter, input: LogicalPlan) -> DfResult<LogicalPlan> {
+    Ok(LogicalPlan::Filter(Filter::try_new(having.predicate.clone(), Arc::new(input))?))
+}
+
+fn without_unseen(aggregate: &Aggregate, seen: &HashSet<Column>) -> DfResult<Option<LogicalPlan>> {
+    let groups = &aggregate.group_expr;
+    if groups.iter().any(|group| matches!(group, Expr::GroupingSet(_))) {
+        return Ok(None);
+    }
+    let columns = aggregate.schema.columns();
+    let shown: Vec<usize> = (0..groups.len()).filter(|i| seen.contains(&columns[*i])).collect();
+    let key = key_columns(groups, &aggregate.input, &shown, |_| false);
+    let kept = (0..groups.len()).filter(|i| key.contains(i) || shown.contains(i));
+    let kept: Vec<Expr> = kept.map(|i| groups[i].clone()).collect();
+    if kept.len() == groups.len() {
+        return Ok(None);
+    }
+    let smaller = Aggregate::try_new(aggregate.input.clone(), kept, aggregate.aggr_expr.clone())?;
+    Ok(Some(LogicalPlan::Aggregate(smaller)))
+}
 
 /// Positions of the group expressions that the others follow from. Where either of two will do, one that is `shown` stays.
 /// A column that carries a watermark (`timed`) only goes where one that stays carries one too.
-pub(super) fn key_columns(
-    groups: &[Expr],
-    input: &LogicalPlan,
-    shown: &[usize],
-    timed: impl Fn(usize) -> bool,
-) -> Vec<usize> {
+pub fn key_columns(groups: &[Expr], input: &LogicalPlan, shown: &[usize], timed: impl Fn(usize) -> bool) -> Vec<usize> {
     let traced: Vec<Expr> = groups.iter().map(|group| trace(group.clone(), input)).collect();
     let mut key: Vec<usize> = (0..groups.len()).collect();
     // Those that are not shown first; of several, those at the end.
