@@ -21,6 +21,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::state::Relation;
 use crate::stream::engine::Published;
 use crate::stream::engine::pipeline::{errors_relation, late_relation};
+use crate::stream::engine::source::positions_at;
 use crate::stream::engine::stats::EpochStats;
 use crate::stream::engine::system as stored;
 
@@ -96,7 +97,7 @@ impl system::Inside for Inside {
         let schema =
             system::schema(name).ok_or_else(|| Error::internal(format!("there is no table millstream.{name}")))?;
         match name {
-            "sources" => rows(&schema, self.sources()),
+            "sources" => rows(&schema, self.sources()?),
             "views" => rows(&schema, self.views()?),
             "sinks" => rows(&schema, self.sinks()),
             "jobs" => rows(&schema, self.jobs()),
@@ -120,7 +121,7 @@ impl Inside {
         [("schema", text(self.published.catalog.schema_name(object))), ("name", text(&object.name))]
     }
 
-    fn sources(&self) -> Vec<Row> {
+    fn sources(&self) -> Result<Vec<Row>> {
         let all = self.database.engine.stats().sources();
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
@@ -144,16 +145,19 @@ impl Inside {
                 row.insert("error", optional_text(stats.status.error.as_deref()));
                 out.push(row);
             }
+            // Of the moment that the statement reads, which the loop is ahead of.
+            let positions = positions_at(&self.published.snapshot, object.id)?;
             for (partition, p) in &stats.partitions {
+                let position = positions.get(partition).copied();
                 let reader = stats.status.partitions.iter().find(|s| s.partition == *partition);
                 let high = reader.and_then(|r| r.high_watermark);
                 let error = reader.and_then(|r| r.error.clone()).or_else(|| stats.status.error.clone());
                 let stopped = reader.is_some_and(|r| r.stopped);
                 let mut row = base.clone();
                 row.insert("partition", ScalarValue::Int32(Some(*partition)));
-                row.insert("position", int(p.next_offset));
+                row.insert("position", ScalarValue::Int64(position));
                 row.insert("high_watermark", ScalarValue::Int64(high));
-                row.insert("lag", ScalarValue::Int64(high.map(|h| (h - p.next_offset).max(0))));
+                row.insert("lag", ScalarValue::Int64(high.zip(position).map(|(high, position)| (high - position).max(0))));
                 row.insert("watermark", ScalarValue::TimestampMicrosecond(p.watermark_us, None));
                 row.insert("idle", ScalarValue::Boolean(Some(p.idle)));
                 row.insert("rows", int(p.rows as i64));
@@ -164,7 +168,7 @@ impl Inside {
                 out.push(row);
             }
         }
-        out
+        Ok(out)
     }
 
     fn views(&self) -> Result<Vec<Row>> {

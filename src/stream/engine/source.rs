@@ -128,19 +128,11 @@ impl Source {
 
     /// Takes up the positions and watermarks of the last committed epoch.
     pub fn recover(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
-        let corrupt =
-            || Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source \"{}\" cannot be read", self.name));
         let prefix = self.id.0.to_be_bytes();
-        let to = successor(&prefix);
-        let mut partitions = BTreeMap::new();
-        for entry in snapshot.scan(self.table(), Bound::Excluded(&prefix), to.as_ref().map(Vec::as_slice)) {
-            let (key, value) = entry?;
-            let partition = key[prefix.len()..].try_into().map(i32::from_be_bytes).map_err(|_| corrupt())?;
-            partitions.insert(partition, serde_json::from_slice(&value).map_err(|_| corrupt())?);
-        }
+        let partitions = stored_partitions(snapshot, self.table(), self.id)?;
         let watermark = match snapshot.get(self.table(), &prefix)? {
             Some(bytes) if !bytes.is_empty() => {
-                Some(bytes.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| corrupt())?)
+                Some(bytes.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| corrupt(self.id))?)
             }
             _ => None,
         };
@@ -387,6 +379,28 @@ impl Partition {
             rows_per_second: self.rate.per_second(),
         }
     }
+}
+
+/// The next offset of each partition of a source as of a snapshot: all records before it are in the views of that moment.
+pub fn positions_at(snapshot: &Arc<Snapshot>, source: ObjectId) -> Result<Positions> {
+    let partitions = stored_partitions(snapshot, TableId::new(source.0, part::POSITIONS), source)?;
+    Ok(partitions.into_iter().map(|(partition, stored)| (partition, stored.next_offset)).collect())
+}
+
+fn stored_partitions(snapshot: &Arc<Snapshot>, table: TableId, source: ObjectId) -> Result<BTreeMap<i32, Partition>> {
+    let prefix = source.0.to_be_bytes();
+    let to = successor(&prefix);
+    let mut partitions = BTreeMap::new();
+    for entry in snapshot.scan(table, Bound::Excluded(&prefix), to.as_ref().map(Vec::as_slice)) {
+        let (key, value) = entry?;
+        let partition = key[prefix.len()..].try_into().map(i32::from_be_bytes).map_err(|_| corrupt(source))?;
+        partitions.insert(partition, serde_json::from_slice(&value).map_err(|_| corrupt(source))?);
+    }
+    Ok(partitions)
+}
+
+fn corrupt(source: ObjectId) -> Error {
+    Error::new(sqlstate::DATA_CORRUPTED, format!("positions of source {source} cannot be read"))
 }
 
 /// Whether a view was still catching up with a source in the last committed epoch.

@@ -71,7 +71,7 @@ pub struct SourceStats {
 /// One partition of a source.
 #[derive(Debug, Clone, Default)]
 pub struct PartitionStats {
-    /// Next offset to commit from: all before it is in the views.
+    /// Next offset to take; the epochs up to it may not be published yet.
     pub next_offset: i64,
     /// Microseconds since 1970.
     pub watermark_us: Option<i64>,

@@ -20,6 +20,7 @@ pub const CONSTRUCTS: &[&str] = &[
     "not exists",
     "in",
     "not in",
+    "any or all",
     "correlated in",
     "in within or",
     "scalar subquery",
@@ -217,9 +218,13 @@ fn in_subquery(random: &mut StdRng, relations: &[Relation]) -> Draft {
         conditions.push(predicate(random, "y.", other));
     }
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    let (not, construct) = if random.random_bool(0.6) { ("NOT ", "not in") } else { ("", "in") };
+    let (words, construct) = match random.random_range(0..10) {
+        0..4 => ("NOT IN", "not in"),
+        4..7 => ("IN", "in"),
+        _ => (*["= ANY", "<> ANY", "< ANY", ">= ALL", "<> ALL"].choose(random).expect("not empty"), "any or all"),
+    };
     draft.constructs.push(construct);
-    let subquery = format!("{x} {not}IN (SELECT {y} FROM {} AS y{filter})", other.name);
+    let subquery = format!("{x} {words} (SELECT {y} FROM {} AS y{filter})", other.name);
     draft.tail = match random.random_range(0..4) {
         0 => {
             draft.constructs.push("in within or");

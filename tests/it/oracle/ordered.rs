@@ -23,6 +23,7 @@ pub const CONSTRUCTS: &[&str] = &[
     "first last",
     "filter over",
     "distinct over",
+    "spread over",
     "over window close",
 ];
 
@@ -236,7 +237,13 @@ fn aggregate(random: &mut StdRng, draft: &mut Draft, argument: &Column, window: 
         }
         false => String::new(),
     };
-    match (random.random_range(0..7), argument.ty) {
+    match (random.random_range(0..8), argument.ty) {
+        (7, Ty::Int | Ty::Big | Ty::Num) => {
+            draft.constructs.push("spread over");
+            let function = *["stddev", "var_pop"].choose(random).expect("not empty");
+            // As text: what is compared is every digit of the double.
+            draft.item(format!("CAST({function}({name}) {filter}{window} AS TEXT)"), Ty::Text);
+        }
         (0, _) => draft.item(format!("count(*) {filter}{window}"), Ty::Big),
         (1, _) => draft.item(format!("count({name}) {filter}{window}"), Ty::Big),
         (2, Ty::Int) => draft.item(format!("sum({name}) {filter}{window}"), Ty::Big),
