@@ -189,7 +189,11 @@ impl Template {
         // A zero before the point is shown only where the template asks for one or nothing else would be.
         let hides_zero = number.whole == "0" && self.fraction > 0 && zero_from.is_none();
         let fraction_is_zero = number.fraction.bytes().all(|d| d == b'0');
-        let hides_zero = hides_zero && !(self.tight && fraction_is_zero);
+        let last_zero = (0..self.fraction)
+            .rev()
+            .find(|i| matches!(digit_at(&self.items, self.whole + i), Some(Item::Digit { zero: true })))
+            .map_or(0, |i| i + 1);
+        let hides_zero = hides_zero && !(self.tight && fraction_is_zero && last_zero == 0);
         let digits: Vec<char> = match (is_too_long, hides_zero) {
             (true, _) => vec!['#'; self.whole],
             (false, true) => Vec::new(),
@@ -198,10 +202,6 @@ impl Template {
         };
         let blanks = self.whole - digits.len();
         // With FM, digits behind the last one that says something are left out.
-        let last_zero = (0..self.fraction)
-            .rev()
-            .find(|i| matches!(digit_at(&self.items, self.whole + i), Some(Item::Digit { zero: true })))
-            .map_or(0, |i| i + 1);
         let fraction_shown = match self.tight {
             true => number.fraction.trim_end_matches('0').len().max(last_zero),
             false => self.fraction,

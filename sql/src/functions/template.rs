@@ -242,16 +242,16 @@ fn write_field(name: &str, case: Case, fill: bool, m: &Moment, out: &mut String)
         })
     };
     let year = |year: i64| if is_interval || year > 0 { year } else { 1 - year };
-    // A negative number is as wide as a positive one with a sign.
     let mut number = |value: i64, width: usize| {
-        let width = if value < 0 { width + 1 } else { width };
         let _ = if fill { write!(out, "{value:0width$}") } else { write!(out, "{value}") };
     };
+    // Some fields are one wider where there is a sign.
+    let signed = |width: usize, of: i64| width + usize::from(of < 0);
     match name {
-        "HH24" => number(m.hour, 2),
-        "HH12" | "HH" => number(if m.hour % 12 == 0 { 12 } else { m.hour % 12 }, 2),
-        "MI" => number(m.minute, 2),
-        "SS" => number(m.second, 2),
+        "HH24" => number(m.hour, signed(2, m.hour)),
+        "HH12" | "HH" => number(if m.hour % 12 == 0 { 12 } else { m.hour % 12 }, signed(2, m.hour)),
+        "MI" => number(m.minute, signed(2, m.minute)),
+        "SS" => number(m.second, signed(2, m.second)),
         "SSSS" | "SSSSS" => _ = write!(out, "{}", m.hour * 3600 + m.minute * 60 + m.second),
         "MS" | "FF3" => _ = write!(out, "{:03}", m.micros / 1000),
         "US" | "FF6" => _ = write!(out, "{:06}", m.micros),
@@ -290,7 +290,7 @@ fn write_field(name: &str, case: Case, fill: bool, m: &Moment, out: &mut String)
             let day = cased(if name == "DY" { &day[..3] } else { day }, case);
             let _ = if fill && name == "DAY" { write!(out, "{day:<9}") } else { write!(out, "{day}") };
         }
-        "MM" => number(m.month, 2),
+        "MM" => number(m.month, signed(2, m.month)),
         "DD" => number(m.day, 2),
         "DDD" => number(m.day_of_year, 3),
         "IDDD" => {
@@ -322,16 +322,16 @@ fn write_field(name: &str, case: Case, fill: bool, m: &Moment, out: &mut String)
                 (false, true) => (m.year - 1) / 100 + 1,
                 (false, false) => m.year / 100 - 1,
             };
-            number(century, 2);
+            number(century, signed(2, century));
         }
         "Y,YYY" => {
             let y = year(m.year);
             let _ = write!(out, "{},{:03}", y / 1000, y % 1000);
         }
-        "YYYY" => number(year(m.year), 4),
-        "YYY" => number(year(m.year) % 1000, 3),
-        "YY" => number(year(m.year) % 100, 2),
-        "Y" => number(year(m.year) % 10, 1),
+        "YYYY" => number(year(m.year), signed(4, year(m.year))),
+        "YYY" => number(year(m.year) % 1000, signed(3, year(m.year))),
+        "YY" => number(year(m.year) % 100, signed(2, year(m.year))),
+        "Y" => number(year(m.year) % 10, signed(1, year(m.year))),
         "IYYY" | "IYY" | "IY" | "I" => {
             let days = of_date()?;
             let iso = year(super::datetime::iso_week(days).0);

@@ -54,10 +54,24 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
             })
         })?;
         let node = if node.transformed { node.map_data(retyped)? } else { node };
+        let node = match node.data {
+            LogicalPlan::Filter(mut filter) if never(&filter.predicate) => {
+                filter.predicate = datafusion_expr::lit(false);
+                Transformed::yes(LogicalPlan::Filter(filter))
+            }
+            data => Transformed { data, ..node },
+        };
         let node = node.map_data(|node| one_type_each(node, zone).map_err(DataFusionError::from))?;
         node.map_data(|node| by_span(node).map_err(DataFusionError::from))
     })?;
     Ok(done.data)
+}
+
+/// Whether a condition can hold for no row: a part of it that must hold is false or NULL.
+fn never(condition: &Expr) -> bool {
+    datafusion_expr::utils::split_conjunction(condition)
+        .into_iter()
+        .any(|part| matches!(part, Expr::Literal(ScalarValue::Boolean(None | Some(false)), _)))
 }
 
 /// Rewrites an expression of a node, which keeps its name; of grouping sets each column keeps its own.
@@ -88,6 +102,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             Some(value) => Transformed::yes(Expr::Literal(value, metadata)),
             None => Transformed::no(Expr::Literal(value, metadata)),
         },
+        // A function called by another of its names has one; NamePreserver keeps those of columns.
+        Expr::Alias(alias) if matches!(*alias.expr, Expr::Literal(..)) => Transformed::yes(*alias.expr),
         Expr::Cast(cast) => rewrite_cast(cast, schema, zone)?,
         Expr::Negative(inner) if has_null(&[&inner]) => Transformed::yes(*inner),
         Expr::Negative(inner) if type_of(&inner, schema) == Some(SqlType::Interval) => {
@@ -123,6 +139,21 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             }
             Transformed::yes(Expr::InList(InList::new(Box::new(expr), all, negated)))
         }
+        // PostgreSQL looks at each bound apart; where one is NULL, WHERE never looks at the other.
+        Expr::Between(Between { expr, negated, low, high }) if has_null(&[&low]) || has_null(&[&high]) => {
+            let bound = |op: Operator, symbol: &str, bound: Expr| -> Result<Expr> {
+                if has_null(&[&bound]) {
+                    return Ok(Expr::Literal(ScalarValue::Boolean(None), None));
+                }
+                let (left, right) = comparable(expr.as_ref().clone(), bound, symbol, schema, zone)?;
+                Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+            };
+            Transformed::yes(if negated {
+                bound(Operator::Lt, "<", *low)?.or(bound(Operator::Gt, ">", *high)?)
+            } else {
+                bound(Operator::GtEq, ">=", *low)?.and(bound(Operator::LtEq, "<=", *high)?)
+            })
+        }
         Expr::Between(Between { expr, negated, low, high }) => {
             let original = *expr;
             let (first, low) = comparable(original.clone(), *low, ">=", schema, zone)?;
@@ -144,10 +175,11 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
                 && let (Some(lt), Some(rt)) = (type_of(l, schema), type_of(r, schema))
                 && lt != rt
             {
-                // The result has the type of the first, in whichever type both are compared.
+                // The result has the type in which the first one is compared.
+                let (first, t) = compared_number(l.clone(), &lt, &rt, zone)?;
                 let (left, right) = comparable(l.clone(), r.clone(), "=", schema, zone)?;
-                let null = typed_null(&field_ref(&lt, "", true))?;
-                return Ok(Transformed::yes(when(left.eq(right), null).otherwise(l.clone())?));
+                let null = typed_null(&field_ref(&t, "", true))?;
+                return Ok(Transformed::yes(when(left.eq(right), null).otherwise(first)?));
             }
             if matches!(func.name(), "coalesce" | "nullif" | "greatest" | "least" | "nvl") {
                 let name = func.name().to_uppercase();
@@ -192,6 +224,25 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         }
         other => Transformed::no(other),
     })
+}
+
+/// A number as it is compared with another one: PostgreSQL compares integers of all widths and both floats with each other,
+/// and anything else in one type.
+fn compared_number(expr: Expr, from: &SqlType, other: &SqlType, zone: &str) -> Result<(Expr, SqlType)> {
+    use SqlType as T;
+    let digits = |t: &SqlType| match t {
+        T::Int2 => Some(5),
+        T::Int4 => Some(10),
+        T::Int8 => Some(19),
+        _ => None,
+    };
+    let is_float = |t: &SqlType| matches!(t, T::Float4 | T::Float8);
+    let target = match (digits(from), other) {
+        (Some(digits), T::Numeric(_)) => T::Numeric(Some((digits, 0))),
+        _ if is_float(from) != is_float(other) && from.is_numeric() && other.is_numeric() => T::Float8,
+        _ => return Ok((expr, from.clone())),
+    };
+    Ok((cast(expr, &target, false, zone), target))
 }
 
 /// A position in JSON, which DataFusion's functions take as a bigint.

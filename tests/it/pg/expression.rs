@@ -145,7 +145,7 @@ const SHAPES: &[Shape] = &[
     ("CASE WHEN $1 THEN $2 ELSE $3 END", Float, &[Bool, Num, Float]),
     ("coalesce($1, $2)", Float, &[Num, Float]),
     ("least($1, $2)", Float, &[Float, Num]),
-    ("nullif($1, $2)", Int, &[Int, Num]),
+    ("nullif($1, $2)", Num, &[Int, Num]),
     // Text.
     ("upper($1)", Text, &[Text]),
     ("lower($1)", Text, &[Text]),
