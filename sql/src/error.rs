@@ -147,7 +147,27 @@ impl SqlError {
         let renamed = postgresql_types(message);
         let m = renamed.as_str();
         if m.contains("non-boolean predicate") {
-            return Self::new("42804", "argument of WHERE, HAVING or ON must be type boolean").with_detail(m);
+            let found = m.rsplit(" returning ").next().and_then(|t| t.split('(').next()).unwrap_or_default();
+            return Self::new("42804", format!("argument of a condition must be type boolean, not type {found}"));
+        }
+        if let Some(found) = m.split("ondition must be boolean type, but got ").nth(1) {
+            return Self::new("42804", format!("argument of a condition must be type boolean, not type {found}"));
+        }
+        let no_operator = |operation: String| {
+            Self::new("42883", format!("operator does not exist: {operation}"))
+                .with_hint("no operator takes these types; you might need to add explicit type casts")
+        };
+        if let Some(operation) = m.split("common argument type for regex operation ").nth(1) {
+            return no_operator(operation.to_string());
+        }
+        if let Some(types) = m.strip_suffix(" in LIKE expression").and_then(|m| m.split("type to coerce ").nth(1)) {
+            return no_operator(types.replacen(" and ", " ~~ ", 1));
+        }
+        if let Some(found) = m.split("Unary operator 'NOT' requires a boolean expression, got ").nth(1) {
+            return Self::new("42804", format!("argument of NOT must be type boolean, not type {found}"));
+        }
+        if m.starts_with("Unary operator '-'") {
+            return Self::new("42883", "operator does not exist: - for what is neither number nor interval");
         }
         if m.contains("Aggregate functions are not allowed") {
             return Self::new("42803", lower_first(m));
@@ -171,6 +191,11 @@ impl SqlError {
             let name = m.split('\'').nth(1).unwrap_or_default();
             return Self::new("42883", format!("function {name} does not exist"))
                 .with_hint("no function of that name; \\df lists the functions");
+        }
+        let call = m.split("given name and argument types '").nth(1).and_then(|rest| rest.split('\'').next());
+        if let Some(call) = call {
+            return Self::new("42883", format!("function {call} does not exist"))
+                .with_hint("no function matches the given name and argument types; an explicit cast may help");
         }
         if m.contains("function") && (m.contains("coercion") || m.contains("signature") || m.contains("No function")) {
             return Self::new("42883", lower_first(m.lines().next().unwrap_or(m)))
@@ -297,6 +322,6 @@ mod tests {
             "Cannot create filter with non-boolean predicate 'c.g' returning Utf8View".into(),
         ));
         assert_eq!(error.sqlstate, "42804");
-        assert!(error.detail.unwrap().ends_with("returning text"));
+        assert_eq!(error.message, "argument of a condition must be type boolean, not type text");
     }
 }

@@ -165,7 +165,7 @@ fn dates_and_times() {
         ("extract(epoch from interval '1 day 01:00')", "90000.000000"),
         ("to_char(timestamp '2024-03-05 14:07:09.5', 'YYYY-MM-DD HH24:MI:SS.MS')", "2024-03-05 14:07:09.500"),
         ("to_char(timestamp '2024-03-05 14:07:09', 'FMDD Mon YYYY, HH12:MI PM')", "5 Mar 2024, 02:07 PM"),
-        ("to_char(timestamp '2024-03-05', 'YYYYx')", "0A000 to_char pattern \"x\" is not supported"),
+        ("to_char(timestamp '2024-03-05', 'YYYYx')", "2024x"),
         ("timestamp '2024-07-01 12:00' AT TIME ZONE 'America/New_York'", "2024-07-01 16:00:00+00"),
         ("timestamptz '2024-07-01 12:00+00' AT TIME ZONE 'Europe/London'", "2024-07-01 13:00:00"),
         ("tumble_start(timestamp '2024-01-01 00:07', interval '5 minutes')", "2024-01-01 00:05:00"),

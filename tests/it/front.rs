@@ -107,6 +107,23 @@ async fn errors_have_code_and_position() {
         ("SELECT nothing FROM (SELECT 1 AS a) AS x", "42703", Some(8)),
         ("SELECT * FROM missing", "42P01", Some(15)),
         ("SELECT 1 +", "42601", None),
+        // Where the planner does not know the place, it is searched for.
+        ("SELECT 1 + 2,\n  'a'::text + 3", "42883", Some(27)),
+        ("SELECT (now())::text || ('a'::text - 1)", "42883", Some(36)),
+        ("SELECT count(*) * 2, - 'a'::text", "42883", Some(22)),
+        ("SELECT lower('a'), lower(1, 2)", "42883", Some(20)),
+        ("SELECT nothing(1)", "42883", Some(8)),
+        ("SELECT sum('a'::text)", "42883", Some(8)),
+        ("SELECT true AND 1 IN ('a'::text)", "42883", Some(19)),
+        ("SELECT 'a'::text NOT BETWEEN 1 AND 2", "42883", Some(18)),
+        ("SELECT 1 ~ 'a'", "42883", Some(10)),
+        ("SELECT 1 AS a ORDER BY b", "42703", Some(24)),
+        ("SELECT 1 FROM (SELECT 1 AS a) AS x JOIN (SELECT 2 AS b) AS y ON a + b", "42804", Some(65)),
+        ("SELECT 1 WHERE true AND 5", "42804", Some(25)),
+        ("SELECT 1 WHERE 2 + 3", "42804", Some(16)),
+        ("SELECT count(*) HAVING 7", "42804", Some(24)),
+        ("SELECT CASE WHEN 'a'::text THEN 1 END", "42804", Some(18)),
+        ("SELECT 1; SELECT 2 WHERE 'x'::text", "42804", Some(26)),
         ("SELECT 1/0", "22012", None),
     ] {
         let error = session.client.simple_query(sql).await.expect_err("an error");

@@ -11,15 +11,18 @@ use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray}
 use arrow::compute::kernels::arity::{try_binary, try_unary};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, IntervalMonthDayNano,
+    DataType, Date32Type, Decimal128Type, FieldRef, Float32Type, Float64Type, Int32Type, IntervalMonthDayNano,
     IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType, i256,
 };
 use arrow::error::ArrowError;
 use datafusion_common::{Result as DfResult, ScalarValue};
-use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use millstream_catalog::SqlType;
 use millstream_catalog::types::MAX_PRECISION;
 
+use super::define::number_field;
 use crate::error::SqlError;
 use crate::types::internal_name;
 
@@ -126,6 +129,14 @@ impl ScalarUDFImpl for Binary {
         };
         let (left, right) = operands(self.op, left, right).ok_or_else(|| no_operator(self.op.symbol(), left, right))?;
         Ok(result_type(self.op, &left, &right))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        let result = self.return_type(&types)?;
+        // A quotient has as many digits as fit, whatever the operands' scales.
+        let of = if self.op == Op::Div { &[] } else { args.arg_fields };
+        Ok(number_field(self.name(), result, of))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
@@ -550,6 +561,11 @@ impl ScalarUDFImpl for Negate {
 
     fn return_type(&self, types: &[DataType]) -> DfResult<DataType> {
         Ok(self.coerce_types(types)?.swap_remove(0))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        Ok(number_field(self.name(), self.return_type(&types)?, args.arg_fields))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {

@@ -1,12 +1,11 @@
-//! `now()`, EXTRACT, `date_part`, `to_char` and AT TIME ZONE as PostgreSQL has them.
+//! `now()`, EXTRACT, `date_part` and AT TIME ZONE as PostgreSQL has them.
 //!
 //! DataFusion's functions of these names have nanoseconds, cut seconds and another pattern language; a query that moved
 //! here from PostgreSQL would be silently different.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array};
 use arrow::compute::kernels::arity::try_unary;
 use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType,
@@ -36,18 +35,24 @@ pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
             aliases: ["current_timestamp", "transaction_timestamp", "statement_timestamp"].map(String::from).to_vec(),
         })),
         extract(),
-        Arc::new(ScalarUDF::new_from_impl(Part { exact: false, signature: user_defined() })),
-        Arc::new(ScalarUDF::new_from_impl(ToChar { signature: user_defined() })),
-        Arc::new(ScalarUDF::new_from_impl(Timezone { signature: user_defined() })),
+        Arc::new(ScalarUDF::new_from_impl(Part { exact: false, zone: None, signature: user_defined() })),
+        Arc::new(ScalarUDF::new_from_impl(Timezone { signature: Signature::user_defined(Volatility::Immutable) })),
     ]
 }
 
 /// What EXTRACT becomes: `extract(field, source)`, numeric.
 pub(crate) fn extract() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(Part { exact: true, signature: user_defined() }))
+    Arc::new(ScalarUDF::new_from_impl(Part { exact: true, zone: None, signature: user_defined() }))
 }
 
-/// Stable, for some of them look at the session's time zone.
+/// EXTRACT and `date_part` with the session's time zone in them; `None` for other functions.
+pub(crate) fn in_zone(function: &ScalarUDF, zone: &str) -> Option<ScalarUDF> {
+    let part = function.inner().downcast_ref::<Part>().filter(|part| part.zone.is_none())?;
+    let signature = Signature::user_defined(Volatility::Immutable);
+    Some(ScalarUDF::new_from_impl(Part { exact: part.exact, zone: Some(zone.to_string()), signature }))
+}
+
+/// Stable, for they look at the session's time zone.
 fn user_defined() -> Signature {
     Signature::user_defined(Volatility::Stable)
 }
@@ -76,7 +81,7 @@ pub(super) fn no_function(name: &str, types: &[DataType]) -> SqlError {
         .with_hint("no function matches the given name and argument types; you might need to add explicit type casts")
 }
 
-fn is_text(t: &DataType) -> bool {
+pub(super) fn is_text(t: &DataType) -> bool {
     matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
 }
 
@@ -161,6 +166,8 @@ impl ScalarUDFImpl for Now {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Part {
     exact: bool,
+    /// The time zone, once a statement is planned.
+    zone: Option<String>,
     signature: Signature,
 }
 
@@ -174,7 +181,7 @@ fn part_scale(field: &str) -> i8 {
 }
 
 /// PostgreSQL's names of a field are many; one of each.
-fn part_name(field: &str) -> String {
+pub(super) fn part_name(field: &str) -> String {
     let lower = field.to_ascii_lowercase();
     let one = match lower.as_str() {
         "years" | "y" => "year",
@@ -237,7 +244,7 @@ impl ScalarUDFImpl for Part {
         let field = part_name(constant_text(&args[0], "the field of EXTRACT")?);
         let scale = part_scale(&field);
         let array = one_row(&args[1], number_rows)?;
-        let zone = zone(&config_options)?;
+        let zone = self.zone.as_deref().map_or_else(|| zone(&config_options), Zone::new)?;
         let mut values: Vec<Option<i128>> = Vec::with_capacity(array.len());
         for row in 0..array.len() {
             values.push(if array.is_null(row) { None } else { Some(part(&field, &array, row, &zone)?) });
@@ -284,7 +291,7 @@ fn part(field: &str, array: &ArrayRef, row: usize, zone: &Zone) -> Result<i128> 
     }
 }
 
-fn unknown_part(field: &str, source: &str) -> SqlError {
+pub(super) fn unknown_part(field: &str, source: &str) -> SqlError {
     SqlError::new("22023", format!("unit \"{field}\" not recognized for type {source}"))
 }
 
@@ -323,18 +330,18 @@ fn date_part(field: &str, days: i64) -> Option<i128> {
     }))
 }
 
-fn day_of_year(days: i64, year: i64) -> i64 {
+pub(super) fn day_of_year(days: i64, year: i64) -> i64 {
     days - first_of_year(year) + 1
 }
 
 /// Days since 1970-01-01 of a year's first day.
-fn first_of_year(year: i64) -> i64 {
+pub(super) fn first_of_year(year: i64) -> i64 {
     let y = year - 1;
     365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) - 719_162
 }
 
 /// ISO year and week: the week belongs to the year that its Thursday is in.
-fn iso_week(days: i64) -> (i64, i64) {
+pub(super) fn iso_week(days: i64) -> (i64, i64) {
     let thursday = days - (days + 3).rem_euclid(7) + 3;
     let (year, _, _) = civil_from_days(thursday);
     (year, (thursday - first_of_year(year)) / 7 + 1)
@@ -360,169 +367,6 @@ fn interval_part(field: &str, value: IntervalMonthDayNano) -> Result<i128> {
         "millennium" => months / 12_000,
         _ => return Err(unknown_part(field, "interval")),
     }))
-}
-
-/// `to_char(timestamp, pattern)`.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ToChar {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for ToChar {
-    fn name(&self) -> &str {
-        "to_char"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn is_strict(&self) -> bool {
-        true
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
-        match types {
-            [value, pattern] if is_text(pattern) && value.is_numeric() => {
-                Err(SqlError::unsupported("to_char of a number is not supported")
-                    .with_hint("round() and cast to text")
-                    .into())
-            }
-            [value, pattern] if is_text(pattern) => match time_type(value) {
-                Some(t @ DataType::Timestamp(..)) => Ok(vec![t, DataType::Utf8View]),
-                _ => Err(no_function("to_char", types).into()),
-            },
-            _ => Err(no_function("to_char", types).into()),
-        }
-    }
-
-    fn return_type(&self, _types: &[DataType]) -> DfResult<DataType> {
-        Ok(DataType::Utf8View)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let ScalarFunctionArgs { args, number_rows, config_options, .. } = args;
-        let pattern = constant_text(&args[1], "the pattern of to_char")?;
-        let array = one_row(&args[0], number_rows)?;
-        let zoned = matches!(array.data_type(), DataType::Timestamp(_, Some(_)));
-        let zone = zone(&config_options)?;
-        let mut builder = StringViewBuilder::with_capacity(array.len());
-        for value in array.as_primitive::<TimestampMicrosecondType>() {
-            let Some(value) = value else {
-                builder.append_null();
-                continue;
-            };
-            let local = if zoned {
-                zone.to_local(value).ok_or_else(|| SqlError::new("22008", "timestamp out of range"))?.0
-            } else {
-                value
-            };
-            builder.append_value(format(local, pattern)?);
-        }
-        shaped(Arc::new(builder.finish()), &args[0])
-    }
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-
-/// A local time by PostgreSQL's pattern; a letter that starts no known pattern is refused.
-fn format(local: i64, pattern: &str) -> Result<String> {
-    const KNOWN: [&str; 36] = [
-        "YYYY", "IYYY", "YY", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM", "DAY", "Day", "day", "DY", "Dy",
-        "dy", "DDD", "DD", "D", "ID", "IW", "WW", "Q", "HH24", "HH12", "HH", "MI", "SSSS", "SS", "MS", "US", "AM",
-        "PM", "am", "pm", "J",
-    ];
-    let days = local.div_euclid(MICROS_PER_DAY);
-    let micros = local.rem_euclid(MICROS_PER_DAY);
-    let (year, month, day) = civil_from_days(days);
-    let seconds = micros / MICROS_PER_SECOND;
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let weekday = (days + 4).rem_euclid(7);
-    let mut out = String::new();
-    let mut rest = pattern;
-    let mut fill = true;
-    while let Some(first) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix('"') {
-            let (text, after) = after.split_once('"').unwrap_or((after, ""));
-            out.push_str(text);
-            rest = after;
-            continue;
-        }
-        if let Some(after) = rest.strip_prefix("FM") {
-            fill = false;
-            rest = after;
-            continue;
-        }
-        let Some(known) = KNOWN.into_iter().find(|k| rest.starts_with(k)) else {
-            if first.is_alphabetic() {
-                return Err(SqlError::unsupported(format!("to_char pattern \"{rest}\" is not supported")));
-            }
-            out.push(first);
-            rest = &rest[first.len_utf8()..];
-            continue;
-        };
-        rest = &rest[known.len()..];
-        if rest.starts_with("TH") || rest.starts_with("th") {
-            return Err(SqlError::unsupported("to_char pattern TH is not supported"));
-        }
-        let mut number = |value: i64, width: usize| {
-            let _ = if fill { write!(out, "{value:0width$}") } else { write!(out, "{value}") };
-        };
-        let pad = |name: String| if fill { format!("{name:<9}") } else { name };
-        let name = |names: &[&str], i: i64| names[i as usize].to_string();
-        match known {
-            "YYYY" => number(year, 4),
-            "IYYY" => number(iso_week(days).0, 4),
-            "YY" => number(year.rem_euclid(100), 2),
-            "MM" => number(month.into(), 2),
-            "DD" => number(day.into(), 2),
-            "DDD" => number(day_of_year(days, year), 3),
-            "D" => number(weekday + 1, 1),
-            "ID" => number((weekday + 6) % 7 + 1, 1),
-            "IW" => number(iso_week(days).1, 2),
-            "WW" => number((day_of_year(days, year) - 1) / 7 + 1, 2),
-            "Q" => number(i64::from((month - 1) / 3 + 1), 1),
-            "HH24" => number(hour, 2),
-            "HH12" | "HH" => number((hour + 11) % 12 + 1, 2),
-            "MI" => number(minute, 2),
-            "SS" => number(second, 2),
-            "SSSS" => number(seconds, 1),
-            "MS" => number(micros % MICROS_PER_SECOND / 1000, 3),
-            "US" => number(micros % MICROS_PER_SECOND, 6),
-            "J" => number(days + 2_440_588, 1),
-            "AM" | "PM" => out.push_str(if hour < 12 { "AM" } else { "PM" }),
-            "am" | "pm" => out.push_str(if hour < 12 { "am" } else { "pm" }),
-            "Month" => out.push_str(&pad(name(&MONTHS, i64::from(month) - 1))),
-            "MONTH" => out.push_str(&pad(name(&MONTHS, i64::from(month) - 1).to_uppercase())),
-            "month" => out.push_str(&pad(name(&MONTHS, i64::from(month) - 1).to_lowercase())),
-            "Mon" => out.push_str(&name(&MONTHS, i64::from(month) - 1)[..3]),
-            "MON" => out.push_str(&name(&MONTHS, i64::from(month) - 1)[..3].to_uppercase()),
-            "mon" => out.push_str(&name(&MONTHS, i64::from(month) - 1)[..3].to_lowercase()),
-            "Day" => out.push_str(&pad(name(&DAYS, weekday))),
-            "DAY" => out.push_str(&pad(name(&DAYS, weekday).to_uppercase())),
-            "day" => out.push_str(&pad(name(&DAYS, weekday).to_lowercase())),
-            "Dy" => out.push_str(&name(&DAYS, weekday)[..3]),
-            "DY" => out.push_str(&name(&DAYS, weekday)[..3].to_uppercase()),
-            "dy" => out.push_str(&name(&DAYS, weekday)[..3].to_lowercase()),
-            other => return Err(SqlError::internal(format!("to_char pattern {other}"))),
-        }
-        fill = true;
-    }
-    Ok(out)
 }
 
 /// `timezone(zone, time)`, which AT TIME ZONE becomes: a local time to UTC, or UTC to the local time.

@@ -12,6 +12,9 @@ use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use millstream_catalog::SqlType;
+use millstream_catalog::types::field_ref;
+
 use super::datetime::no_function;
 use crate::error::{Result, SqlError};
 
@@ -33,6 +36,10 @@ pub(crate) struct Call<'a> {
     pub(crate) arguments: &'a [ArrayRef],
     pub(crate) rows: usize,
     pub(crate) result: &'a DataType,
+    /// The fields of the arguments, which tell their SQL types.
+    pub(crate) fields: &'a [FieldRef],
+    /// The session's time zone.
+    pub(crate) zone: &'a str,
 }
 
 /// The typing of a call: argument types, and the values of those that are constants. `None`: no such function.
@@ -41,12 +48,15 @@ pub(crate) type Constants<'a> = &'a [Option<&'a ScalarValue>];
 pub(crate) type Kernel = fn(&Call<'_>) -> Result<ArrayRef>;
 
 /// A function by name. It is NULL on a NULL argument, which the kernel sees to.
+#[derive(Clone)]
 pub(crate) struct Definition {
     pub(crate) name: &'static str,
     pub(crate) aliases: &'static [&'static str],
     pub(crate) volatility: Volatility,
     /// Whether NULL in gives NULL out.
     pub(crate) strict: bool,
+    /// The result's SQL type where its layout does not tell it.
+    pub(crate) result: Option<SqlType>,
     pub(crate) typing: Type,
     pub(crate) kernel: Kernel,
 }
@@ -58,18 +68,36 @@ pub(crate) fn define(
     typing: Type,
     kernel: Kernel,
 ) -> Arc<ScalarUDF> {
-    build(Definition { name, aliases, volatility: Volatility::Immutable, strict: true, typing, kernel })
+    build(Definition { name, aliases, volatility: Volatility::Immutable, strict: true, result: None, typing, kernel })
 }
 
 /// The function behind a definition.
 pub(crate) fn build(definition: Definition) -> Arc<ScalarUDF> {
     let signature = Signature::user_defined(definition.volatility);
     let aliases = definition.aliases.iter().map(ToString::to_string).collect();
-    Arc::new(ScalarUDF::new_from_impl(Defined { definition, signature, aliases }))
+    Arc::new(ScalarUDF::new_from_impl(Defined { definition, zone: None, signature, aliases }))
+}
+
+/// A function that looks at the session's time zone with that zone in it, so that a stored query keeps its meaning; `None`
+/// for one that does not look at it.
+pub(crate) fn in_zone(function: &ScalarUDF, zone: &str) -> Option<ScalarUDF> {
+    let Defined { definition, zone: None, aliases, .. } = function.inner().downcast_ref::<Defined>()? else {
+        return None;
+    };
+    (definition.volatility == Volatility::Stable).then(|| {
+        ScalarUDF::new_from_impl(Defined {
+            definition: definition.clone(),
+            zone: Some(zone.to_string()),
+            signature: Signature::user_defined(Volatility::Immutable),
+            aliases: aliases.clone(),
+        })
+    })
 }
 
 struct Defined {
     definition: Definition,
+    /// The time zone, once a statement is planned.
+    zone: Option<String>,
     signature: Signature,
     aliases: Vec<String>,
 }
@@ -83,7 +111,7 @@ impl std::fmt::Debug for Defined {
 // A name has one definition.
 impl PartialEq for Defined {
     fn eq(&self, other: &Self) -> bool {
-        self.definition.name == other.definition.name
+        self.definition.name == other.definition.name && self.zone == other.zone
     }
 }
 
@@ -92,6 +120,7 @@ impl Eq for Defined {}
 impl Hash for Defined {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.definition.name.hash(state);
+        self.zone.hash(state);
     }
 }
 
@@ -129,11 +158,14 @@ impl ScalarUDFImpl for Defined {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<FieldRef> {
         let types: Vec<DataType> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
         let typing = self.typing(&types, args.scalar_arguments)?;
-        Ok(Arc::new(Field::new(self.name(), typing.result, true)))
+        Ok(match &self.definition.result {
+            Some(sql_type) => field_ref(sql_type, self.name(), true),
+            None => number_field(self.name(), typing.result, args.arg_fields),
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let ScalarFunctionArgs { args, number_rows, return_field, .. } = args;
+        let ScalarFunctionArgs { args, arg_fields, number_rows, return_field, config_options } = args;
         let result = return_field.data_type();
         if self.definition.strict && args.iter().any(|a| matches!(a, ColumnarValue::Scalar(s) if s.is_null())) {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_new_null(result)?));
@@ -142,7 +174,9 @@ impl ScalarUDFImpl for Defined {
             && args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { number_rows };
         let arguments = args.iter().map(|a| a.to_array(rows)).collect::<DfResult<Vec<_>>>()?;
-        let array = (self.definition.kernel)(&Call { arguments: &arguments, rows, result })?;
+        let zone = self.zone.as_deref().or(config_options.execution.time_zone.as_deref()).unwrap_or("UTC");
+        let call = Call { arguments: &arguments, rows, result, fields: &arg_fields, zone };
+        let array = (self.definition.kernel)(&call)?;
         if array.data_type() != result {
             return Err(SqlError::internal(format!("{} gave {} for {result}", self.name(), array.data_type())).into());
         }
@@ -151,6 +185,13 @@ impl ScalarUDFImpl for Defined {
         }
         Ok(ColumnarValue::Array(array))
     }
+}
+
+/// The field of a result. What a numeric without precision goes into is one too, if it has its layout.
+pub(crate) fn number_field(name: &str, result: DataType, arguments: &[FieldRef]) -> FieldRef {
+    let open = SqlType::Numeric(None);
+    let is_open = result == open.arrow_type() && arguments.iter().any(|f| SqlType::of(f).as_ref() == Some(&open));
+    if is_open { field_ref(&open, name, true) } else { Arc::new(Field::new(name, result, true)) }
 }
 
 /// Applies `f` to each value that is not NULL.

@@ -118,7 +118,15 @@ fn sign_type(types: &[DataType], _: Constants<'_>) -> Option<Typing> {
 
 fn sign(call: &Call<'_>) -> Result<ArrayRef> {
     match call.result {
-        DataType::Float64 => floats(call, |v| Ok(if v == 0.0 || v.is_nan() { v } else { v.signum() })),
+        DataType::Float64 => floats(call, |v| {
+            Ok(if v > 0.0 {
+                1.0
+            } else if v < 0.0 {
+                -1.0
+            } else {
+                0.0
+            })
+        }),
         result => decimals(&call.arguments[0], result, |v| Some(v.signum())),
     }
 }

@@ -2,24 +2,33 @@
 //!
 //! * [`arithmetic`]: `+ - * / %` with overflow and division by zero reported
 //! * [`cast`]: casts by PostgreSQL's rules
-//! * `datetime`: `now()`, EXTRACT, `to_char`, AT TIME ZONE
+//! * `datetime`: `now()`, EXTRACT, AT TIME ZONE; `dates`: `to_char` and kin by `template` and `number_template`, `age`,
+//!   `date_trunc`
 //! * `interval`: order, scaling and parts of intervals
 //! * `math`: rounding, roots, logarithms
-//! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation
+//! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation;
+//!   `percentile`: percentiles
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
+//! * `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
 pub mod arithmetic;
 pub mod cast;
+mod dates;
 mod datetime;
 mod define;
 pub(crate) mod interval;
+mod json;
 pub(crate) mod math;
 pub mod moments;
+mod number_template;
+mod percentile;
 mod ranking;
 pub mod session;
 pub mod sums;
+mod template;
+mod text;
 pub mod windows;
 pub(crate) mod with_ties;
 
@@ -80,7 +89,7 @@ fn index() -> &'static Index {
         }
         let mut aggregate = HashMap::new();
         let base = datafusion_functions_aggregate::all_default_aggregate_functions();
-        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()) {
+        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()).chain(percentile::all()) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 aggregate.insert(name.to_string(), f.clone());
             }
@@ -129,6 +138,11 @@ pub(crate) fn extract() -> Arc<ScalarUDF> {
     datetime::extract()
 }
 
+/// The function with the session's time zone in it, if it is one that looks at it.
+pub(crate) fn in_zone(function: &ScalarUDF, zone: &str) -> Option<ScalarUDF> {
+    define::in_zone(function, zone).or_else(|| datetime::in_zone(function, zone))
+}
+
 fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     let mut own = vec![
         arithmetic::binary(arithmetic::Op::Add),
@@ -147,6 +161,9 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     own.extend(datetime::all());
     own.extend(interval::all());
     own.extend(math::all());
+    own.extend(text::all());
+    own.extend(dates::all());
+    own.extend(json::all());
     own
 }
 

@@ -18,6 +18,7 @@ use millstream_catalog::SqlType;
 use millstream_catalog::types::MAX_PRECISION;
 
 use super::arithmetic::{DIVISION_SCALE, divide, overflow, plain_name};
+use super::define::number_field;
 use crate::error::SqlError;
 
 /// `sum`.
@@ -101,6 +102,13 @@ impl AggregateUDFImpl for Exact {
             (D::Decimal128(_, s), true) => D::Decimal128(MAX_PRECISION, (*s).max(DIVISION_SCALE)),
             (other, _) => self.inner.return_type(std::slice::from_ref(other))?,
         })
+    }
+
+    fn return_field(&self, arguments: &[FieldRef]) -> DfResult<FieldRef> {
+        let types: Vec<DataType> = arguments.iter().map(|f| f.data_type().clone()).collect();
+        let result = self.return_type(&types)?;
+        // An average has digits of its own.
+        Ok(number_field(self.name(), result, if self.average { &[] } else { arguments }))
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn Accumulator>> {

@@ -2,13 +2,18 @@
 //!
 //! * [`query`]: the passes of a query; [`provider`] answers datafusion-sql's questions, [`operators`] and [`rewrite`] put
 //!   PostgreSQL's typing in, [`checked`] its arithmetic
+//! * [`common_type`]: one type for values of several; [`constants`]: what is computed while planning
 //! * [`intervals`]: grouping, sorting and joining by intervals
+//! * [`blame`]: the place of an error in the text
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS
 //! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
 
+mod blame;
 mod checked;
 mod columns;
+mod common_type;
+mod constants;
 mod create;
 mod ddl;
 mod dml;
@@ -48,7 +53,7 @@ impl Parsed {
     /// # Errors
     /// As [`plan`].
     pub fn plan(&self, ctx: &PlanContext<'_>) -> Result<Plan> {
-        plan(&self.statement, ctx).map_err(|e| self.locate(e))
+        plan(&self.statement, ctx).map_err(|e| self.locate(blame::located(self, e, ctx)))
     }
 }
 
@@ -58,7 +63,11 @@ impl Parsed {
 /// With PostgreSQL's SQLSTATE; use [`Parsed::plan`] or [`Parsed::locate`] for the position.
 pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
     Ok(match statement {
-        Statement::Query(query) => Plan::Query(plan_query(query, ctx)?),
+        Statement::Query(query) => {
+            let planned = plan_query(query, ctx)?;
+            constants::refuse_failing(&planned.plan)?;
+            Plan::Query(planned)
+        }
         Statement::Explain(explain) => {
             let inner = plan(&explain.statement, ctx)?;
             match inner {

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor, TrimWhereField,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAliasColumnDef,
+    TableFactor, TrimWhereField,
     TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
@@ -52,6 +53,7 @@ impl VisitorMut for Name {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         at_time_zone(expr);
         clock_interval(expr);
+        escaped_pattern(expr);
         ControlFlow::Continue(())
     }
 }
@@ -106,10 +108,13 @@ pub(crate) fn hide_beside_star(query: &mut Query) -> bool {
 /// `x AT TIME ZONE z` as `timezone(z, x)`.
 fn at_time_zone(expr: &mut Expr) {
     let Expr::AtTimeZone { timestamp, time_zone } = expr else { return };
-    let arg = |e: &Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e.clone()));
-    let args = vec![arg(time_zone), arg(timestamp)];
-    *expr = Expr::Function(Function {
-        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new("timezone"))]),
+    *expr = call("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
+}
+
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
+    Expr::Function(Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
@@ -117,7 +122,25 @@ fn at_time_zone(expr: &mut Expr) {
         null_treatment: None,
         over: None,
         within_group: Vec::new(),
-    });
+    })
+}
+
+/// A pattern with its own escape character as one with the backslash, and SIMILAR TO as a match with a regular expression.
+fn escaped_pattern(expr: &mut Expr) {
+    match expr {
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            if let Some(escape) = escape_char.take() {
+                *pattern = Box::new(call("like_escape", vec![pattern.as_ref().clone(), Expr::Value(escape)]));
+            }
+        }
+        Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {
+            let escape = escape_char.take().unwrap_or_else(|| Value::SingleQuotedString("\\".into()).into());
+            let regex = call("similar_to_escape", vec![pattern.as_ref().clone(), Expr::Value(escape)]);
+            let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+            *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: text.clone(), op, right: Box::new(regex) }));
+        }
+        _ => {}
+    }
 }
 
 /// `INTERVAL '1 day 02:00'` as a typed string: DataFusion's reader of intervals does not know the clock's

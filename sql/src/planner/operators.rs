@@ -105,6 +105,18 @@ impl ExprPlanner for Operators {
                     field_ref(&target, "", true),
                 ))))
             }
+            BinaryOperator::HashArrow | BinaryOperator::HashLongArrow => {
+                let l = type_of(&left, schema);
+                let Some(json @ (SqlType::Json | SqlType::Jsonb)) = l else {
+                    return Err(no_operator(&op.to_string(), l.as_ref(), type_of(&right, schema).as_ref()).into());
+                };
+                let target = if op == BinaryOperator::HashArrow { json } else { SqlType::Text };
+                let got = json_path(left, &right, target == SqlType::Text)?;
+                Ok(PlannerResult::Planned(Expr::Cast(Cast::new_from_field(
+                    Box::new(got),
+                    field_ref(&target, "", true),
+                ))))
+            }
             BinaryOperator::PGExp => {
                 for side in [&left, &right] {
                     if matches!(type_of(side, schema), Some(SqlType::Numeric(_))) {
@@ -119,6 +131,45 @@ impl ExprPlanner for Operators {
             _ => Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
         }
     }
+}
+
+/// What `json #> '{a,0}'` finds, step by step. A number is a position in an array and a key in an object.
+fn json_path(json: Expr, path: &Expr, as_text: bool) -> Result<Expr> {
+    use datafusion_functions_json::udfs;
+    let steps = match path {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), None) => {
+            parse_value(text, &SqlType::Array(Box::new(SqlType::Text)), "UTC")?
+        }
+        Expr::Literal(value @ ScalarValue::List(_), _) => value.clone(),
+        _ => return Err(SqlError::unsupported("a path that is not a constant is not supported for #> and #>>")),
+    };
+    let ScalarValue::List(list) = steps else { return Err(SqlError::internal("a path that is no list")) };
+    let steps = datafusion_common::utils::list_to_arrays::<i32>(&(list as _));
+    let mut words: Vec<String> = Vec::new();
+    for items in &steps {
+        for i in 0..items.len() {
+            match ScalarValue::try_from_array(items, i)?.try_as_str().flatten() {
+                Some(word) => words.push(word.to_string()),
+                None => return Ok(Expr::Literal(ScalarValue::Utf8View(None), None)),
+            }
+        }
+    }
+    let mut found = json;
+    for (i, word) in words.iter().enumerate() {
+        let is_last = i + 1 == words.len();
+        let get = |step: Expr| {
+            let function = if is_last && as_text { udfs::json_as_text_udf() } else { udfs::json_get_json_udf() };
+            Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![found.clone(), step]))
+        };
+        let by_key = get(datafusion_expr::lit(word.as_str()));
+        found = match word.parse::<i64>() {
+            Ok(position) => {
+                datafusion_functions::core::expr_fn::coalesce(vec![get(datafusion_expr::lit(position)), by_key])
+            }
+            Err(_) => by_key,
+        };
+    }
+    Ok(found)
 }
 
 /// The SQL type of an expression; `None` for an untyped literal, NULL, a parameter without type, or what cannot be told.

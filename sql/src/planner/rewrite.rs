@@ -3,6 +3,8 @@
 //!
 //! It may run again over a plan that it has seen (a view inside a query) and then changes nothing.
 
+use std::sync::Arc;
+
 use arrow::datatypes::Field;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
@@ -11,14 +13,18 @@ use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, when};
 use millstream_catalog::SqlType;
+use millstream_catalog::types::field_ref;
 
+use super::common_type::{in_subquery, match_types, of_values, one_type_each};
+use super::constants::{fold, is_constant_operation, is_strict};
 use super::intervals::{by_span, in_expression};
-use super::operators::{comparable, is_null, is_untyped, literal_type, resolve_as, span_of, type_of, typed_literal};
+use super::operators::{comparable, is_null, resolve_as, span_of, type_of, typed_literal};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{negate, plain_name};
 use crate::functions::cast::{can_cast, cannot_cast, cast};
-use crate::functions::{interval, session};
+use crate::functions::{in_zone, interval, session};
+use crate::types::numeric_layout;
 
 /// Runs the pass. Output names stay.
 pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
@@ -26,18 +32,46 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         if matches!(node, LogicalPlan::Limit(_)) {
             return Ok(Transformed::no(node));
         }
+        let zone = ctx.session.time_zone.as_str();
+        let node = match node {
+            LogicalPlan::Values(values) => of_values(&values, zone)?.unwrap_or(LogicalPlan::Values(values)),
+            // The types below may have changed.
+            LogicalPlan::SubqueryAlias(_) => return Ok(Transformed::yes(node.recompute_schema()?)),
+            other => other,
+        };
         let inputs = node.inputs();
         let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
             each_named(expr, &names, &mut |expr| {
-                expr.transform_up(|e| rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from))
+                expr.transform_up(|e| {
+                    let done = rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from)?;
+                    Ok(match fold(&done.data, &schema) {
+                        Some(value) => Transformed::yes(value),
+                        None => done,
+                    })
+                })
             })
         })?;
         let node = if node.transformed { node.map_data(retyped)? } else { node };
+        let node = match node.data {
+            LogicalPlan::Filter(mut filter) if never(&filter.predicate) => {
+                filter.predicate = datafusion_expr::lit(false);
+                Transformed::yes(LogicalPlan::Filter(filter))
+            }
+            data => Transformed { data, ..node },
+        };
+        let node = node.map_data(|node| one_type_each(node, zone).map_err(DataFusionError::from))?;
         node.map_data(|node| by_span(node).map_err(DataFusionError::from))
     })?;
     Ok(done.data)
+}
+
+/// Whether a condition can hold for no row: a part of it that must hold is false or NULL.
+fn never(condition: &Expr) -> bool {
+    datafusion_expr::utils::split_conjunction(condition)
+        .into_iter()
+        .any(|part| matches!(part, Expr::Literal(ScalarValue::Boolean(None | Some(false)), _)))
 }
 
 /// Rewrites an expression of a node, which keeps its name; of grouping sets each column keeps its own.
@@ -68,7 +102,10 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             Some(value) => Transformed::yes(Expr::Literal(value, metadata)),
             None => Transformed::no(Expr::Literal(value, metadata)),
         },
+        // A function called by another of its names has one; NamePreserver keeps those of columns.
+        Expr::Alias(alias) if matches!(*alias.expr, Expr::Literal(..)) => Transformed::yes(*alias.expr),
         Expr::Cast(cast) => rewrite_cast(cast, schema, zone)?,
+        Expr::Negative(inner) if has_null(&[&inner]) => Transformed::yes(*inner),
         Expr::Negative(inner) if type_of(&inner, schema) == Some(SqlType::Interval) => {
             Transformed::yes(interval::negate().call(vec![*inner]))
         }
@@ -78,6 +115,12 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         Expr::Negative(inner) if type_of(&inner, schema).is_some_and(|t| t.is_numeric()) => {
             Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(negate(), vec![*inner])))
         }
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            let word = if op == Operator::And { "AND" } else { "OR" };
+            let (left, right) = (condition(*left, word, schema, zone)?, condition(*right, word, schema, zone)?);
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+        }
+        Expr::Not(inner) => Transformed::yes(Expr::Not(Box::new(condition(*inner, "NOT", schema, zone)?))),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_distinctness(op) => {
             let (left, right) = comparable(*left, *right, "=", schema, zone)?;
             Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
@@ -96,6 +139,21 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             }
             Transformed::yes(Expr::InList(InList::new(Box::new(expr), all, negated)))
         }
+        // PostgreSQL looks at each bound apart; where one is NULL, WHERE never looks at the other.
+        Expr::Between(Between { expr, negated, low, high }) if has_null(&[&low]) || has_null(&[&high]) => {
+            let bound = |op: Operator, symbol: &str, bound: Expr| -> Result<Expr> {
+                if has_null(&[&bound]) {
+                    return Ok(Expr::Literal(ScalarValue::Boolean(None), None));
+                }
+                let (left, right) = comparable(expr.as_ref().clone(), bound, symbol, schema, zone)?;
+                Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+            };
+            Transformed::yes(if negated {
+                bound(Operator::Lt, "<", *low)?.or(bound(Operator::Gt, ">", *high)?)
+            } else {
+                bound(Operator::GtEq, ">=", *low)?.and(bound(Operator::LtEq, "<=", *high)?)
+            })
+        }
         Expr::Between(Between { expr, negated, low, high }) => {
             let original = *expr;
             let (first, low) = comparable(original.clone(), *low, ">=", schema, zone)?;
@@ -104,10 +162,24 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             let expr = if second == original { first } else { second };
             Transformed::yes(Expr::Between(Between::new(Box::new(expr), negated, Box::new(low), Box::new(high))))
         }
-        Expr::Case(case) => Transformed::yes(Expr::Case(rewrite_case(case, schema, zone)?)),
+        Expr::Case(case) => Transformed::yes(rewrite_case(case, schema, zone)?),
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             if let (Some(value), true) = (session::constant(func.name(), ctx.session), args.is_empty()) {
                 return Ok(Transformed::yes(Expr::Literal(value, None)));
+            }
+            if func.name() == "nullif" && has_null(&args.iter().collect::<Vec<_>>()) {
+                return Ok(Transformed::yes(args.into_iter().next().unwrap_or(Expr::Literal(ScalarValue::Null, None))));
+            }
+            if func.name() == "nullif"
+                && let [l, r] = args.as_slice()
+                && let (Some(lt), Some(rt)) = (type_of(l, schema), type_of(r, schema))
+                && lt != rt
+            {
+                // The result has the type in which the first one is compared.
+                let (first, t) = compared_number(l.clone(), &lt, &rt, zone)?;
+                let (left, right) = comparable(l.clone(), r.clone(), "=", schema, zone)?;
+                let null = typed_null(&field_ref(&t, "", true))?;
+                return Ok(Transformed::yes(when(left.eq(right), null).otherwise(first)?));
             }
             if matches!(func.name(), "coalesce" | "nullif" | "greatest" | "least" | "nvl") {
                 let name = func.name().to_uppercase();
@@ -117,34 +189,78 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
                 }
                 return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(func, args))));
             }
+            if let ("age", [since]) = (func.name(), args.as_slice()) {
+                // Counted to the midnight that the current day began with.
+                let now = crate::functions::scalar("now").ok_or_else(|| SqlError::internal("there is no now()"))?;
+                let zoned = type_of(since, schema) == Some(SqlType::Timestamptz);
+                let midnight = if zoned { SqlType::Timestamptz } else { SqlType::Timestamp };
+                let today = cast(now.call(Vec::new()), &SqlType::Date, false, zone);
+                let since = resolve_as(since.clone(), &SqlType::Timestamp, zone)?;
+                return Ok(Transformed::yes(func.call(vec![cast(today, &midnight, false, zone), since])));
+            }
+            let func = in_zone(&func, zone).map_or(func, Arc::new);
+            let args = if func.name().starts_with("json_") { args.into_iter().map(position).collect() } else { args };
             if func.name() == "pg_typeof" {
                 let shown =
                     args.first().and_then(|e| type_of(e, schema)).map_or_else(|| "unknown".into(), |t| plain_name(&t));
                 return Ok(Transformed::yes(Expr::Literal(ScalarValue::Utf8View(Some(shown)), None)));
             }
-            let is_null = func.is_strict() && has_null(&args.iter().collect::<Vec<_>>());
+            let is_null = is_strict(&func) && has_null(&args.iter().collect::<Vec<_>>());
             let call = Expr::ScalarFunction(ScalarFunction { func, args });
             let null = if is_null { call.to_field(schema).ok() } else { None };
             match null {
                 Some((_, field)) => Transformed::yes(typed_null(&field)?),
-                None => Transformed::no(call),
+                None => Transformed::yes(call),
             }
         }
         Expr::AggregateFunction(call) if ORDERED.contains(&call.func.name()) => {
             Transformed::yes(in_expression(with_total_order(call)?.data, schema)?)
         }
-        other @ (Expr::WindowFunction(_) | Expr::AggregateFunction(_) | Expr::InSubquery(_)) => {
+        Expr::InSubquery(found) => {
+            Transformed::yes(in_expression(Expr::InSubquery(in_subquery(found, schema, zone)?), schema)?)
+        }
+        other @ (Expr::WindowFunction(_) | Expr::AggregateFunction(_)) => {
             Transformed::yes(in_expression(other, schema)?)
         }
         other => Transformed::no(other),
     })
 }
 
-/// Whether one of them is NULL whatever the row: PostgreSQL then never looks at the others.
+/// A number as it is compared with another one: PostgreSQL compares integers of all widths and both floats with each other,
+/// and anything else in one type.
+fn compared_number(expr: Expr, from: &SqlType, other: &SqlType, zone: &str) -> Result<(Expr, SqlType)> {
+    use SqlType as T;
+    let digits = |t: &SqlType| match t {
+        T::Int2 => Some(5),
+        T::Int4 => Some(10),
+        T::Int8 => Some(19),
+        _ => None,
+    };
+    let is_float = |t: &SqlType| matches!(t, T::Float4 | T::Float8);
+    let target = match (digits(from), other) {
+        (Some(digits), T::Numeric(_)) => T::Numeric(Some((digits, 0))),
+        _ if is_float(from) != is_float(other) && from.is_numeric() && other.is_numeric() => T::Float8,
+        _ => return Ok((expr, from.clone())),
+    };
+    Ok((cast(expr, &target, false, zone), target))
+}
+
+/// A position in JSON, which DataFusion's functions take as a bigint.
+fn position(step: Expr) -> Expr {
+    match step {
+        Expr::Literal(ScalarValue::Int32(Some(n)), metadata) => {
+            Expr::Literal(ScalarValue::Int64(Some(n.into())), metadata)
+        }
+        other => other,
+    }
+}
+
+/// Whether one of them is NULL whatever the row: PostgreSQL then never looks at the others, unless a constant among them
+/// fails while it plans.
 fn has_null(exprs: &[&Expr]) -> bool {
-    let is_parameter = |e: &Expr| Ok(matches!(e, Expr::Placeholder(_)));
+    let is_open = |e: &Expr| Ok(matches!(e, Expr::Placeholder(_)) || is_constant_operation(e));
     exprs.iter().any(|e| matches!(e, Expr::Literal(value, _) if value.is_null()))
-        && !exprs.iter().any(|e| e.exists(is_parameter).unwrap_or(true))
+        && !exprs.iter().any(|e| e.exists(is_open).unwrap_or(true))
 }
 
 fn typed_null(field: &Field) -> Result<Expr> {
@@ -229,11 +345,13 @@ fn rewrite_cast(explicit: Cast, schema: &DFSchema, zone: &str) -> Result<Transfo
         .ok_or_else(|| SqlError::unsupported(format!("a cast to {} is not supported", field.data_type())))?;
     match *expr {
         Expr::Literal(ScalarValue::Utf8(Some(text)), None) => {
-            Ok(Transformed::yes(typed_literal(&text, &target, zone)?))
+            // A numeric literal keeps its digits as they are written, as one without quotes does.
+            let own = if target == SqlType::Numeric(None) { numeric_layout(&text) } else { None };
+            Ok(Transformed::yes(typed_literal(&text, &own.unwrap_or(target), zone)?))
         }
-        Expr::Placeholder(Placeholder { id, field: None }) => Ok(Transformed::yes(Expr::Placeholder(
-            Placeholder::new_with_field(id, Some(millstream_catalog::types::field_ref(&target, "", true))),
-        ))),
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            Ok(Transformed::yes(Expr::Placeholder(Placeholder::new_with_field(id, Some(field_ref(&target, "", true))))))
+        }
         inner => {
             let Some(from) = type_of(&inner, schema) else {
                 if is_null(&inner) {
@@ -253,7 +371,7 @@ fn rewrite_cast(explicit: Cast, schema: &DFSchema, zone: &str) -> Result<Transfo
 }
 
 /// Casts that Arrow does as PostgreSQL would; they stay visible to DataFusion's optimizer.
-fn is_lossless(from: &SqlType, to: &SqlType) -> bool {
+pub(super) fn is_lossless(from: &SqlType, to: &SqlType) -> bool {
     use SqlType as T;
     let digits = |t: &SqlType| match t {
         T::Int2 => Some(5),
@@ -271,11 +389,23 @@ fn is_lossless(from: &SqlType, to: &SqlType) -> bool {
     }
 }
 
+/// A condition, which an untyped literal becomes and any other type cannot.
+fn condition(expr: Expr, what: &str, schema: &DFSchema, zone: &str) -> Result<Expr> {
+    let expr = resolve_as(expr, &SqlType::Bool, zone)?;
+    match type_of(&expr, schema) {
+        None | Some(SqlType::Bool) => Ok(expr),
+        Some(other) => {
+            let name = plain_name(&other);
+            Err(SqlError::new("42804", format!("argument of {what} must be type boolean, not type {name}")))
+        }
+    }
+}
+
 fn mismatch(what: &str, l: &SqlType, r: &SqlType) -> SqlError {
     SqlError::new("42804", format!("{what} types {} and {} cannot be matched", plain_name(l), plain_name(r)))
 }
 
-fn rewrite_case(case: Case, schema: &DFSchema, zone: &str) -> Result<Case> {
+fn rewrite_case(case: Case, schema: &DFSchema, zone: &str) -> Result<Expr> {
     let Case { mut expr, when_then_expr, else_expr } = case;
     let (mut whens, thens): (Vec<Expr>, Vec<Expr>) = when_then_expr.into_iter().map(|(w, t)| (*w, *t)).unzip();
     if let Some(operand) = expr.take() {
@@ -285,41 +415,26 @@ fn rewrite_case(case: Case, schema: &DFSchema, zone: &str) -> Result<Case> {
         let mut all = spans(all, schema);
         expr = Some(Box::new(all.remove(0)));
         whens = all;
+    } else {
+        whens = whens.into_iter().map(|when| condition(when, "CASE/WHEN", schema, zone)).collect::<Result<_>>()?;
     }
     let mut results = thens;
     let has_else = else_expr.is_some();
     results.extend(else_expr.map(|e| *e));
     let mut results = match_types(results, schema, zone, &|l, r| mismatch("CASE", l, r))?;
     let else_expr = if has_else { results.pop().map(Box::new) } else { None };
-    let when_then_expr = whens.into_iter().zip(results).map(|(w, t)| (Box::new(w), Box::new(t))).collect();
-    Ok(Case { expr, when_then_expr, else_expr })
-}
-
-/// Gives untyped literals among `exprs` the type of the others, and refuses families that do not mix.
-fn match_types(
-    exprs: Vec<Expr>,
-    schema: &DFSchema,
-    zone: &str,
-    error: &dyn Fn(&SqlType, &SqlType) -> SqlError,
-) -> Result<Vec<Expr>> {
-    let types: Vec<Option<SqlType>> = exprs.iter().map(|e| type_of(e, schema)).collect();
-    let Some(first) = types.iter().flatten().next() else { return Ok(exprs) };
-    for other in types.iter().flatten() {
-        let mixes = (first.is_numeric() && other.is_numeric())
-            || (first.is_text() && other.is_text())
-            || (is_time(first) && is_time(other))
-            || std::mem::discriminant(first) == std::mem::discriminant(other);
-        if !mixes {
-            return Err(error(first, other));
+    let sql_type = results.iter().chain(else_expr.as_deref()).find_map(|e| type_of(e, schema));
+    let mut arms: Vec<_> = whens.into_iter().zip(results).map(|(w, t)| (Box::new(w), Box::new(t))).collect();
+    if let Some(operand) = &expr {
+        // Nothing equals NULL, and with no arm left the operand is not looked at.
+        arms.retain(|(when, _)| !has_null(&[operand, when]));
+        if arms.is_empty() {
+            return Ok(match (else_expr, sql_type) {
+                (Some(result), _) => *result,
+                (None, Some(t)) => typed_null(&field_ref(&t, "", true))?,
+                (None, None) => Expr::Literal(ScalarValue::Null, None),
+            });
         }
     }
-    let target = literal_type(first);
-    exprs
-        .into_iter()
-        .map(|e| if is_untyped(&e) || !is_null(&e) { resolve_as(e, &target, zone) } else { Ok(e) })
-        .collect()
-}
-
-fn is_time(t: &SqlType) -> bool {
-    matches!(t, SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz)
+    Ok(Expr::Case(Case { expr, when_then_expr: arms, else_expr }))
 }

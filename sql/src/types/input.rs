@@ -261,6 +261,21 @@ pub(crate) fn numeric(text: &str, precision: u8, scale: i8, round: bool) -> Resu
     Ok(Some(if negative { -value } else { value }))
 }
 
+/// The layout that holds just the digits of a numeric literal; `None` if it is none or has more than 38.
+pub(crate) fn numeric_layout(text: &str) -> Option<SqlType> {
+    let unsigned = text.trim().trim_start_matches(['+', '-']);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let exponent = exponent.parse::<i16>().ok()?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let scale = (i16::try_from(fraction.len()).ok()?.checked_sub(exponent)?).max(0);
+    let whole = i16::try_from(whole.trim_start_matches('0').len()).ok()?.checked_add(exponent)?.max(0);
+    let precision = whole.checked_add(scale)?.max(1);
+    if precision > i16::from(MAX_PRECISION) {
+        return None;
+    }
+    Some(SqlType::Numeric(Some((precision as u8, scale as i8))))
+}
+
 fn bytea(text: &str) -> Option<Vec<u8>> {
     if let Some(hex) = text.strip_prefix("\\x") {
         let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();

@@ -6,10 +6,10 @@ mod names;
 mod output;
 mod time;
 
-pub(crate) use input::fit;
 pub use input::parse_value;
+pub(crate) use input::{fit, numeric_layout};
 pub(crate) use names::internal_name;
 pub(crate) use names::is_reserved;
 pub use names::{normalize, quote_ident, sql_type};
 pub use output::to_text;
-pub(crate) use time::{Zone, civil_from_days};
+pub(crate) use time::{Zone, civil_from_days, days};

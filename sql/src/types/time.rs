@@ -35,6 +35,12 @@ impl Zone {
         Some(zoned.as_microsecond())
     }
 
+    /// The zone's abbreviation at a time in microseconds UTC.
+    pub(crate) fn abbreviation(&self, utc_us: i64) -> String {
+        let Ok(timestamp) = jiff::Timestamp::from_microsecond(utc_us) else { return String::new() };
+        self.0.to_offset_info(timestamp).abbreviation().to_string()
+    }
+
     /// Local time of microseconds UTC, and the offset in seconds.
     pub(crate) fn to_local(&self, utc_us: i64) -> Option<(i64, i32)> {
         let offset = self.0.to_offset(jiff::Timestamp::from_microsecond(utc_us).ok()?).seconds();

@@ -34,6 +34,8 @@ const AGGREGATES: &[&str] = &[
     "count(*) FILTER (WHERE b)",
     "sum(i) FILTER (WHERE n > 0)",
     "string_agg(c, ',' ORDER BY id)",
+    "percentile_disc(0.4) WITHIN GROUP (ORDER BY d)",
+    "percentile_cont(0.25) WITHIN GROUP (ORDER BY i)",
 ];
 
 const KEYS: &[&str] =
