@@ -25,6 +25,9 @@ use super::socket::{Disconnect, Message, Socket, protocol_violation, shutting_do
 use crate::error::{Error, Result};
 use crate::session::api::{OutOfBand, Response, SqlSession, TransactionStatus};
 
+/// Pieces of a COPY that may wait for the session.
+const COPY_QUEUE_CHUNKS: usize = 4;
+
 /// A connection after its start-up.
 pub struct Connection<S, Q: SqlSession> {
     pub(super) socket: Socket<S>,
@@ -198,7 +201,9 @@ where
                 put_complete(&mut self.socket.output, &format!("COPY {rows}"));
             }
             Response::CopyIn(copy) => {
-                let tag = super::copy_in::receive(&mut self.socket, copy, interrupts).await?;
+                let (sink, chunks) = mpsc::channel(COPY_QUEUE_CHUNKS);
+                let done = guarded(self.session.copy_in(chunks));
+                let tag = super::copy_in::receive(&mut self.socket, &copy, sink, done, interrupts).await?;
                 put_complete(&mut self.socket.output, &tag);
             }
         }
