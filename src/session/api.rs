@@ -121,6 +121,11 @@ pub trait SqlSession: Send + 'static {
         None
     }
 
+    /// `idle_in_transaction_session_timeout`.
+    fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        None
+    }
+
     /// The queue of what reaches the client while it is idle; taken once, when the connection starts.
     fn take_outbox(&mut self) -> Option<mpsc::Receiver<OutOfBand>> {
         None

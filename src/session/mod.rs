@@ -304,7 +304,11 @@ impl SqlSession for Session {
     }
 
     fn statement_timeout(&self) -> Option<std::time::Duration> {
-        self.settings.statement_timeout()
+        self.settings.timeout("statement_timeout")
+    }
+
+    fn idle_in_transaction_timeout(&self) -> Option<std::time::Duration> {
+        self.settings.timeout("idle_in_transaction_session_timeout")
     }
 }
 
