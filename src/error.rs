@@ -22,6 +22,7 @@ struct Fields {
     detail: Option<String>,
     hint: Option<String>,
     position: Option<usize>,
+    context: Option<String>,
 }
 
 /// The SQLSTATEs that this crate gives itself; names are PostgreSQL's.
@@ -31,11 +32,14 @@ pub mod sqlstate {
     pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
     pub const DIVISION_BY_ZERO: &str = "22012";
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
     pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+    pub const BAD_COPY_FILE_FORMAT: &str = "22P04";
     pub const NOT_NULL_VIOLATION: &str = "23502";
     pub const UNIQUE_VIOLATION: &str = "23505";
     pub const CHECK_VIOLATION: &str = "23514";
     pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
     pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const SYNTAX_ERROR: &str = "42601";
@@ -67,6 +71,7 @@ impl Error {
             detail: None,
             hint: None,
             position: None,
+            context: None,
         }))
     }
 
@@ -98,6 +103,12 @@ impl Error {
         self
     }
 
+    /// Adds what the server was doing: a line of a COPY.
+    pub fn with_context(mut self, context: impl Into<String>) -> Self {
+        self.0.context = Some(context.into());
+        self
+    }
+
     /// The five-character code.
     pub fn sqlstate(&self) -> &str {
         &self.0.sqlstate
@@ -121,6 +132,11 @@ impl Error {
     /// Character position in the statement, from 1.
     pub fn position(&self) -> Option<usize> {
         self.0.position
+    }
+
+    /// The CONTEXT line.
+    pub fn context(&self) -> Option<&str> {
+        self.0.context.as_deref()
     }
 }
 
@@ -153,6 +169,7 @@ impl From<SqlError> for Error {
             detail: e.detail,
             hint: e.hint,
             position: e.position,
+            context: None,
         }))
     }
 }
@@ -165,6 +182,7 @@ impl From<ConnectorError> for Error {
             detail: e.detail().map(str::to_string),
             hint: e.hint().map(str::to_string),
             position: None,
+            context: None,
         }))
     }
 }
@@ -208,8 +226,7 @@ impl From<DataFusionError> for Error {
                 Err(shared) => Self::from_shared(&shared),
             },
             DataFusionError::Collection(mut errors) if !errors.is_empty() => errors.swap_remove(0).into(),
-            DataFusionError::ResourcesExhausted(m) => Self::new(sqlstate::OUT_OF_MEMORY, m)
-                .with_hint("raise batch.memory_limit_bytes or make the query need less memory"),
+            DataFusionError::ResourcesExhausted(m) => Self::out_of_memory(&m),
             DataFusionError::NotImplemented(m) => Self::unsupported(m),
             DataFusionError::ObjectStore(e) => {
                 let code = match *e {
@@ -264,6 +281,11 @@ impl Error {
         }
     }
 
+    fn out_of_memory(message: &str) -> Self {
+        Self::new(sqlstate::OUT_OF_MEMORY, message)
+            .with_hint("raise batch.memory_limit_bytes or make the query need less memory")
+    }
+
     fn from_shared(e: &DataFusionError) -> Self {
         match e {
             DataFusionError::External(inner) => {
@@ -281,6 +303,8 @@ impl Error {
                 other => Self::internal(other.to_string()),
             },
             DataFusionError::Context(_, inner) => Self::from_shared(inner),
+            DataFusionError::Shared(inner) => Self::from_shared(inner),
+            DataFusionError::ResourcesExhausted(m) => Self::out_of_memory(m),
             other => Self::internal(other.strip_backtrace()),
         }
     }

@@ -39,6 +39,15 @@ pub fn pass(name: &str) -> Result<()> {
     }
 }
 
+/// Passes the fail point `name.object`: one of many objects.
+///
+/// # Errors
+/// As [`pass`].
+#[inline]
+pub fn pass_for(name: &str, object: &str) -> Result<()> {
+    if cfg!(debug_assertions) { pass(&format!("{name}.{object}")) } else { Ok(()) }
+}
+
 fn pass_armed(directory: &Path, name: &str) -> Result<()> {
     let path = directory.join(name);
     let Ok(action) = std::fs::read_to_string(&path) else { return Ok(()) };
@@ -56,6 +65,7 @@ fn pass_armed(directory: &Path, name: &str) -> Result<()> {
             Ok(())
         }
         ["full"] => Err(full(name)),
+        ["panic"] => panic!("fail point {name}"),
         ["full", times] => {
             let times: u64 = times.parse().map_err(|_| malformed(name, &action))?;
             let counted = match times {

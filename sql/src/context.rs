@@ -94,6 +94,8 @@ pub enum Target {
     External(ExternalCall),
     /// `generate_series` over constant integers.
     Series(Series),
+    /// The rows that a client sends with COPY … FROM STDIN.
+    Input,
 }
 
 /// The integers from `start` to `stop`, both included, `step` apart; none if they lead the other way.

@@ -292,14 +292,14 @@ pub struct CopyToPlan {
     pub options: BTreeMap<String, String>,
 }
 
-/// `COPY table FROM`.
+/// `COPY table FROM STDIN`.
 #[derive(Debug, Clone)]
 pub struct CopyFromPlan {
-    pub table: ObjectId,
-    /// Positions of the given columns, in the order of the data.
-    pub columns: Vec<usize>,
-    /// `None` is STDIN.
-    pub file: Option<String>,
+    /// How rows go into the table: its plan reads those columns from [`Target::Input`](crate::Target::Input).
+    pub insert: InsertPlan,
+    /// The given columns, in the order of the data.
+    pub columns: Vec<Column>,
+    /// `text` or what option FORMAT says.
     pub format: String,
     pub options: BTreeMap<String, String>,
 }

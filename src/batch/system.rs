@@ -48,6 +48,11 @@ const DEFINITIONS: &[Definition] = &[
             ("rows", Int8, "records read since the server started"),
             ("rows_per_second", Float8, "records read a second, over the last seconds"),
             ("dead_letters", Int8, "records since the server started that could not be read"),
+            (
+                "skipped",
+                Int8,
+                "records since the server started that could not be read and were dropped, with on_error = 'skip'",
+            ),
             ("status", Text, "not read (no view needs it), waiting, running or stopped"),
             ("error", Text, "what the last attempt to read failed with"),
         ],

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use pgwire::messages::PgWireFrontendMessage as Frontend;
@@ -22,8 +23,11 @@ use super::message::{
 };
 use super::rows::{Failure, Interrupts, Progress, Rows, send_copy};
 use super::socket::{Disconnect, Message, Socket, protocol_violation, shutting_down};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 use crate::session::api::{OutOfBand, Response, SqlSession, TransactionStatus};
+
+/// Pieces of a COPY that may wait for the session.
+const COPY_QUEUE_CHUNKS: usize = 4;
 
 /// A connection after its start-up.
 pub struct Connection<S, Q: SqlSession> {
@@ -72,9 +76,11 @@ where
         let mut skipping_to_sync = false;
         loop {
             let outside_block = self.session.transaction_status() == TransactionStatus::Idle;
+            let patience = self.session.idle_in_transaction_timeout().filter(|_| !outside_block);
             let message = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Disconnect::Terminated(shutting_down())),
+                () = elapsed(patience) => return Err(Disconnect::Terminated(idle_in_transaction())),
                 message = self.socket.message() => message?,
                 event = next_event(&mut outbox), if outside_block => {
                     self.deliver(event)?;
@@ -198,7 +204,9 @@ where
                 put_complete(&mut self.socket.output, &format!("COPY {rows}"));
             }
             Response::CopyIn(copy) => {
-                let tag = super::copy_in::receive(&mut self.socket, copy, interrupts).await?;
+                let (sink, chunks) = mpsc::channel(COPY_QUEUE_CHUNKS);
+                let done = guarded(self.session.copy_in(chunks));
+                let tag = super::copy_in::receive(&mut self.socket, &copy, sink, done, interrupts).await?;
                 put_complete(&mut self.socket.output, &tag);
             }
         }
@@ -230,7 +238,7 @@ where
         metrics::histogram!("millstream_statement_duration_seconds").record(started.elapsed().as_secs_f64());
         match (result, gone) {
             (_, Some(e)) => Err(e.into()),
-            (Err(e), None) if e.sqlstate() == crate::error::sqlstate::QUERY_CANCELED => {
+            (Err(e), None) if e.sqlstate() == sqlstate::QUERY_CANCELED => {
                 Err(if interrupts.token.is_cancelled() { interrupts.failure() } else { e.into() })
             }
             (result, None) => Ok(result?),
@@ -322,6 +330,21 @@ where
         }
     }
     socket.close().await;
+}
+
+/// Resolves after that time; never, if there is none.
+async fn elapsed(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn idle_in_transaction() -> Error {
+    Error::new(
+        sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        "terminating connection due to idle-in-transaction timeout",
+    )
 }
 
 /// The next event of an outbox; never, if there is none.

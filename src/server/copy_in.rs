@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgwire::messages::PgWireFrontendMessage as Frontend;
 use pgwire::messages::copy::CopyInResponse;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 
 use super::message::put;
 use super::rows::{Failure, Interrupts};
@@ -15,14 +16,20 @@ use crate::session::api::{CopyChunk, CopyIn};
 /// How long a cancelled copy may take to clean up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Takes the client's data; the command tag.
-pub async fn receive<S>(socket: &mut Socket<S>, copy: CopyIn, interrupts: &Interrupts) -> Result<String, Failure>
+/// Passes the client's data to `sink` until the session is `done` with it; the command tag.
+pub async fn receive<S>(
+    socket: &mut Socket<S>,
+    copy: &CopyIn,
+    sink: mpsc::Sender<CopyChunk>,
+    done: impl Future<Output = Result<String>>,
+    interrupts: &Interrupts,
+) -> Result<String, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let columns = vec![i16::from(copy.binary); copy.columns];
     put(&mut socket.output, &CopyInResponse::new(i8::from(copy.binary), columns.len() as i16, columns));
-    let CopyIn { sink, mut done, .. } = copy;
+    tokio::pin!(done);
     let ended = tokio::select! {
         biased;
         failure = interrupts.wait() => Err(failure),
@@ -61,7 +68,7 @@ where
 }
 
 /// Passes data on until the client says that it is all.
-async fn forward<S>(socket: &mut Socket<S>, sink: &tokio::sync::mpsc::Sender<CopyChunk>) -> Result<(), Failure>
+async fn forward<S>(socket: &mut Socket<S>, sink: &mpsc::Sender<CopyChunk>) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

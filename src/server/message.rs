@@ -39,9 +39,8 @@ pub fn put_error(out: &mut BytesMut, level: ErrorLevel, error: &Error) {
         ErrorLevel::Fatal => "FATAL",
     };
     let mut fields = report(severity, error.sqlstate(), error.message(), error.detail(), error.hint());
-    if let Some(position) = error.position() {
-        fields.push((b'P', position.to_string()));
-    }
+    fields.extend(error.position().map(|position| (b'P', position.to_string())));
+    fields.extend(error.context().map(|context| (b'W', context.replace('\0', "\u{fffd}"))));
     put(out, &ErrorResponse::new(fields));
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -81,6 +80,14 @@ pub trait SqlSession: Send + 'static {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Response>> + Send;
 
+    /// Takes the data of the COPY that [`SqlSession::execute`] answered last, in pieces that are split anywhere, up to
+    /// [`CopyChunk::Done`] or [`CopyChunk::Failed`]; the command tag (`COPY 3`). Returns early with an error. A full
+    /// queue stops reading from the client.
+    fn copy_in(&mut self, chunks: mpsc::Receiver<CopyChunk>) -> impl Future<Output = Result<String>> + Send {
+        drop(chunks);
+        async { Err(Error::internal("no COPY is open")) }
+    }
+
     /// Told before the first of several statements that came in one message, and before each of a pipeline: they are one
     /// transaction unless they contain transaction commands.
     fn begin_implicit_block(&mut self) {}
@@ -111,6 +118,11 @@ pub trait SqlSession: Send + 'static {
 
     /// `statement_timeout`.
     fn statement_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// `idle_in_transaction_session_timeout`.
+    fn idle_in_transaction_timeout(&self) -> Option<Duration> {
         None
     }
 
@@ -172,17 +184,12 @@ pub struct CopyOut {
     pub stream: BoxStream<'static, Result<(Bytes, u64)>>,
 }
 
-/// Takes the data of a COPY from the client.
+/// What the client is told of the data that it is to send; [`SqlSession::copy_in`] takes it.
 pub struct CopyIn {
     /// Columns announced to the client.
     pub columns: usize,
     /// Whether the format is binary.
     pub binary: bool,
-    /// Where the client's pieces go, split anywhere. Bounded: a full queue stops reading from the socket. Dropping the
-    /// sender after [`CopyChunk::Done`] or [`CopyChunk::Failed`] ends the copy.
-    pub sink: mpsc::Sender<CopyChunk>,
-    /// Resolves to the command tag (`COPY 3`) after `Done`, or to the error, also early.
-    pub done: Pin<Box<dyn Future<Output = Result<String>> + Send>>,
 }
 
 /// One message of a COPY from the client.

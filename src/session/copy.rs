@@ -1,19 +1,31 @@
-//! COPY: a query's rows into a file or to the client, a file or the client's rows into a table.
+//! COPY: a query's rows into a file or to the client, the client's rows into a table.
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
+use datafusion::datasource::MemTable;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::{StreamExt, stream};
+use millstream_catalog::{Column, SqlType};
+use millstream_sql::functions::cast::cast_array;
 use millstream_sql::plan::{CopyFromPlan, CopyTarget, CopyToPlan};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{CopyOut, Response};
+use super::api::{CopyChunk, CopyIn, CopyOut, Response};
 use super::delimited::Delimited;
+use super::lines::{Lines, shortened};
 use super::{Scope, Session, complete, query};
+use crate::batch::Batch;
 use crate::batch::copy::CopyFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 
 /// Rows that one piece of output holds: a slow client should not have to take a whole batch at once.
 const PIECE_ROWS: usize = 512;
+/// Lines that are turned into rows at a time.
+const BATCH_ROWS: usize = 8192;
 
 impl Session {
     pub(super) async fn copy_to(&self, p: CopyToPlan, scope: &Scope, cancel: CancellationToken) -> Result<Response> {
@@ -25,7 +37,7 @@ impl Session {
                 Ok(complete(format!("COPY {rows}")))
             }
             CopyTarget::Stdout => {
-                let format = Delimited::new(&p.format, &p.options)?;
+                let format = Delimited::new("COPY ... TO STDOUT", &p.format, &p.options)?;
                 let schema = p.query.output_schema();
                 let rows = self.rows_of(p.query.plan, &[], scope, &cancel).await?;
                 let rows = query::renamed(rows, schema.clone());
@@ -47,9 +59,106 @@ impl Session {
         }
     }
 
-    pub(super) async fn copy_from(&self, _p: CopyFromPlan, _scope: &Scope) -> Result<Response> {
-        Err(Error::unsupported("COPY ... FROM is not supported")
-            .with_hint("use INSERT INTO table SELECT * FROM read_parquet('file'), or a source"))
+    /// Asks the client for the rows; [`Session::take_copy`] takes them.
+    pub(super) fn copy_from(&mut self, p: CopyFromPlan, scope: Scope, statement: String) -> Result<Response> {
+        let format = Delimited::new("COPY ... FROM STDIN", &p.format, &p.options)?;
+        let columns = p.columns.len();
+        self.copying = Some(Copying { format, plan: p, scope, statement });
+        Ok(Response::CopyIn(CopyIn { columns, binary: false }))
+    }
+
+    /// Inserts the rows that a client sends; the command tag.
+    pub(super) async fn take_copy(&mut self, mut chunks: mpsc::Receiver<CopyChunk>) -> Result<String> {
+        let Some(Copying { format, plan: p, mut scope, statement }) = self.copying.take() else {
+            return Err(Error::internal("no COPY is open"));
+        };
+        self.database.doing(self.id, Some(statement));
+        let names = p.columns.iter().map(|c| c.name.as_str()).collect();
+        let mut lines = Lines::new(&format, &p.insert.checks.table, names);
+        let mut input = Input::new(&p, self.settings.time_zone(), &self.database.batch)?;
+        loop {
+            match chunks.recv().await {
+                Some(CopyChunk::Data(bytes)) => {
+                    lines.push(&bytes)?;
+                    if lines.len() >= BATCH_ROWS {
+                        input.add(&mut lines)?;
+                    }
+                }
+                Some(CopyChunk::Done) => break,
+                Some(CopyChunk::Failed(reason)) => return Err(Error::new(sqlstate::QUERY_CANCELED, reason)),
+                None => return Err(Error::new(sqlstate::QUERY_CANCELED, "the data of COPY did not end")),
+            }
+        }
+        lines.finish()?;
+        input.add(&mut lines)?;
+        let Input { schema, batches, rows, reservation, .. } = input;
+        scope.input = Some(Arc::new(MemTable::try_new(schema, vec![batches])?));
+        self.insert(p.insert, &[], &scope).await?;
+        drop(reservation);
+        Ok(format!("COPY {rows}"))
+    }
+}
+
+/// A COPY whose rows are still to come.
+pub(super) struct Copying {
+    format: Delimited,
+    plan: CopyFromPlan,
+    scope: Scope,
+    /// Its text, for `millstream.sessions`.
+    statement: String,
+}
+
+/// Rows that were read, in the types of their columns.
+struct Input<'a> {
+    plan: &'a CopyFromPlan,
+    zone: &'a str,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    /// What they take of the memory of batch statements.
+    reservation: MemoryReservation,
+}
+
+impl<'a> Input<'a> {
+    fn new(plan: &'a CopyFromPlan, zone: &'a str, batch: &Batch) -> Result<Self> {
+        let fields: Vec<_> = plan.columns.iter().map(|c| c.sql_type.field(&c.name, true)).collect();
+        let reservation = MemoryConsumer::new("COPY FROM STDIN").register(&batch.runtime_env().memory_pool);
+        Ok(Self { plan, zone, schema: Arc::new(Schema::new(fields)), batches: Vec::new(), rows: 0, reservation })
+    }
+
+    /// Takes the lines that were read so far.
+    fn add(&mut self, lines: &mut Lines<'_>) -> Result<()> {
+        let (texts, line_of_row) = lines.take();
+        if line_of_row.is_empty() {
+            return Ok(());
+        }
+        let columns = texts.iter().zip(&self.plan.columns).map(|(text, column)| self.parsed(text, column));
+        let Ok(columns) = columns.collect::<Result<Vec<_>>>() else {
+            return Err(self.first_error(&texts, &line_of_row));
+        };
+        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        self.reservation.try_grow(batch.get_array_memory_size())?;
+        self.rows += batch.num_rows();
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn parsed(&self, text: &ArrayRef, column: &Column) -> Result<ArrayRef> {
+        Ok(cast_array(text, &SqlType::Text, &column.sql_type, true, self.zone)?)
+    }
+
+    /// The error of the first line that has one.
+    fn first_error(&self, texts: &[ArrayRef], line_of_row: &[u64]) -> Error {
+        for (row, line) in line_of_row.iter().enumerate() {
+            for (text, column) in texts.iter().zip(&self.plan.columns) {
+                if let Err(error) = self.parsed(&text.slice(row, 1), column) {
+                    let (table, name) = (&self.plan.insert.checks.table, &column.name);
+                    let value = shortened(text.as_string_view().value(row));
+                    return error.with_context(format!("COPY {table}, line {line}, column {name}: \"{value}\""));
+                }
+            }
+        }
+        Error::internal("a batch of COPY failed, and none of its rows")
     }
 }
 

@@ -1,4 +1,6 @@
-//! Rows as lines for COPY … TO STDOUT: PostgreSQL's `text` and `csv` formats.
+//! PostgreSQL's `text` and `csv` formats: COPY's options, and rows as lines for COPY … TO STDOUT.
+//!
+//! [`super::lines`] reads what is written here.
 
 use std::collections::BTreeMap;
 
@@ -8,32 +10,43 @@ use millstream_sql::types::to_text;
 
 use crate::error::{Error, Result, sqlstate};
 
-/// How lines are written.
+/// How lines are written and read. Delimiter, quote and escape are ASCII.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delimited {
-    csv: bool,
-    header: bool,
-    delimiter: char,
-    null: String,
-    quote: char,
+    pub csv: bool,
+    pub header: Header,
+    pub delimiter: char,
+    pub null: String,
+    pub quote: char,
+    /// What stands before a quote inside of quotes.
+    pub escape: char,
+}
+
+/// Whether there is a first line of column names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    None,
+    Present,
+    /// It is there, and must name the columns that are read.
+    Match,
 }
 
 impl Delimited {
-    /// Reads COPY's format and its other options.
+    /// Reads COPY's format and its other options; `command` is for messages.
     ///
     /// # Errors
     /// 0A000 for another format, 22023 for unknown options and for values that an option cannot have.
-    pub fn new(format: &str, options: &BTreeMap<String, String>) -> Result<Self> {
+    pub fn new(command: &str, format: &str, options: &BTreeMap<String, String>) -> Result<Self> {
         let csv = match format {
             "text" => false,
             "csv" => true,
             other => {
-                return Err(Error::unsupported(format!("COPY ... TO STDOUT in format {other} is not supported"))
+                return Err(Error::unsupported(format!("{command} in format {other} is not supported"))
                     .with_hint("the formats are text and csv"));
             }
         };
         let (delimiter, null) = if csv { (',', "") } else { ('\t', "\\N") };
-        let mut found = Self { csv, header: false, delimiter, null: null.into(), quote: '"' };
+        let mut found = Self { csv, header: Header::None, delimiter, null: null.into(), quote: '"', escape: '"' };
         for (key, value) in options {
             let invalid = |hint: &str| {
                 let message = format!("invalid value \"{value}\" for COPY option \"{key}\"");
@@ -49,25 +62,53 @@ impl Delimited {
             match key.as_str() {
                 "header" => {
                     found.header = match value.as_str() {
-                        "true" | "on" | "1" => true,
-                        "false" | "off" | "0" => false,
-                        _ => return Err(invalid("it is true or false")),
+                        "true" | "on" | "1" => Header::Present,
+                        "false" | "off" | "0" => Header::None,
+                        "match" => Header::Match,
+                        _ => return Err(invalid("it is true, false or match")),
                     }
                 }
                 "delimiter" => found.delimiter = character()?,
                 "null" if value.contains(['\n', '\r']) => return Err(invalid("it is a text without line breaks")),
                 "null" => found.null = value.clone(),
                 "quote" if csv => found.quote = character()?,
+                "escape" if csv => {}
                 "encoding" if value.replace('-', "").eq_ignore_ascii_case("utf8") => {}
                 "encoding" => return Err(invalid("the encoding is UTF8")),
                 _ => {
                     let message = format!("unknown option \"{key}\" of COPY in format {format}");
-                    return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
-                        .with_hint("known options are format, header, delimiter, null, quote (csv), encoding"));
+                    return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint(
+                        "known options are format, header, delimiter, null, quote and escape (csv), encoding",
+                    ));
                 }
             }
         }
+        found.escape = match options.get("escape").map(|escape| escape.as_bytes()) {
+            None => found.quote,
+            Some([escape]) if escape.is_ascii() && !matches!(escape, b'\n' | b'\r') => char::from(*escape),
+            Some(_) => return Err(conflict("COPY escape must be a single one-byte character")),
+        };
+        found.check()?;
         Ok(found)
+    }
+
+    /// Refuses options that leave open what a line says.
+    fn check(&self) -> Result<()> {
+        if self.csv && self.delimiter == self.quote {
+            return Err(conflict("COPY delimiter and quote must be different"));
+        }
+        if !self.csv
+            && (self.delimiter.is_ascii_lowercase() || self.delimiter.is_ascii_digit() || self.delimiter == '.')
+        {
+            return Err(conflict(&format!("COPY delimiter cannot be \"{}\"", self.delimiter)));
+        }
+        if self.null.contains(self.delimiter) {
+            return Err(conflict("COPY delimiter character must not appear in the NULL specification"));
+        }
+        if self.csv && self.null.contains(self.quote) {
+            return Err(conflict("CSV quote character must not appear in the NULL specification"));
+        }
+        Ok(())
     }
 
     /// The line of column names, if there is to be one.
@@ -77,7 +118,7 @@ impl Delimited {
             self.put(i, Some(field.name()), &mut line);
         }
         line.push('\n');
-        self.header.then_some(line)
+        (self.header != Header::None).then_some(line)
     }
 
     /// The lines of a batch, whose columns are those of `schema`; `zone` is the session's.
@@ -116,8 +157,8 @@ impl Delimited {
             }
             out.push(self.quote);
             for c in value.chars() {
-                if c == self.quote {
-                    out.push(c);
+                if c == self.quote || c == self.escape {
+                    out.push(self.escape);
                 }
                 out.push(c);
             }
@@ -134,6 +175,10 @@ impl Delimited {
             }
         }
     }
+}
+
+fn conflict(message: &str) -> Error {
+    Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
 }
 
 #[cfg(test)]
@@ -159,7 +204,7 @@ mod tests {
         ];
         let batch = RecordBatch::try_new(Arc::new(schema.clone()), columns).unwrap();
         let options = options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        let format = Delimited::new(format, &options).unwrap();
+        let format = Delimited::new("COPY ... TO STDOUT", format, &options).unwrap();
         format.header(&schema).unwrap_or_default() + &format.lines(&batch, &schema, "UTC").unwrap()
     }
 
@@ -181,11 +226,14 @@ mod tests {
     fn unknown_options_and_values_are_refused() {
         let code = |format: &str, key: &str, value: &str| {
             let options = BTreeMap::from([(key.to_string(), value.to_string())]);
-            Delimited::new(format, &options).unwrap_err().sqlstate().to_string()
+            Delimited::new("COPY ... TO STDOUT", format, &options).unwrap_err().sqlstate().to_string()
         };
         assert_eq!(code("csv", "wibble", "1"), "22023");
         assert_eq!(code("csv", "delimiter", "ab"), "22023");
         assert_eq!(code("text", "quote", "'"), "22023");
         assert_eq!(code("parquet", "header", "true"), "0A000");
+        assert_eq!(code("csv", "quote", ","), "22023");
+        assert_eq!(code("csv", "null", "a,b"), "22023");
+        assert_eq!(code("text", "delimiter", "n"), "22023");
     }
 }

@@ -163,6 +163,7 @@ impl Inside {
                 row.insert("rows", int(p.rows as i64));
                 row.insert("rows_per_second", ScalarValue::Float64(Some(p.rows_per_second)));
                 row.insert("dead_letters", int(p.dead_letters as i64));
+                row.insert("skipped", int(p.skipped as i64));
                 row.insert("status", text(if stopped { "stopped" } else { "running" }));
                 row.insert("error", optional_text(error.as_deref()));
                 out.push(row);
@@ -239,6 +240,9 @@ impl Inside {
             row.insert("progress", ScalarValue::Float64(Some(progress)));
             row.insert("rows_done", int(backfill.rows_done as i64));
             row.insert("rows_total", int(backfill.rows_total as i64));
+            if stats.made_us > 0 {
+                row.insert("started_at", timestamptz(stats.made_us));
+            }
             row.insert("error", optional_text(stats.failed.as_deref()));
             out.push(row);
         }

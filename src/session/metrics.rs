@@ -47,6 +47,11 @@ fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
         "counter",
         "Records since the start that could not be read.",
     );
+    let mut skipped = Family::new(
+        "millstream_source_skipped_records_total",
+        "counter",
+        "Records since the start that could not be read and were dropped.",
+    );
     let mut lag =
         Family::new("millstream_source_lag_records", "gauge", "Records of the broker that are not in the views.");
     let mut watermark = Family::new(
@@ -72,6 +77,7 @@ fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
             let labels = [("schema", schema), ("source", name), ("partition", number_text.as_str())];
             rows.sample(&labels, partition.rows);
             dead.sample(&labels, partition.dead_letters);
+            skipped.sample(&labels, partition.skipped);
             idle.sample(&labels, u8::from(partition.idle));
             let reader = stats.status.partitions.iter().find(|p| p.partition == *number);
             if let Some(high) = reader.and_then(|r| r.high_watermark) {
@@ -82,7 +88,7 @@ fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
             }
         }
     }
-    vec![rows, dead, lag, watermark, idle, up]
+    vec![rows, dead, skipped, lag, watermark, idle, up]
 }
 
 fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {

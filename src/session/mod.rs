@@ -2,7 +2,7 @@
 //!
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
-//! * [`delimited`]: rows as lines, for COPY to the client.
+//! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client.
 //! * [`query`], [`ddl`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
 //! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
@@ -18,6 +18,7 @@ mod delimited;
 mod dml;
 mod explain;
 mod inside;
+mod lines;
 mod memory;
 mod metrics;
 mod overlay;
@@ -36,6 +37,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::TableProvider;
 use millstream_catalog::{DEFAULT_SCHEMA, SqlType};
 use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, SessionVars, Statement};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::api::{ClientInfo, Description, Notice, OutputFormat, Response, SqlSession, TransactionStatus};
@@ -58,6 +60,8 @@ pub struct Session {
     /// Several statements came in one message or pipeline: they are one transaction.
     in_implicit_block: bool,
     notices: Vec<Notice>,
+    /// The COPY whose rows the client is to send.
+    copying: Option<copy::Copying>,
 }
 
 /// What a statement is planned and run with.
@@ -66,6 +70,8 @@ struct Scope {
     inside: Inside,
     external: HashMap<ExternalCall, Arc<dyn TableProvider>>,
     external_schemas: HashMap<ExternalCall, SchemaRef>,
+    /// The rows that a client sent with COPY.
+    input: Option<Arc<dyn TableProvider>>,
     vars: SessionVars,
     options: StatementOptions,
 }
@@ -86,6 +92,7 @@ impl Session {
             transaction: None,
             in_implicit_block: false,
             notices: Vec::new(),
+            copying: None,
             database,
             id,
             client,
@@ -119,6 +126,7 @@ impl Session {
             published,
             external,
             external_schemas,
+            input: None,
             vars: self.vars(),
             options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now },
         })
@@ -194,7 +202,7 @@ impl Session {
             Plan::Delete(p) => self.delete(p, parsed, parameters, &scope).await,
             Plan::Truncate { tables } => self.truncate(&tables).await,
             Plan::CopyTo(p) => self.copy_to(p, &scope, cancel).await,
-            Plan::CopyFrom(p) => self.copy_from(p, &scope).await,
+            Plan::CopyFrom(p) => self.copy_from(p, scope, millstream_sql::masked(&parsed.text)),
             Plan::Show(p) => self.show(p, &scope),
             Plan::Set { local, name, value } => self.set_statement(local, &name, value.as_deref()),
             Plan::Reset(name) => self.reset_statement(name.as_deref()),
@@ -261,6 +269,12 @@ impl SqlSession for Session {
         result
     }
 
+    async fn copy_in(&mut self, chunks: mpsc::Receiver<api::CopyChunk>) -> Result<String> {
+        let tag = self.take_copy(chunks).await;
+        self.database.doing(self.id, None);
+        tag
+    }
+
     fn begin_implicit_block(&mut self) {
         self.in_implicit_block = true;
     }
@@ -290,7 +304,11 @@ impl SqlSession for Session {
     }
 
     fn statement_timeout(&self) -> Option<std::time::Duration> {
-        self.settings.statement_timeout()
+        self.settings.timeout("statement_timeout")
+    }
+
+    fn idle_in_transaction_timeout(&self) -> Option<std::time::Duration> {
+        self.settings.timeout("idle_in_transaction_session_timeout")
     }
 }
 

@@ -91,6 +91,7 @@ impl Scope {
             inside: &self.inside,
             transaction: session.transaction.as_ref(),
             external: &self.external,
+            input: self.input.as_ref(),
         }
     }
 }

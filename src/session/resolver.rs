@@ -33,6 +33,8 @@ pub struct StatementResolver<'a> {
     pub transaction: Option<&'a Transaction>,
     /// Files that the statement names, looked up before it was planned.
     pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
+    /// The rows that the client sent.
+    pub input: Option<&'a Arc<dyn TableProvider>>,
 }
 
 impl Resolver for StatementResolver<'_> {
@@ -50,6 +52,7 @@ impl Resolver for StatementResolver<'_> {
                 .get(call)
                 .cloned()
                 .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location))),
+            Target::Input => self.input.cloned().ok_or_else(|| Error::internal("the rows of COPY are not there")),
         }
     }
 }

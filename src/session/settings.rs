@@ -128,10 +128,9 @@ impl Settings {
         self.zone.clone()
     }
 
-    /// `statement_timeout`; none for 0.
-    pub fn statement_timeout(&self) -> Option<Duration> {
-        let value = self.values.get("statement_timeout")?;
-        duration(value).filter(|d| !d.is_zero())
+    /// A setting that is a duration, such as `statement_timeout`; none for 0.
+    pub fn timeout(&self, name: &str) -> Option<Duration> {
+        duration(self.values.get(name)?).filter(|d| !d.is_zero())
     }
 
     /// What clients must be told of.

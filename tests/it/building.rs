@@ -92,3 +92,51 @@ async fn a_job_can_be_cancelled_in_three_ways() {
     let epochs = session.value("SELECT count(*) FROM millstream.epochs WHERE rows_in > 0 AND written_bytes > 0").await;
     assert!(epochs.parse::<i64>().expect("a count") > 10, "{epochs} epochs with rows");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_fails_while_it_is_built_is_an_error_and_leaves_nothing() {
+    let server = server(200_000).await;
+    let session = server.connect().await;
+    session.run("CREATE MATERIALIZED VIEW other AS SELECT count(*) AS n FROM t").await;
+    let create = format!("CREATE MATERIALIZED VIEW v AS {SELECT}");
+    // In its first epoch, among writes of others.
+    server.arm("view.run.v", "panic");
+    let writer = server.connect().await;
+    let writes = async {
+        for id in 1..20 {
+            writer.run(&format!("INSERT INTO t VALUES (-{id}, 1, 1)")).await;
+        }
+    };
+    let (failure, ()) = tokio::join!(session.error(&create), writes);
+    assert_eq!(failure.sqlstate.as_deref(), Some("XX000"), "{failure}");
+    assert!(failure.message.contains("materialized view \"v\" cannot be built"), "{failure}");
+    assert_eq!(session.error("SELECT * FROM v").await.sqlstate.as_deref(), Some("42P01"));
+    assert_eq!(session.value("SELECT count(*) FROM millstream.views WHERE name = 'v'").await, "0");
+    // With it goes all of its transaction.
+    session.run("BEGIN").await;
+    session.run("CREATE TABLE u (x INT)").await;
+    session.run("INSERT INTO u VALUES (1)").await;
+    session.run("CREATE MATERIALIZED VIEW v AS SELECT x FROM u").await;
+    assert_eq!(session.error("COMMIT").await.sqlstate.as_deref(), Some("XX000"));
+    assert_eq!(session.error("SELECT * FROM u").await.sqlstate.as_deref(), Some("42P01"));
+    assert_eq!(session.value("SELECT count(*) FROM millstream.ddl_history WHERE name IN ('u', 'v')").await, "0");
+    // In a later epoch.
+    server.disarm();
+    let creator = server.connect().await;
+    let creating = tokio::spawn({
+        let create = create.clone();
+        async move { creator.try_run(&create).await }
+    });
+    job(&session).await;
+    let started = session.value("SELECT now() - started_at < INTERVAL '1 minute' FROM millstream.jobs").await;
+    assert_eq!(started, "t");
+    server.arm("view.run.v", "panic");
+    let failure = creating.await.expect("no panic").expect_err("the view is not made");
+    assert_eq!(failure.sqlstate.as_deref(), Some("XX000"), "{failure}");
+    assert_eq!(session.error("SELECT * FROM v").await.sqlstate.as_deref(), Some("42P01"));
+    assert!(session.rows("SELECT * FROM millstream.jobs").await.is_empty());
+    server.disarm();
+    session.run(&create).await;
+    assert_eq!(session.rows("SELECT * FROM v").await, session.rows(SELECT).await);
+    assert_eq!(session.value("SELECT n FROM other").await, "200019");
+}

@@ -3,7 +3,12 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures::{SinkExt, pin_mut};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// How the data of a COPY is cut: not at the ends of lines.
+const COPY_PIECE_BYTES: usize = 1000;
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub struct Failure {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where in the data it is: a line of a COPY.
+    pub context: Option<String>,
 }
 
 impl fmt::Display for Failure {
@@ -33,8 +40,9 @@ impl From<tokio_postgres::Error> for Failure {
                 message: db.message().to_string(),
                 detail: db.detail().map(str::to_string),
                 hint: db.hint().map(str::to_string),
+                context: db.where_().map(str::to_string),
             },
-            None => Failure { sqlstate: None, message: format!("{error:?}"), detail: None, hint: None },
+            None => Failure { sqlstate: None, message: format!("{error:?}"), detail: None, hint: None, context: None },
         }
     }
 }
@@ -61,6 +69,19 @@ impl Session {
         // Ends by itself with the connection; its error reaches the caller through the next statement.
         tokio::spawn(connection);
         Ok(Session { client })
+    }
+
+    /// Sends data to a COPY … FROM STDIN; the number of its rows.
+    pub async fn copy_in(&self, sql: &str, data: &str) -> Result<u64, Failure> {
+        let sink = self.client.copy_in::<_, Bytes>(sql).await?;
+        pin_mut!(sink);
+        for piece in data.as_bytes().chunks(COPY_PIECE_BYTES) {
+            // The server may have refused the data already: the end says why.
+            if sink.send(Bytes::copy_from_slice(piece)).await.is_err() {
+                break;
+            }
+        }
+        Ok(sink.finish().await?)
     }
 
     /// Runs statements over the simple protocol; the outcome is that of the last one.

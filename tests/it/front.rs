@@ -224,21 +224,21 @@ async fn large_results_are_streamed() {
     let before = server.resident_bytes();
     let stream = session
         .client
-        .simple_query_raw("SELECT n, n * 2, 'some text to make rows wider' FROM generate_series(1, 1000000) AS s (n)")
+        .simple_query_raw("SELECT n, 'some text to make rows wider' FROM generate_series(1, 10000000) AS s (n)")
         .await;
     let mut stream = pin!(stream.expect("a result"));
     let (mut rows, mut peak) = (0_u64, before);
     while let Some(message) = stream.try_next().await.expect("rows") {
         if let SimpleQueryMessage::Row(_) = message {
             rows += 1;
-            if rows % 50_000 == 0 {
+            if rows.is_multiple_of(100_000) {
                 peak = peak.max(server.resident_bytes());
             }
         }
     }
-    assert_eq!(rows, 1_000_000);
+    assert_eq!(rows, 10_000_000);
     let grown = peak.saturating_sub(before) >> 20;
-    assert!(grown < 60, "{grown} MiB more while a million rows streamed");
+    assert!(grown < 60, "{grown} MiB more while ten million rows streamed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,6 +263,25 @@ async fn cancel_works_while_rows_stream() {
     assert_eq!(session.error(silent).await.sqlstate.as_deref(), Some("57014"));
     session.run("RESET statement_timeout").await;
     assert_eq!(session.rows("SELECT 1").await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_idle_in_a_transaction_for_too_long_is_sent_away() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (a INT)").await;
+    let wait = "\\! sleep 1\nSELECT 'still ' || 'there';\n";
+    let output = server.psql(&format!(
+        "SET idle_in_transaction_session_timeout = '200ms';\nBEGIN;\nINSERT INTO t VALUES (1);\n{wait}"
+    ));
+    assert!(output.contains("FATAL:  25P03: terminating connection due to idle-in-transaction timeout"), "{output}");
+    assert!(!output.contains("still there"), "{output}");
+    assert_eq!(session.value("SELECT count(*) FROM t").await, "0");
+    // A statement that takes its time is not idle, nor is who has no transaction.
+    let output = server.psql(&format!(
+        "SET idle_in_transaction_session_timeout = '200ms';\nBEGIN;\nSELECT pg_sleep(1);\nCOMMIT;\n{wait}"
+    ));
+    assert!(output.contains("still there"), "{output}");
 }
 
 /// Reads the first rows of a statement, cancels it, and gives the error that ends it.

@@ -2,6 +2,7 @@
 
 mod building;
 mod client;
+mod copy;
 mod demo;
 mod disk;
 mod front;

@@ -100,7 +100,7 @@ impl Connection {
 }
 
 fn failure(message: String) -> Failure {
-    Failure { sqlstate: None, message, detail: None, hint: None }
+    Failure { sqlstate: None, message, detail: None, hint: None, context: None }
 }
 
 #[async_trait]

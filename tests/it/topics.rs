@@ -244,3 +244,61 @@ async fn a_restart_keeps_the_watermark() {
     let rows = [rows[0], rows[1], "2024-05-01 00:06:00|1"];
     session.eventually("SELECT * FROM v", SOON, &rows).await;
 }
+
+/// What is malformed does not depend on the columns that views read; every kind of it is kept, or counted with 'skip'.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn malformed_records_are_the_same_for_every_view() {
+    create_topic("malformed", 1);
+    let producer = Producer::new();
+    let payloads: [Option<&[u8]>; 14] = [
+        Some(b"{\"id\": 1, \"n\": 1.5, \"name\": \"good\", \"ts\": 0}"),
+        Some(b"{\"id\": 2"),
+        Some(b"{\"id\": \"two\"}"),
+        Some(b"{\"id\": 9223372036854775808}"),
+        Some(b"{\"id\": 3, \"n\": 1.555}"),
+        Some(b"{\"n\": 1}"),
+        Some(b"{\"id\": 4, \"name\": \"\xff\"}"),
+        Some(b"{\"id\": 5, \"name\": \"\\u0000\"}"),
+        Some(b"{\"id\": 6, \"ts\": \"noon\"}"),
+        Some(b"[{\"id\": 7}]"),
+        Some(b""),
+        None,
+        Some(b"{\"id\": 8, \"unknown\": tru}"),
+        Some(b"{\"id\": 9}"),
+    ];
+    for payload in payloads {
+        let payload = payload.map(<[u8]>::to_vec);
+        producer.send("malformed", &Record { payload, ..Record::default() });
+    }
+    producer.flush();
+    let server = Server::start();
+    let session = server.connect().await;
+    let columns = "id BIGINT NOT NULL, n DECIMAL(8,2), name VARCHAR, ts TIMESTAMP";
+    let earliest = ", scan.startup.mode = 'earliest'";
+    for (i, select) in ["count(*)", "count(name)", "count(n)", "max(ts)", "sum(id)"].into_iter().enumerate() {
+        session.run(&source(&format!("s{i}"), columns, "malformed", earliest)).await;
+        session.run(&format!("CREATE MATERIALIZED VIEW v{i} AS SELECT count(*) AS n, {select} AS x FROM s{i}")).await;
+        session.eventually(&format!("SELECT n FROM v{i}"), SOON, &["2"]).await;
+        let dead = format!("SELECT \"offset\" FROM millstream.dead_letters WHERE source = 's{i}' ORDER BY 1");
+        let all: Vec<String> = (1..13).map(|offset| offset.to_string()).collect();
+        let mut all: Vec<&str> = all.iter().map(String::as_str).collect();
+        all.sort_unstable();
+        session.eventually(&dead, SOON, &all).await;
+    }
+    let errors = session.rows("SELECT DISTINCT \"offset\", error FROM millstream.dead_letters").await;
+    assert_eq!(errors.len(), 12, "{errors:?}");
+    // A view that comes later finds the same rows.
+    session.run("CREATE MATERIALIZED VIEW late AS SELECT count(*) AS n, count(name) AS x FROM s0").await;
+    session.eventually("SELECT n, x FROM late", SOON, &["2|1"]).await;
+    assert_eq!(session.value("SELECT count(*) FROM millstream.dead_letters WHERE source = 's0'").await, "12");
+    assert_eq!(session.rows("SELECT count(*), count(name) FROM s0").await, ["2|1"]);
+
+    session.run(&source("skipping", columns, "malformed", &format!("{earliest}, on_error = 'skip'"))).await;
+    session.run("CREATE MATERIALIZED VIEW rest AS SELECT count(*) AS n FROM skipping").await;
+    session.eventually("SELECT n FROM rest", SOON, &["2"]).await;
+    let counted = "SELECT rows, dead_letters, skipped FROM millstream.sources WHERE name = 'skipping'";
+    session.eventually(counted, SOON, &["2|0|12"]).await;
+    let (_, metrics) = crate::process::http_get(server.http_port(), "/metrics").expect("metrics");
+    let metric = "millstream_source_skipped_records_total{schema=\"public\",source=\"skipping\",partition=\"0\"} 12";
+    assert!(metrics.contains(metric), "{metrics}");
+}

@@ -119,9 +119,9 @@ impl ColumnBuilder {
         self.len() == 0
     }
 
-    /// Whether the value at `row` is NULL.
+    /// Whether the value at `row` is NULL, or not there.
     pub fn is_null(&self, row: usize) -> bool {
-        !self.nulls.is_valid(row)
+        row >= self.len() || !self.nulls.is_valid(row)
     }
 
     pub(crate) fn data_mut(&mut self) -> &mut Data {
@@ -179,6 +179,26 @@ impl ColumnBuilder {
         }
         if self.nulls.len() > rows {
             self.nulls.truncate(rows);
+        }
+    }
+
+    /// Drops all values, and the memory of long ones too: for a column of which no batch is made.
+    pub fn clear(&mut self) {
+        if !self.is_empty() {
+            self.truncate(0);
+        }
+        self.drop_long();
+    }
+
+    fn drop_long(&mut self) {
+        match &mut self.data {
+            Data::Text { views, long, .. } => {
+                views.clear();
+                long.clear();
+            }
+            Data::List { items, .. } => items.clear(),
+            Data::Record { columns, .. } => columns.iter_mut().for_each(Self::clear),
+            _ => {}
         }
     }
 

@@ -22,6 +22,7 @@ use millstream_catalog::{Column, SqlType};
 
 use crate::error::{ConnectorError, Result};
 use crate::format::column::ColumnBuilder;
+use crate::format::json::Columns;
 use crate::sink::Message;
 
 /// One record as it came.
@@ -76,30 +77,48 @@ impl RecordFormat {
         &self.columns
     }
 
-    /// A decoder of some of the columns, in the order given.
+    /// A decoder of some of the columns, in the order given. It checks the others too: whether a record is malformed does
+    /// not depend on who reads it.
     ///
     /// # Errors
     /// XX000 if a position is out of range.
     pub fn decoder(&self, columns: &[usize]) -> Result<RecordDecoder> {
         let schema = Arc::new(self.schema.project(columns)?);
-        let asked: Vec<_> = columns.iter().map(|i| &self.columns[*i]).collect();
-        let fields = asked.iter().enumerate().filter(|(_, c)| c.include.is_none());
-        let object = json::ObjectReader::new(fields.map(|(i, c)| (c.name.as_str(), i)));
-        let builders = asked.iter().map(|c| ColumnBuilder::new(&c.sql_type)).collect::<Result<Vec<_>>>()?;
-        let included = asked.iter().enumerate().filter_map(|(i, c)| Some((i, c.include?))).collect();
-        let required = asked.iter().enumerate().filter(|(_, c)| !c.nullable).map(|(i, _)| i).collect();
-        Ok(RecordDecoder { schema, builders, object, included, required, rows: 0, reader: json::Reader::default() })
+        let others = (0..self.columns.len()).filter(|i| !columns.contains(i) && is_checked(&self.columns[*i]));
+        let all: Vec<usize> = columns.iter().copied().chain(others).collect();
+        // In declared order, so that of two errors it is always the same one that is told.
+        let mut declared: Vec<(usize, &Column)> = all.iter().map(|i| &self.columns[*i]).enumerate().collect();
+        declared.sort_by_key(|(at, _)| all[*at]);
+        let fields = declared.iter().filter(|(_, c)| c.include.is_none());
+        let object = json::ObjectReader::new(fields.map(|(at, c)| (c.name.as_str(), *at)));
+        let included = declared.iter().filter_map(|(at, c)| Some((*at, c.include?))).collect();
+        let required =
+            declared.iter().filter(|(_, c)| !c.nullable).map(|(at, c)| (*at, c.name.as_str().into())).collect();
+        let builders = all.iter().map(|i| ColumnBuilder::new(&self.columns[*i].sql_type)).collect::<Result<_>>()?;
+        let kept = columns.len();
+        let reader = json::Reader::default();
+        Ok(RecordDecoder { schema, builders, kept, object, included, required, rows: 0, reader })
+    }
+}
+
+/// Whether a record can be malformed in a column that nobody reads.
+fn is_checked(column: &Column) -> bool {
+    match column.include {
+        None | Some(Include::Key | Include::Timestamp) => true,
+        Some(Include::Partition | Include::Offset | Include::Headers) => false,
     }
 }
 
 /// Collects records into a batch.
 pub struct RecordDecoder {
     schema: SchemaRef,
+    /// Of the columns that are read, then of those that are only checked; the latter hold the value of one record.
     builders: Vec<ColumnBuilder>,
+    kept: usize,
     object: json::ObjectReader,
     included: Vec<(usize, Include)>,
-    /// Positions of NOT NULL columns.
-    required: Vec<usize>,
+    /// Positions and names of NOT NULL columns.
+    required: Vec<(usize, Box<str>)>,
     rows: usize,
     reader: json::Reader,
 }
@@ -131,7 +150,7 @@ impl RecordDecoder {
                 Ok(())
             }
             Err(error) => {
-                for builder in &mut self.builders {
+                for builder in &mut self.builders[..self.kept] {
                     builder.truncate(self.rows);
                 }
                 Err(error)
@@ -144,7 +163,7 @@ impl RecordDecoder {
     /// # Errors
     /// XX000 if the columns do not make a batch, which would be a bug.
     pub fn finish(&mut self) -> Result<RecordBatch> {
-        let columns = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
+        let columns = self.builders[..self.kept].iter_mut().map(ColumnBuilder::finish).collect();
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.rows)));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
@@ -153,16 +172,15 @@ impl RecordDecoder {
         let Some(payload) = record.payload else {
             return Err("the record has no payload (a tombstone), which FORMAT PLAIN does not read".into());
         };
-        self.reader.read_object(payload, &mut self.object, &mut self.builders, self.rows)?;
+        let (kept, row) = (self.kept, self.rows);
+        self.builders[kept..].iter_mut().for_each(ColumnBuilder::clear);
+        self.reader.read_object(payload, &mut self.object, Columns { builders: &mut self.builders, kept, row })?;
         for (i, include) in &self.included {
             append_included(&mut self.builders[*i], *include, record)?;
         }
-        for i in &self.required {
-            if self.builders[*i].is_null(self.rows) {
-                return Err(format!(
-                    "column \"{}\": null or missing, but the column is NOT NULL",
-                    self.schema.field(*i).name()
-                ));
+        for (i, name) in &self.required {
+            if self.builders[*i].is_null(if *i < kept { row } else { 0 }) {
+                return Err(format!("column \"{name}\": null or missing, but the column is NOT NULL"));
             }
         }
         Ok(())

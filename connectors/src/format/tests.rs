@@ -168,7 +168,7 @@ fn text_that_is_no_json_object_is_an_error_that_says_where() {
     }
     let format = RecordFormat::new(&[column("a", SqlType::Text)], &format("plain")).unwrap();
     let mut decoder = format.decoder(&[0]).unwrap();
-    let record = Record { payload: Some(b"{\"a\": \"\xff\"}"), ..Record::default() };
+    let record = super::Record { payload: Some(b"{\"a\": \"\xff\"}"), ..super::Record::default() };
     assert_eq!(decoder.append(&record), Err("invalid UTF-8 at byte 7".into()));
 }
 
@@ -246,9 +246,10 @@ fn not_null_columns_refuse_null_and_missing() {
         assert_eq!(error, "column \"a\": null or missing, but the column is NOT NULL");
     }
     assert_eq!(decoder.append(&payload("{\"a\": 1}")), Ok(()));
-    // Without the column the record is fine: what is not asked is not judged, except that it is JSON.
+    // Also where the column is not read.
     let mut pruned = format.decoder(&[1]).unwrap();
-    assert_eq!(pruned.append(&payload("{\"b\": 1}")), Ok(()));
+    assert!(pruned.append(&payload("{\"b\": 1}")).is_err());
+    assert_eq!(pruned.append(&payload("{\"a\": 1, \"b\": 1}")), Ok(()));
     assert!(decoder.append(&Record::default()).unwrap_err().contains("tombstone"));
 }
 
@@ -308,14 +309,108 @@ fn included_columns_come_from_the_message() {
 }
 
 #[test]
-fn no_columns_still_count_rows_and_check_json() {
+fn no_columns_still_count_rows_and_check_them() {
     let format = RecordFormat::new(&[column("a", SqlType::Int4)], &format("plain")).unwrap();
     let mut decoder = format.decoder(&[]).unwrap();
     assert_eq!(decoder.append(&payload("{\"a\": 1}")), Ok(()));
     assert!(decoder.append(&payload("{\"a\": }")).is_err());
-    assert_eq!(decoder.append(&payload("{\"a\": \"x\"}")), Ok(()));
+    assert!(decoder.append(&payload("{\"a\": \"x\"}")).is_err());
+    assert_eq!(decoder.append(&payload("{}")), Ok(()));
     assert_eq!(decoder.finish().unwrap().num_rows(), 2);
     assert_eq!(decoder.finish().unwrap().num_rows(), 0);
+}
+
+#[test]
+fn a_record_is_judged_the_same_whatever_is_read() {
+    use SqlType::*;
+    let columns = [
+        Column::new("id", Int8, false),
+        column("n", Numeric(Some((6, 2)))),
+        column("name", Text),
+        column("code", Varchar(Some(3))),
+        column("ts", Timestamp),
+        column("doc", Jsonb),
+        column("tags", Array(Box::new(Int4))),
+        column("at", Record(vec![("x".into(), Int4), ("y".into(), Text)])),
+        column("raw", Bytea),
+        included("key", Text, Include::Key),
+        included("seen", Timestamptz, Include::Timestamp),
+    ];
+    let format = RecordFormat::new(&columns, &format("plain")).unwrap();
+    let whole = r#"{"id": 1, "n": 2.5, "name": "a name longer than twelve bytes", "code": "abc", "ts": 0,
+        "doc": {"a": [1]}, "tags": [1, 2], "at": {"x": 1, "y": "z"}, "raw": "aGVsbG8=", "other": null}"#;
+    let with = |from: &str, to: &str| {
+        assert!(whole.contains(from));
+        whole.replacen(from, to, 1).into_bytes()
+    };
+    let mut records: Vec<Option<Vec<u8>>> = vec![
+        // Good ones.
+        Some(whole.into()),
+        Some(b"{\"id\": 1}".to_vec()),
+        Some(with("\"n\": 2.5", "\"n\": null")),
+        Some(with("\"n\": 2.5", "\"name\": 7, \"doc\": 7")),
+        Some(with("a name", "\\u0041 n\\name")),
+        // Bad syntax: cut off, a comma too many, two values, an array, a number, nothing, not UTF-8.
+        Some(b"{\"id\": 1".to_vec()),
+        Some(b"{\"id\": 1,}".to_vec()),
+        Some(b"{\"id\": 1} {}".to_vec()),
+        Some(b"[{\"id\": 1}]".to_vec()),
+        Some(b"12".to_vec()),
+        Some(Vec::new()),
+        Some(b"{\"id\": 1, \"name\": \"\xff\"}".to_vec()),
+        // A tombstone.
+        None,
+        // Values that do not fit their column.
+        Some(with("\"id\": 1", "\"id\": \"one\"")),
+        Some(with("\"id\": 1", "\"id\": 9223372036854775808")),
+        Some(with("\"id\": 1", "\"id\": null")),
+        Some(b"{\"n\": 1}".to_vec()),
+        Some(with("2.5", "2.555")),
+        Some(with("2.5", "12345.5")),
+        Some(with("a name", "\\u0000 name")),
+        Some(with("a name", "\\ud800 name")),
+        Some(with("abc", "abcd")),
+        Some(with("\"ts\": 0", "\"ts\": \"noon\"")),
+        Some(with("[1, 2]", "[1, \"x\"]")),
+        Some(with("[1, 2]", "{}")),
+        Some(with("\"x\": 1", "\"x\": 1.5")),
+        Some(with("aGVsbG8=", "***")),
+        // Two errors: the first of the text counts.
+        Some(with("2.5, \"name\": \"a", "true, \"name\": \"\\u0000")),
+    ];
+    // Again, after errors.
+    records.extend(records.clone());
+    let keys: [Option<&[u8]>; 3] = [None, Some(b"key"), Some(b"\xff")];
+    let subsets: Vec<Vec<usize>> = (0..columns.len())
+        .flat_map(|i| [vec![i], (0..columns.len()).filter(|c| *c != i).rev().collect()])
+        .chain([Vec::new(), (0..columns.len()).collect()])
+        .collect();
+    let verdicts = |subset: &[usize]| {
+        let mut decoder = format.decoder(subset).unwrap();
+        let mut verdicts = Vec::new();
+        for payload in &records {
+            for key in keys {
+                let record = super::Record {
+                    payload: payload.as_deref(),
+                    key,
+                    timestamp_ms: Some(5),
+                    ..super::Record::default()
+                };
+                verdicts.push(decoder.append(&record));
+            }
+        }
+        let late =
+            super::Record { payload: Some(b"{\"id\": 1}"), timestamp_ms: Some(i64::MAX), ..super::Record::default() };
+        verdicts.push(decoder.append(&late));
+        let good = verdicts.iter().filter(|v| v.is_ok()).count();
+        assert_eq!(decoder.finish().unwrap().num_rows(), good);
+        verdicts
+    };
+    let expected = verdicts(&(0..columns.len()).collect::<Vec<_>>());
+    assert_eq!(expected.iter().filter(|v| v.is_ok()).count(), 5 * 2 * 2);
+    for subset in subsets {
+        assert_eq!(verdicts(&subset), expected, "columns {subset:?}");
+    }
 }
 
 #[test]

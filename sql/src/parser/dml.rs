@@ -236,15 +236,26 @@ fn copy_options(c: &mut Cursor<'_>) -> Result<BTreeMap<String, String>> {
             options.insert("format".into(), "csv".into());
         } else if c.eat(&["HEADER"]) {
             options.insert("header".into(), "true".into());
-        } else if c.at(&["DELIMITER"]) || c.at(&["NULL"]) || c.at(&["QUOTE"]) || c.at(&["ESCAPE"]) {
-            let key = c.word(0).unwrap_or_default().to_lowercase();
+        } else if let Some(key) =
+            c.word(0).filter(|w| ["DELIMITER", "NULL", "QUOTE", "ESCAPE", "ENCODING"].contains(&w.as_str()))
+        {
             c.parser.next_token();
             c.eat(&["AS"]);
-            let value = c.string()?;
-            options.insert(key, value);
+            options.insert(key.to_lowercase(), option_string(c)?);
         } else {
             return Ok(options);
         }
+    }
+}
+
+/// `','` or `E'\t'`.
+fn option_string(c: &mut Cursor<'_>) -> Result<String> {
+    match c.parser.peek_token().token {
+        Token::EscapedStringLiteral(text) => {
+            c.parser.next_token();
+            Ok(text)
+        }
+        _ => c.string(),
     }
 }
 
@@ -276,11 +287,7 @@ fn copy_option_list(c: &mut Cursor<'_>) -> Result<BTreeMap<String, String>> {
                 c.parser.next_token();
                 n
             }
-            Token::EscapedStringLiteral(s) => {
-                c.parser.next_token();
-                s
-            }
-            _ => c.string()?,
+            _ => option_string(c)?,
         };
         options.insert(key, value);
         if !c.eat_token(&Token::Comma) {

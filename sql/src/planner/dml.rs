@@ -24,7 +24,7 @@ use super::provider::{Provider, Relation, resolve, table_reference};
 use super::query::{analyze, parameters, plan_exprs, plan_query_with};
 use super::refuse::refuse_unconsumed;
 use super::{columns, naming};
-use crate::context::{PlanContext, ROW_ID};
+use crate::context::{CatalogSource, PlanContext, ROW_ID, Target};
 use crate::error::{Result, SqlError};
 use crate::functions::cast::{can_cast, cast, cast_array};
 use crate::plan::{DeletePlan, InsertPlan, OnConflictPlan, Plan, Returning, RowChecks, UpdatePlan};
@@ -69,7 +69,7 @@ fn table_of(object: &Object) -> Result<&Table> {
 }
 
 /// Positions of the named columns; of all that are not generated if none is named.
-pub(crate) fn column_positions(names: &[Ident], object: &Object) -> Result<Vec<usize>> {
+fn column_positions(names: &[Ident], object: &Object) -> Result<Vec<usize>> {
     let all = object.columns();
     if names.is_empty() {
         return Ok((0..all.len()).filter(|i| all[*i].generated.is_none()).collect());
@@ -330,6 +330,27 @@ pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
         returning: returning(s.returning.as_ref(), &object, &alias, ctx)?,
         parameters,
     }))
+}
+
+/// The INSERT of rows that have the named columns of a table, and these columns.
+pub(crate) fn copy_from(names: &[Ident], object: &Object, ctx: &PlanContext<'_>) -> Result<(InsertPlan, Vec<Column>)> {
+    let table = table_of(object)?;
+    let targets = column_positions(names, object)?;
+    // Whether a value may be NULL is for the checks to say, which name the row.
+    let given = targets.iter().map(|at| Column { nullable: true, ..object.columns()[*at].clone() });
+    let given: Vec<Column> = given.collect();
+    let input = CatalogSource::new(Target::Input, columns_schema(&given));
+    let source = LogicalPlanBuilder::scan("input", Arc::new(input), None)?.build()?;
+    let plan = analyze(whole_rows(source, &targets, &table.columns, ctx)?, ctx)?;
+    let insert = InsertPlan {
+        table: object.id,
+        plan,
+        checks: row_checks(object, table, ctx)?,
+        on_conflict: None,
+        returning: None,
+        parameters: Vec::new(),
+    };
+    Ok((insert, given))
 }
 
 /// The rows of `VALUES …` if the query is nothing else.

@@ -209,13 +209,15 @@ fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
             let target = file.map_or(CopyTarget::Stdout, CopyTarget::File);
             Ok(Plan::CopyTo(CopyToPlan { query, target, format, options }))
         }
-        CopyEnd::FromFile(_) | CopyEnd::FromStdin => {
+        CopyEnd::FromFile(file) => Err(SqlError::unsupported(format!("COPY FROM '{file}' is not supported"))
+            .with_hint("send the file: \\copy table FROM 'file' in psql; or INSERT INTO table SELECT * FROM read_parquet('file')")),
+        CopyEnd::FromStdin => {
             let CopyRelation::Table { name, columns } = &copy.source else {
                 return Err(SqlError::syntax("COPY FROM fills a table, not a query"));
             };
             let object = dml::target_table(name, ctx)?;
-            let columns = dml::column_positions(columns, &object)?;
-            Ok(Plan::CopyFrom(CopyFromPlan { table: object.id, columns, file, format, options }))
+            let (insert, columns) = dml::copy_from(columns, &object, ctx)?;
+            Ok(Plan::CopyFrom(CopyFromPlan { insert, columns, format, options }))
         }
     }
 }

@@ -61,6 +61,7 @@ impl Sessions for FakeSessions {
             outbox,
             receiver: Some(receiver),
             blocks: 0,
+            copy_limit: 0,
         })
     }
 
@@ -80,6 +81,7 @@ pub struct FakeSession {
     outbox: mpsc::Sender<OutOfBand>,
     receiver: Option<mpsc::Receiver<OutOfBand>>,
     blocks: usize,
+    copy_limit: usize,
 }
 
 impl Drop for FakeSession {
@@ -194,27 +196,27 @@ impl SqlSession for FakeSession {
                 stream: stream::iter((0..3).map(|i| Ok((Bytes::from(format!("{i}\ttext\n")), 1)))).boxed(),
             }),
             "copy_in" => {
-                let (sink, mut chunks) = mpsc::channel(4);
-                let limit: usize = rest.parse().unwrap();
-                let done = Box::pin(async move {
-                    let mut bytes = 0;
-                    while let Some(chunk) = chunks.recv().await {
-                        match chunk {
-                            CopyChunk::Data(data) => bytes += data.len(),
-                            CopyChunk::Done => return Ok(format!("COPY {bytes}")),
-                            CopyChunk::Failed(reason) => return Err(Error::new("57014", reason)),
-                        }
-                        if bytes > limit {
-                            return Err(Error::new("22P04", "too much data"));
-                        }
-                    }
-                    Err(Error::internal("the data did not end"))
-                });
-                Response::CopyIn(CopyIn { columns: 2, binary: false, sink, done })
+                self.copy_limit = rest.parse().unwrap();
+                Response::CopyIn(CopyIn { columns: 2, binary: false })
             }
             "panic" => panic!("as asked"),
             _ => Response::Complete { tag: format!("{} {}", verb.to_uppercase(), parameters.len()) },
         })
+    }
+
+    async fn copy_in(&mut self, mut chunks: mpsc::Receiver<CopyChunk>) -> Result<String> {
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.recv().await {
+            match chunk {
+                CopyChunk::Data(data) => bytes += data.len(),
+                CopyChunk::Done => return Ok(format!("COPY {bytes}")),
+                CopyChunk::Failed(reason) => return Err(Error::new("57014", reason)),
+            }
+            if bytes > self.copy_limit {
+                return Err(Error::new("22P04", "too much data"));
+            }
+        }
+        Err(Error::internal("the data did not end"))
     }
 
     fn begin_implicit_block(&mut self) {

@@ -36,6 +36,8 @@ pub struct Commit {
 #[derive(Default)]
 pub struct Waiters {
     pub ddl: Vec<Reply<u64>>,
+    /// DDL statements whose views failed, and are gone with the epoch.
+    pub refused: Vec<(Reply<u64>, Error)>,
     pub writes: Vec<(Reply<WriteOutcome>, WriteOutcome)>,
     pub flushes: Vec<Reply<u64>>,
 }
@@ -43,6 +45,9 @@ pub struct Waiters {
 impl Waiters {
     /// Tells everybody that the epoch is visible. Those who left are not missed.
     fn succeed(self, epoch: u64) {
+        for (reply, error) in self.refused {
+            let _ = reply.send(Err(error));
+        }
         for reply in self.ddl.into_iter().chain(self.flushes) {
             let _ = reply.send(Ok(epoch));
         }
@@ -54,6 +59,9 @@ impl Waiters {
 
     /// Tells everybody that nothing of the epoch was kept.
     pub fn fail(self, error: &Error) {
+        for (reply, error) in self.refused {
+            let _ = reply.send(Err(error));
+        }
         for reply in self.ddl.into_iter().chain(self.flushes) {
             let _ = reply.send(Err(error.clone()));
         }
@@ -64,7 +72,7 @@ impl Waiters {
 
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.ddl.is_empty() && self.writes.is_empty() && self.flushes.is_empty()
+        self.ddl.is_empty() && self.refused.is_empty() && self.writes.is_empty() && self.flushes.is_empty()
     }
 }
 

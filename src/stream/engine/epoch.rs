@@ -20,8 +20,8 @@ use super::source::Source;
 use super::stats::{BackfillStats, EpochStats, Stats};
 use super::system;
 use super::table::Table;
-use super::work::{Statement, Work};
-use crate::error::Result;
+use super::work::{Made, Statement, Work};
+use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::state::{State, Store};
 
@@ -134,11 +134,11 @@ pub(super) struct EpochLoop {
     /// Views and sinks by id, which is a topological order: what a view reads was made before it.
     pub(super) pipelines: BTreeMap<ObjectId, Pipeline>,
     /// CREATE statements whose views still read what was there before them.
-    pub(super) ddl_waiting: Vec<(Vec<ObjectId>, Reply<u64>)>,
+    pub(super) ddl_waiting: Vec<Made>,
     /// What ran for dropped objects, until the drop is committed.
     pub(super) retired: Vec<Retired>,
     /// Views that stop with the next epoch, and why.
-    pub(super) condemned: BTreeMap<ObjectId, String>,
+    pub(super) condemned: BTreeMap<ObjectId, Error>,
     pub(super) last_report: Instant,
 }
 
@@ -232,6 +232,10 @@ impl EpochLoop {
             }
         });
         if let Err(e) = outcome {
+            if let Some(made) = work.without.take() {
+                self.do_again_without(made, &e, work);
+                return;
+            }
             tracing::error!(epoch = work.epoch, error = %e, "epoch failed, going back to the last committed one");
             self.recover_from(&e, work);
         }
@@ -252,8 +256,7 @@ impl EpochLoop {
         }
         self.run_pipelines(work)?;
         self.advance_catch_ups(work)?;
-        self.finish_ddl(work);
-        Ok(())
+        self.finish_ddl(work)
     }
 
     /// Freezes a computed epoch and gives it to the committer, once the one before is committed.
@@ -308,11 +311,10 @@ impl EpochLoop {
         })
     }
 
-    /// Lets a DDL statement's client wait for the epoch, or for the views that it makes, or tells it why not.
+    /// Lets a DDL statement's client wait for the epoch and the views that it makes, or tells it why not.
     fn answer_ddl(&mut self, outcome: Result<Vec<ObjectId>>, reply: Reply<u64>, work: &mut Work) -> Result<()> {
         match outcome {
-            Ok(views) if views.is_empty() => work.waiters.ddl.push(reply),
-            Ok(views) => self.ddl_waiting.push((views, reply)),
+            Ok(views) => work.made.push((views, reply)),
             Err(e) => {
                 let store = super::pipeline::is_store_failure(&e).then(|| e.clone());
                 let _ = reply.send(Err(e));
@@ -387,6 +389,7 @@ impl EpochLoop {
             v.errors = counters.errors;
             v.late_rows = counters.late_rows;
             v.failed = counters.failed.clone();
+            v.made_us = counters.made_us;
             v.epoch = epoch;
             v.set_backfill(backfill, epoch);
         });

@@ -33,7 +33,7 @@ pub(super) struct Retired {
 }
 
 impl EpochLoop {
-    /// Applies a DDL statement to the open epoch. Returns the views that it must wait for.
+    /// Applies a DDL statement to the open epoch. Returns the views and sinks that it makes.
     pub(super) fn ddl(&mut self, request: DdlRequest, work: &mut Work) -> Result<Vec<ObjectId>> {
         if request.base_version != self.catalog.version() {
             return Err(Error::new(
@@ -72,7 +72,7 @@ impl EpochLoop {
         self.stop_unread_sources()?;
         work.dirty = true;
         work.sync = true;
-        Ok(ids.into_iter().filter(|id| self.pipelines.get(id).is_some_and(|p| self.is_incomplete(p))).collect())
+        Ok(ids.into_iter().filter(|id| self.pipelines.contains_key(id)).collect())
     }
 
     /// Drops a view that is being built, with all that reads it.
@@ -127,6 +127,9 @@ impl EpochLoop {
             self.add(object)?;
         }
         for id in ids {
+            if let Some(pipeline) = self.pipelines.get_mut(&id) {
+                pipeline.counters.made_us = work.now_us;
+            }
             self.begin_catch_ups(id)?;
         }
         self.start_readers()?;
@@ -304,20 +307,65 @@ impl EpochLoop {
         Ok(())
     }
 
-    /// Answers CREATE statements whose views are complete with this epoch, or are gone.
-    pub(super) fn finish_ddl(&mut self, work: &mut Work) {
-        for (ids, reply) in std::mem::take(&mut self.ddl_waiting) {
-            let pipelines: Option<Vec<&Pipeline>> = ids.iter().map(|id| self.pipelines.get(id)).collect();
-            match pipelines {
-                None => {
-                    let gone = Error::new(sqlstate::QUERY_CANCELED, "the view was dropped while it was being built");
-                    let _ = reply.send(Err(gone));
-                }
-                Some(all) if all.iter().any(|p| p.counters.failed.is_none() && self.is_incomplete(p)) => {
-                    self.ddl_waiting.push((ids, reply));
-                }
-                Some(_) => work.waiters.ddl.push(reply),
+    /// Answers DDL statements whose views are complete with this epoch, are gone, or have failed. A view that fails while
+    /// it is being built is dropped; if this is the epoch that makes it, none of its statement's effects may stay.
+    ///
+    /// # Errors
+    /// The failure of a view that the epoch makes; [`Work::without`] is then its statement.
+    pub(super) fn finish_ddl(&mut self, work: &mut Work) -> Result<()> {
+        for (ids, reply) in std::mem::take(&mut work.made) {
+            if let Some(failed) = self.first_failed(&ids) {
+                work.without = Some((ids, reply));
+                return Err(failed);
+            }
+            match ids.iter().filter_map(|id| self.pipelines.get(id)).any(|p| self.is_incomplete(p)) {
+                true => self.ddl_waiting.push((ids, reply)),
+                false => work.waiters.ddl.push(reply),
             }
         }
+        for (ids, reply) in std::mem::take(&mut self.ddl_waiting) {
+            let pipelines: Option<Vec<&Pipeline>> = ids.iter().map(|id| self.pipelines.get(id)).collect();
+            let Some(pipelines) = pipelines else {
+                let gone = Error::new(sqlstate::QUERY_CANCELED, "the view was dropped while it was being built");
+                let _ = reply.send(Err(gone));
+                continue;
+            };
+            if let Some(failed) = self.first_failed(&ids) {
+                self.drop_failed(&ids, work)?;
+                work.waiters.refused.push((reply, failed));
+            } else if pipelines.iter().any(|p| self.is_incomplete(p)) {
+                self.ddl_waiting.push((ids, reply));
+            } else {
+                work.waiters.ddl.push(reply);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why one of these views cannot be built.
+    fn first_failed(&self, ids: &[ObjectId]) -> Option<Error> {
+        let pipelines = ids.iter().filter_map(|id| self.pipelines.get(id));
+        let (pipeline, failure) = pipelines.filter_map(|p| Some((p, p.failure.as_ref()?))).next()?;
+        let kind = match pipeline.target {
+            Target::View(_) => "materialized view",
+            Target::Sink(_) => "sink",
+        };
+        let message = format!("{kind} \"{}\" cannot be built: {}", pipeline.name, failure.message());
+        Some(Error::new(failure.sqlstate(), message).with_hint("nothing of it was kept"))
+    }
+
+    /// Drops those of some views that have failed, with all that reads them.
+    fn drop_failed(&mut self, ids: &[ObjectId], work: &mut Work) -> Result<()> {
+        let is_failed = |id: &&ObjectId| self.pipelines.get(id).is_some_and(|p| p.counters.failed.is_some());
+        let failed: Vec<ObjectId> = ids.iter().filter(is_failed).copied().collect();
+        let mut draft = Draft::new(&self.catalog);
+        draft.drop(&failed, true)?;
+        let base_version = draft.base_version();
+        let statement = "a view that failed while it was being built".to_string();
+        let steps = vec![DdlStep { statement, changes: draft.changes().to_vec() }];
+        let (catalog, changes) = draft.finish();
+        let (new, writes) = (Vec::new(), Vec::new());
+        let user = "millstream".to_string();
+        self.ddl(DdlRequest { base_version, catalog, changes, new, writes, steps, user }, work).map(drop)
     }
 }

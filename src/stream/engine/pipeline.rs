@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 use millstream_catalog::{ObjectId, SqlType};
@@ -16,10 +16,11 @@ use super::outbox::Outbox;
 use super::stats::Activity;
 use super::work::over_limit;
 use crate::error::{Error, Result, sqlstate};
+use crate::failpoint;
 use crate::state::{Layout, Level, Relation, ScanPosition, Snapshot, State, TableId};
 use crate::stream::changelog::{Delta, total_rows};
 use crate::stream::operator::{EpochContext, LateRows, PortWatermarks, RowError, Watermarks};
-use crate::stream::plan::{Input, Node, PlannedView, Scan, part};
+use crate::stream::plan::{Input, Node, PlannedView, Scan, part, readable};
 
 /// The changes of a relation in one epoch, for those who read it.
 #[derive(Clone, Default)]
@@ -76,6 +77,8 @@ pub struct Pipeline {
     late: Option<Relation>,
     pub counters: Counters,
     counters_changed: bool,
+    /// What stopped it since the server started.
+    pub failure: Option<Error>,
     /// Whether an epoch has run in which all inputs were read to their present and their time counted.
     settled: bool,
     /// What its steps do, for people.
@@ -104,6 +107,9 @@ pub struct Counters {
     pub rows: i64,
     pub errors: i64,
     pub late_rows: u64,
+    /// When it was made, microseconds since 1970; 0 if that was not kept.
+    #[serde(default)]
+    pub made_us: i64,
     /// Why the view stopped, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
@@ -167,6 +173,7 @@ impl Pipeline {
             late: None,
             counters: Counters::default(),
             counters_changed: true,
+            failure: None,
             settled,
             activity,
         })
@@ -187,6 +194,7 @@ impl Pipeline {
             self.counters = serde_json::from_slice(&bytes).map_err(corrupt)?;
         }
         self.counters_changed = false;
+        self.failure = None;
         for i in 0..self.scans.len() {
             if let Some(bytes) = snapshot.get(self.backfill_table(), &(i as u32).to_be_bytes())? {
                 self.scans[i].backfill = serde_json::from_slice(&bytes).map_err(corrupt)?;
@@ -276,18 +284,20 @@ impl Pipeline {
         let failure = match result {
             Ok(Ok(ran)) => return Ok(ran),
             Ok(Err(e)) if is_store_failure(&e) || e.sqlstate() == sqlstate::PROGRAM_LIMIT_EXCEEDED => return Err(e),
-            Ok(Err(e)) => format!("{} (SQLSTATE {})", e.message(), e.sqlstate()),
-            Err(panic) => format!("internal error: {}", panic_text(panic.as_ref())),
+            Ok(Err(e)) => e,
+            Err(panic) => Error::internal(format!("internal error: {}", panic_text(panic.as_ref()))),
         };
         self.fail(epoch, state, failure)
     }
 
     /// Stops the view for good: what it wrote in the open epoch is forgotten, what it held before stays and can no longer
     /// be trusted to follow its inputs.
-    pub fn fail(&mut self, epoch: u64, state: &mut State, reason: String) -> Result<Ran> {
+    pub fn fail(&mut self, epoch: u64, state: &mut State, failure: Error) -> Result<Ran> {
+        let reason = format!("{} (SQLSTATE {})", failure.message(), failure.sqlstate());
         tracing::error!(view = %self.name, epoch, reason, "continuous view failed");
         state.discard(self.id.0);
         self.counters.failed = Some(format!("failed in epoch {epoch}: {reason}"));
+        self.failure = Some(failure);
         self.counters_changed = true;
         self.put_counters(state)?;
         Ok(Ran::nothing(true))
@@ -301,6 +311,7 @@ impl Pipeline {
         upstream: &dyn Upstream,
         limits: &RunLimits,
     ) -> Result<Ran> {
+        failpoint::pass_for("view.run", &self.name)?;
         let mut changed = !self.settled;
         let mut backfilled = 0;
         self.settled = self.scans.iter().all(|s| s.backfill == Backfill::Done);
@@ -555,7 +566,7 @@ pub fn read_failure(snapshot: &Snapshot, id: ObjectId) -> Result<Option<String>>
 pub fn errors_schema() -> SchemaRef {
     let columns =
         [("operator", SqlType::Int4), ("sqlstate", SqlType::Text), ("message", SqlType::Text), ("row", SqlType::Text)];
-    arrow::datatypes::Schema::new(columns.iter().map(|(n, t)| t.field(*n, true)).collect::<Vec<_>>()).into()
+    Schema::new(columns.iter().map(|(n, t)| t.field(*n, true)).collect::<Vec<_>>()).into()
 }
 
 /// The stored errors of a view.
@@ -573,12 +584,15 @@ pub fn late_relation(id: ObjectId) -> Result<Relation> {
         ("epoch", SqlType::Int8),
     ];
     let fields: Vec<_> = columns.iter().map(|(n, t)| t.field(*n, true)).collect();
-    let schema = arrow::datatypes::Schema::new(fields);
+    let schema = Schema::new(fields);
     Relation::new(TableId { object: id.0, part: part::LATE }, schema.into(), Layout::Segments)
 }
 
 /// Each row as a JSON object.
 fn json_rows(batch: &RecordBatch) -> Result<StringViewArray> {
+    let fields = batch.schema_ref().fields().iter();
+    let fields: Vec<_> = fields.map(|f| f.as_ref().clone().with_name(readable(f.name()))).collect();
+    let batch = &batch.clone().with_schema(Arc::new(Schema::new(fields)))?;
     let mut lines = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
     lines.write(batch)?;
     lines.finish()?;

@@ -9,7 +9,7 @@ use super::commit::commit_failed;
 use super::epoch::EpochLoop;
 use super::handle::Command;
 use super::published::Published;
-use super::work::Work;
+use super::work::{Made, Work};
 use crate::error::{Error, Result, sqlstate};
 
 /// How long the loop rests after a failure that has to do with the disk.
@@ -18,7 +18,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl EpochLoop {
     /// Goes back to the last committed epoch, tells those who wait for the failed one, and makes what can be done again
     /// lighter if it failed by its size.
-    pub(super) fn recover_from(&mut self, error: &Error, work: Work) {
+    pub(super) fn recover_from(&mut self, error: &Error, mut work: Work) {
+        work.waiters.ddl.extend(work.made.drain(..).map(|(_, reply)| reply));
         if error.sqlstate() == sqlstate::PROGRAM_LIMIT_EXCEEDED {
             self.lighten(error, work);
             self.roll_back(error);
@@ -31,6 +32,17 @@ impl EpochLoop {
         }
         self.roll_back(error);
         std::thread::sleep(PAUSE);
+    }
+
+    /// Goes back to the last committed epoch and does all of the failed one again but the DDL statement whose view failed.
+    pub(super) fn do_again_without(&mut self, (_, reply): Made, error: &Error, mut work: Work) {
+        tracing::info!(epoch = work.epoch, %error, "the epoch is done again without a view that cannot be built");
+        let _ = reply.send(Err(error.clone()));
+        for flush in std::mem::take(&mut work.waiters.flushes) {
+            self.later(Command::Flush(flush));
+        }
+        self.again(work);
+        self.roll_back(error);
     }
 
     /// Decides what of an epoch that grew past the limit is done again: less input if there was any, else all but the
@@ -47,18 +59,27 @@ impl EpochLoop {
             } else if !work.waiters.ddl.is_empty() {
                 std::mem::take(&mut work.waiters).fail(error);
             } else if let Some(view) = work.running {
-                self.condemned.insert(view, error.message().to_string());
+                self.condemned.insert(view, error.clone());
             }
         }
+        self.again(work);
+    }
+
+    /// Puts an epoch's writes back into the queue; DDL statements, which were made against a catalog, their clients must
+    /// run again.
+    fn again(&self, work: Work) {
         for statement in work.statements {
             self.later(Command::Write(statement.request, statement.reply));
         }
         let again = Error::new(
             sqlstate::SERIALIZATION_FAILURE,
-            "the epoch of the statement grew too large and is done again without it",
+            "the epoch of the statement is done again without it, for another one failed",
         )
         .with_hint("run the statement again");
         work.waiters.fail(&again);
+        for (_, reply) in work.made {
+            let _ = reply.send(Err(again.clone()));
+        }
     }
 
     fn roll_back(&mut self, error: &Error) {

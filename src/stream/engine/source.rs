@@ -56,6 +56,8 @@ struct Partition {
     #[serde(skip)]
     dead_letters: u64,
     #[serde(skip)]
+    skipped: u64,
+    #[serde(skip)]
     rate: Rate,
 }
 
@@ -63,6 +65,8 @@ struct Partition {
 pub struct Taken {
     pub deltas: Vec<Delta>,
     pub dead: Vec<DeadLetter>,
+    /// Records that could not be read and are kept nowhere.
+    pub skipped: u64,
     pub rows: usize,
     pub bytes: usize,
     /// When the oldest record arrived.
@@ -204,8 +208,15 @@ impl Source {
     /// Takes what is ready, up to the bounds, and moves positions, watermark and idleness along. Deltas have the source's
     /// decoded columns, see [`Source::columns`].
     pub fn take(&mut self, rows_max: usize, bytes_max: usize, stats: &Stats) -> Result<Taken> {
-        let mut taken =
-            Taken { deltas: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0, arrived: None, changed: false };
+        let mut taken = Taken {
+            deltas: Vec::new(),
+            dead: Vec::new(),
+            skipped: 0,
+            rows: 0,
+            bytes: 0,
+            arrived: None,
+            changed: false,
+        };
         if self.reader.is_none() {
             return Ok(taken);
         }
@@ -219,6 +230,7 @@ impl Source {
             taken.bytes += chunk.bytes;
             taken.arrived = Some(taken.arrived.map_or(chunk.arrived, |a| a.min(chunk.arrived)));
             taken.dead.extend(chunk.dead);
+            taken.skipped += chunk.skipped;
             if chunk.batch.num_rows() > 0 {
                 taken.deltas.push(Delta::inserts(chunk.batch));
             }
@@ -231,6 +243,7 @@ impl Source {
                 s.rows += rows;
                 s.bytes += taken.bytes as u64;
                 s.dead_letters += dead;
+                s.skipped += taken.skipped;
                 s.partitions = partitions;
             });
         }
@@ -247,11 +260,13 @@ impl Source {
             last_record: now,
             rows: 0,
             dead_letters: 0,
+            skipped: 0,
             rate: Rate::default(),
         });
         partition.next_offset = chunk.next_offset;
         partition.rows += chunk.batch.num_rows() as u64;
         partition.dead_letters += chunk.dead.len() as u64;
+        partition.skipped += chunk.skipped;
         if chunk.batch.num_rows() > 0 {
             partition.last_record = now;
             if partition.idle {
@@ -376,6 +391,7 @@ impl Partition {
             idle: self.idle,
             rows: self.rows,
             dead_letters: self.dead_letters,
+            skipped: self.skipped,
             rows_per_second: self.rate.per_second(),
         }
     }

@@ -63,6 +63,7 @@ pub struct SourceStats {
     pub rows: u64,
     pub bytes: u64,
     pub dead_letters: u64,
+    pub skipped: u64,
     pub late_rows: u64,
     pub partitions: BTreeMap<i32, PartitionStats>,
     pub status: ReaderStatus,
@@ -79,6 +80,8 @@ pub struct PartitionStats {
     /// Since the server started.
     pub rows: u64,
     pub dead_letters: u64,
+    /// Records that could not be read and were dropped, as `on_error = 'skip'` asks.
+    pub skipped: u64,
     pub rows_per_second: f64,
 }
 
@@ -114,6 +117,8 @@ pub struct ViewStats {
     pub epoch: u64,
     pub errors: i64,
     pub late_rows: u64,
+    /// When it was made, microseconds since 1970; 0 if that is not known.
+    pub made_us: i64,
     /// Why it stopped, if it did.
     pub failed: Option<String>,
     /// How far it is, while it still reads what was there before it.

@@ -41,6 +41,10 @@ pub(super) struct Work {
     /// What views that catch up take of their sources, by (view, source).
     own_changes: BTreeMap<(ObjectId, ObjectId), Changes>,
     pub waiters: Waiters,
+    /// DDL statements of the epoch with the views that they make.
+    pub made: Vec<Made>,
+    /// A view that the epoch makes has failed: the epoch is done again without its statement.
+    pub without: Option<Made>,
     /// Tables and sources whose status goes into the epoch.
     pub tables: BTreeSet<ObjectId>,
     pub sources: BTreeSet<ObjectId>,
@@ -52,6 +56,9 @@ pub(super) struct Work {
     /// Whether somebody was promised that it is on disk.
     pub sync: bool,
 }
+
+/// The views and sinks that a DDL statement makes, and who waits for them.
+pub(super) type Made = (Vec<ObjectId>, Reply<u64>);
 
 /// A session's write that the open epoch holds.
 pub(super) struct Statement {
@@ -245,12 +252,15 @@ impl EpochLoop {
                 pipelines: &self.pipelines,
             };
             let failed_input = pipeline.reads().find_map(|scan| self.failure_of(scan.object));
-            let reason = match (failed_input, self.condemned.get(&id)) {
-                (Some(name), _) => Some(format!("it reads \"{name}\", which has failed")),
+            let failure = match (failed_input, self.condemned.get(&id)) {
+                (Some(name), _) => {
+                    let message = format!("it reads \"{name}\", which has failed");
+                    Some(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message))
+                }
                 (None, condemned) => condemned.cloned(),
             };
-            let ran = match reason {
-                Some(reason) if pipeline.counters.failed.is_none() => pipeline.fail(epoch, &mut self.state, reason),
+            let ran = match failure {
+                Some(failure) if pipeline.counters.failed.is_none() => pipeline.fail(epoch, &mut self.state, failure),
                 _ => pipeline.run(epoch, work.now_us, &mut self.state, &upstream, &limits),
             };
             self.pipelines.insert(id, pipeline);

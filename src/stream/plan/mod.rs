@@ -8,6 +8,7 @@ mod build;
 mod clock;
 mod expressions;
 mod group_key;
+mod readable;
 mod relations;
 mod rules;
 mod single_row;
@@ -21,6 +22,7 @@ use crate::stream::operator::{Description, EdgeProperties, Operator};
 
 pub use crate::state::Layout;
 pub use expressions::physical;
+pub use readable::readable;
 pub use relations::{CatalogRelations, layout, view_layout};
 pub use rules::{RULES, RuleUse};
 
@@ -142,7 +144,7 @@ impl PlannedView {
         let line = format!("Materialize: layout={layout}, {}", edge(&self.properties.append_only));
         lines.push(noted(line, note(Part::Output)));
         self.explain_input(self.output, 1, note, &mut lines);
-        lines
+        lines.iter().map(|line| readable(line)).collect()
     }
 
     fn explain_input(

@@ -75,7 +75,7 @@ async fn recorded(session: &Session, view: &str) -> BTreeSet<(i64, String)> {
         // The watermark is that of the first time column: windows that begin before it are closed.
         assert!(time("window_start").as_str() < text(2), "the window was not closed: {row:?}");
         // The first argument of the aggregates.
-        let n = json["argument_0"].as_i64().expect("a number");
+        let n = json["n"].as_i64().expect("a number");
         assert!(found.insert((n, time("window_end"))), "recorded twice: {row:?}");
     }
     found

@@ -57,25 +57,28 @@ pub struct Reader {
     unescaped: String,
 }
 
+/// The columns that an object goes to.
+pub struct Columns<'a> {
+    pub builders: &'a mut [ColumnBuilder],
+    /// So many of the builders keep their values; those behind them are empty before each object, and only check.
+    pub kept: usize,
+    /// Values that each of those that keep them has.
+    pub row: usize,
+}
+
 impl Reader {
-    /// Appends one row, `row` being how many the columns have, from a text that is one JSON object. Columns of fields that
-    /// it does not have get NULL; columns that `object` does not name are left alone.
+    /// Appends one row from a text that is one JSON object. Columns of fields that it does not have get NULL if they keep
+    /// their values; columns that `object` does not name are left alone.
     ///
     /// # Errors
     /// What is wrong and where; columns may then have a value more, which the caller truncates.
-    pub fn read_object(
-        &mut self,
-        text: &[u8],
-        object: &mut ObjectReader,
-        columns: &mut [ColumnBuilder],
-        row: usize,
-    ) -> Result<(), String> {
+    pub fn read_object(&mut self, text: &[u8], object: &mut ObjectReader, columns: Columns<'_>) -> Result<(), String> {
         let mut cursor = Cursor::new(text)?;
         cursor.skip_space();
         if !cursor.eat(b'{') {
             return cursor.error("'{'");
         }
-        self.read_members(&mut cursor, object, columns, row)?;
+        self.read_members(&mut cursor, object, columns)?;
         cursor.skip_space();
         if cursor.at_end() { Ok(()) } else { cursor.error("the end") }
     }
@@ -84,9 +87,9 @@ impl Reader {
         &mut self,
         cursor: &mut Cursor<'_>,
         object: &mut ObjectReader,
-        columns: &mut [ColumnBuilder],
-        row: usize,
+        columns: Columns<'_>,
     ) -> Result<(), String> {
+        let Columns { builders, kept, row } = columns;
         let mut k = 0;
         cursor.members(|cursor| {
             let name = cursor.string()?;
@@ -97,16 +100,44 @@ impl Reader {
             k += 1;
             cursor.colon()?;
             let Some(i) = column else { return cursor.skip_value() };
-            if columns[i].len() > row {
-                columns[i].truncate(row);
+            if i >= kept {
+                return self.check_value(cursor, &mut builders[i]).map_err(|e| located(e, || object.name_of(i)));
             }
-            self.read_value(cursor, &mut columns[i]).map_err(|e| located(e, || object.name_of(i)))
+            if builders[i].len() > row {
+                builders[i].truncate(row);
+            }
+            self.read_value(cursor, &mut builders[i]).map_err(|e| located(e, || object.name_of(i)))
         })?;
         for (_, i) in &object.names {
-            if columns[*i].len() == row {
-                columns[*i].append_null();
+            if *i < kept && builders[*i].len() == row {
+                builders[*i].append_null();
             }
         }
+        Ok(())
+    }
+
+    /// Takes the value of a column that keeps none: the same errors as [`Reader::read_value`], for less where it can be.
+    fn check_value(&mut self, cursor: &mut Cursor<'_>, column: &mut ColumnBuilder) -> Result<(), String> {
+        if !column.is_empty() {
+            column.truncate(0);
+        }
+        let rule = match column.data_mut() {
+            Data::Text { rule, .. } => *rule,
+            _ => return self.read_value(cursor, column),
+        };
+        match (cursor.peek(), rule) {
+            (Some(b'"'), TextRule::Any) => {
+                let string = cursor.string()?;
+                if string.escaped {
+                    return column.append_text(unescape(string, &mut self.unescaped)?);
+                }
+            }
+            (Some(b'"' | b'{' | b'[' | b't' | b'f' | b'-' | b'0'..=b'9'), TextRule::Any | TextRule::Json) => {
+                cursor.skip_value()?;
+            }
+            _ => return self.read_value(cursor, column),
+        }
+        column.mark_valid();
         Ok(())
     }
 
@@ -159,7 +190,8 @@ impl Reader {
                 cursor.eat(b'{');
                 // All fields have the same length, that of the record column, which has at least one field.
                 let row = columns.first().map_or(0, ColumnBuilder::len);
-                self.read_members(cursor, reader, columns, row)?;
+                let kept = columns.len();
+                self.read_members(cursor, reader, Columns { builders: columns, kept, row })?;
             }
             (Some(_), Data::Text { views, long, rule }) => {
                 let rule = *rule;

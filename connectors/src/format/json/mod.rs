@@ -3,6 +3,11 @@
 //! Reading, by column type. A field that is missing or `null` is NULL; of a field that is there twice the last counts;
 //! fields without a column are checked to be JSON and left out. Names are compared as they are, case and all.
 //!
+//! A record is malformed if it is not one JSON object in UTF-8, or if one of the declared columns cannot take its value,
+//! also one that no view reads: the same records are malformed for everybody, and a view that is made later finds none
+//! that others took. Columns that nobody reads are checked without their values being kept; text, whose every string fits,
+//! is passed over.
+//!
 //! | column | JSON |
 //! |---|---|
 //! | boolean | `true`, `false`, `"true"`, `"false"` |
@@ -24,7 +29,7 @@ mod cursor;
 mod decode;
 mod encode;
 
-pub use decode::{ObjectReader, Reader};
+pub use decode::{Columns, ObjectReader, Reader};
 pub use encode::{ObjectWriter, write_headers};
 
 use millstream_catalog::SqlType;

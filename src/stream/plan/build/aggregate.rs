@@ -7,7 +7,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{self as logical, Aggregate, Expr, ExprSchemable};
 
-use super::{Builder, Edge, arrow_schema};
+use super::{Builder, Edge, arrow_schema, column_name};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
@@ -28,18 +28,15 @@ impl Builder<'_> {
         for expr in &aggregate.aggr_expr {
             calls.push(aggregate_call(expr, &mut arguments, first_argument)?);
         }
-        let fields = arguments
-            .iter()
-            .enumerate()
-            .map(|(i, e)| {
-                let (_, field) = e.to_field(input_schema)?;
-                Ok(field.as_ref().clone().with_name(if i < groups {
-                    aggregate.schema.field(i).name().clone()
-                } else {
-                    format!("argument_{}", i - groups)
-                }))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut fields: Vec<Field> = Vec::with_capacity(arguments.len());
+        for (i, e) in arguments.iter().enumerate() {
+            let (_, field) = e.to_field(input_schema)?;
+            let name = match i < groups {
+                true => aggregate.schema.field(i).name().clone(),
+                false => column_name(e, fields.iter()),
+            };
+            fields.push(field.as_ref().clone().with_name(name));
+        }
         let argument_schema: SchemaRef = Arc::new(Schema::new(fields));
         let edge = self.edge(&aggregate.input)?;
         let mut edge = self.project_edge(edge, input_schema, Some(&arguments), None, argument_schema)?;

@@ -15,14 +15,14 @@ mod values;
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_catalog::ObjectId;
 
 use self::refusal::refusal;
 use super::single_row::SingleRow;
-use super::{Input, Node, Options, PlannedView, Relations, Scan, part};
+use super::{Input, Node, Options, PlannedView, Relations, Scan, part, readable};
 use crate::error::{Error, Result};
 use crate::stream::operator::{EdgeProperties, Operator};
 
@@ -149,6 +149,16 @@ fn plain_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
         Expr::Alias(a) => plain_column(&a.expr, schema),
         _ => None,
     }
+}
+
+/// The name of a computed column, for people: the expression, or with a number behind it if that is taken.
+fn column_name<'a>(expr: &Expr, taken: impl Iterator<Item = &'a Field>) -> String {
+    let name = match expr {
+        Expr::Column(c) => readable(&c.name),
+        other => readable(&other.to_string()),
+    };
+    let taken: Vec<&str> = taken.map(|f| f.name().as_str()).collect();
+    if taken.contains(&name.as_str()) { format!("{name}_{}", taken.len()) } else { name }
 }
 
 /// Positions of `wanted` among `columns`; `None` if one is missing.

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 
-use super::{Builder, Edge, arrow_schema, plain_column};
+use super::{Builder, Edge, arrow_schema, column_name, plain_column};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::AggregateKind;
@@ -77,9 +77,10 @@ impl Builder<'_> {
         let mut edge = self.edge(&window.input)?;
         if columns.len() > width {
             let mut fields: Vec<Arc<Field>> = edge.properties.schema.fields().iter().cloned().collect();
-            for (i, expr) in columns[width..].iter().enumerate() {
+            for expr in &columns[width..] {
                 let (_, field) = expr.to_field(schema)?;
-                fields.push(Arc::new(field.as_ref().clone().with_name(format!("argument_{i}"))));
+                let name = column_name(expr, fields.iter().map(Arc::as_ref));
+                fields.push(Arc::new(field.as_ref().clone().with_name(name)));
             }
             let with_arguments: SchemaRef = Arc::new(Schema::new(fields));
             edge = self.project_edge(edge, schema, Some(&columns), None, with_arguments)?;
@@ -140,9 +141,10 @@ impl Builder<'_> {
                 let order_by = sort.expr.iter().map(|s| sort_column(s, schema, &mut columns)).collect();
                 if columns.len() > width {
                     let mut fields: Vec<Arc<Field>> = edge.properties.schema.fields().iter().cloned().collect();
-                    for (i, expr) in columns[width..].iter().enumerate() {
+                    for expr in &columns[width..] {
                         let (_, field) = expr.to_field(schema)?;
-                        fields.push(Arc::new(field.as_ref().clone().with_name(format!("sort_key_{i}"))));
+                        let name = column_name(expr, fields.iter().map(Arc::as_ref));
+                        fields.push(Arc::new(field.as_ref().clone().with_name(name)));
                     }
                     let with_keys: SchemaRef = Arc::new(Schema::new(fields));
                     edge = self.project_edge(edge, schema, Some(&columns), None, with_keys)?;
