@@ -66,7 +66,7 @@ fn object(call: &Call<'_>, style: &Style) -> Result<ArrayRef> {
     let values = call.arguments.iter().zip(call.fields).skip(1).step_by(2);
     let values = values.map(|(a, f)| documents(a, f, call)).collect::<Result<Vec<_>>>()?;
     let keys = call.arguments.iter().zip(call.fields).step_by(2);
-    let keys = keys.map(|(a, f)| Ok(to_text(a, f, call.zone)?)).collect::<Result<Vec<_>>>()?;
+    let keys = keys.map(|(a, f)| to_text(a, f, call.zone)).collect::<Result<Vec<_>>>()?;
     let mut out = StringViewBuilder::with_capacity(call.rows);
     for row in 0..call.rows {
         let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(keys.len());

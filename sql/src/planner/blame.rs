@@ -138,6 +138,12 @@ impl Search<'_> {
         self.suspects.len() > self.keep
     }
 
+    fn column(&mut self, expr: &mut Expr, start: Location) {
+        if self.found(at(start)) {
+            *expr = null();
+        }
+    }
+
     fn condition(&mut self, expr: &mut Expr, clause: &'static str) {
         if self.found(Suspect { clause: Some(clause), ..at(expr.span().start) }) {
             let inner = std::mem::replace(expr, null());
@@ -213,14 +219,12 @@ impl VisitorMut for Search<'_> {
                 }
             }
             (Subject::Column(name), Expr::Identifier(ident)) if normalize(ident) == *name => {
-                if self.found(at(ident.span.start)) {
-                    *expr = null();
-                }
+                let start = ident.span.start;
+                self.column(expr, start);
             }
             (Subject::Column(name), Expr::CompoundIdentifier(idents)) if last_is(idents, name) => {
-                if self.found(at(idents.first().map_or(Location { line: 0, column: 0 }, |i| i.span.start))) {
-                    *expr = null();
-                }
+                let start = idents.first().map_or(Location { line: 0, column: 0 }, |i| i.span.start);
+                self.column(expr, start);
             }
             (
                 Subject::Condition,

@@ -130,7 +130,7 @@ fn escaped_pattern(expr: &mut Expr) {
     match expr {
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             if let Some(escape) = escape_char.take() {
-                *pattern = Box::new(call("like_escape", vec![pattern.as_ref().clone(), Expr::Value(escape)]));
+                **pattern = call("like_escape", vec![pattern.as_ref().clone(), Expr::Value(escape)]);
             }
         }
         Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {

@@ -72,6 +72,11 @@ impl ExprPlanner for Operators {
                 let (left, right) = comparable(left, right, &op.to_string(), schema, &self.zone)?;
                 Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
             }
+            BinaryOperator::And | BinaryOperator::Or => {
+                let left = resolve_as(left, &SqlType::Bool, &self.zone)?;
+                let right = resolve_as(right, &SqlType::Bool, &self.zone)?;
+                Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+            }
             BinaryOperator::StringConcat => {
                 let (l, r) = (type_of(&left, schema), type_of(&right, schema));
                 let is_array = |t: &Option<SqlType>| matches!(t, Some(SqlType::Array(_)));

@@ -60,18 +60,43 @@ impl Pair {
 
     /// Whether both answer each row of `v` alike when it is alone, and each of two different failures of the statement is
     /// that of some row. PostgreSQL then met another failing row first: it goes row by row, Millstream column by column.
-    async fn alike_row_by_row(&self, sql: &str, theirs: &Answer, ours: &Answer) -> bool {
+    /// Of a row in which several parts of an expression fail, each server may name another part.
+    async fn alike_row_by_row(
+        &self,
+        sql: &str,
+        expression: Option<&Expression>,
+        theirs: &Answer,
+        ours: &Answer,
+    ) -> bool {
         let (Err((theirs, _)), Err((ours, _))) = (theirs, ours) else { return false };
         let mut seen = HashSet::new();
         for id in 1..=ROWS {
-            let sql = sql.replace(" FROM v ", &format!(" FROM (SELECT * FROM v WHERE v.id = {id}) AS v "));
-            let (theirs, ours) = (answer(&self.postgres, &sql).await, answer(&self.millstream, &sql).await);
-            if !same(&theirs, &ours) {
-                return false;
+            match self.row(sql, id).await {
+                (theirs, ours) if same(&theirs, &ours) => seen.extend(theirs.err().map(|(sqlstate, _)| sqlstate)),
+                (Err((theirs, _)), Err((ours, _))) => {
+                    let mut failing = HashSet::new();
+                    for part in expression.map(|e| e.parts.as_slice()).unwrap_or_default() {
+                        let (theirs, ours) = self.row(&part.select(), id).await;
+                        if !same(&theirs, &ours) {
+                            return false;
+                        }
+                        failing.extend(theirs.err().map(|(sqlstate, _)| sqlstate));
+                    }
+                    if !failing.contains(&theirs) || !failing.contains(&ours) {
+                        return false;
+                    }
+                    seen.extend(failing);
+                }
+                _ => return false,
             }
-            seen.extend(theirs.err().map(|(sqlstate, _)| sqlstate));
         }
         seen.contains(theirs) && seen.contains(ours)
+    }
+
+    /// Both answers to a statement over one row of `v`.
+    async fn row(&self, sql: &str, id: usize) -> (Answer, Answer) {
+        let sql = sql.replace(" FROM v ", &format!(" FROM (SELECT * FROM v WHERE v.id = {id}) AS v "));
+        (answer(&self.postgres, &sql).await, answer(&self.millstream, &sql).await)
     }
 
     /// Descends from an expression on which the servers differ to the smallest part of it on which they still do.
@@ -177,7 +202,7 @@ async fn same_as_postgres() {
             errors_alike += usize::from(theirs.is_err());
             continue;
         }
-        if pair.alike_row_by_row(&sql, &theirs, &ours).await {
+        if pair.alike_row_by_row(&sql, expression.as_ref(), &theirs, &ours).await {
             other_row_first += 1;
             continue;
         }
