@@ -6,6 +6,7 @@
 //! | contents | |
 //! |---|---|
 //! | `abort P SEED` | the process ends at once, with probability `P` at each passing |
+//! | `panic` | panics, every time |
 //! | `full` | fails with 53100, every time |
 //! | `full N` | fails with 53100 `N` times; the file counts down and goes |
 //!

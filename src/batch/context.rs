@@ -18,13 +18,14 @@ use datafusion::datasource::{TableProvider, provider_as_source};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF, TableScan, TableSource, WindowUDF};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
+use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, displayable, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{StreamExt, stream};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -32,12 +33,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::filter_pushdown::physical_optimizer_rules;
+use super::memory::SpillPool;
 use crate::error::{Error, Result, sqlstate};
 
 /// Batches that may wait between a query and the client that reads it.
 const RESULT_QUEUE_BATCHES: usize = 2;
 /// Memory consumers that an out-of-memory error names.
 const CONSUMERS_NAMED: usize = 3;
+/// Sorted files that one merge reads at a time: each of them has a batch or two in memory.
+const MERGE_FILES_MAX: usize = 16;
 /// How DataFusion names the folders of its spill files.
 const SPILL_PREFIX: &str = "datafusion-";
 
@@ -186,13 +190,10 @@ impl Batch {
     ) -> Result<RowStream> {
         let state = self.state(options);
         let plan = resolve(plan, resolver)?;
-        let task = self.handle.spawn(async move {
-            let physical = state.create_physical_plan(&plan).await?;
-            execute_stream(physical, state.task_ctx())
-        });
-        let rows = AbortOnDrop(task).await?;
+        let task = self.handle.spawn(Attempt { state, plan }.start());
+        let (rows, second) = AbortOnDrop(task).await?;
         let schema = rows.schema();
-        Ok((schema.clone(), self.forward(schema, rows)))
+        Ok((schema.clone(), self.forward(schema, rows, second)))
     }
 
     /// Runs a query to its end and keeps all of its rows: for small results only.
@@ -261,11 +262,27 @@ impl Batch {
         Ok(AbortOnDrop(task).await?)
     }
 
-    /// Drives `rows` on the batch threads and hands the batches over, a few at a time.
-    fn forward(&self, schema: SchemaRef, mut rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    /// Drives `rows` on the batch threads and hands the batches over, a few at a time. If they run out of memory before
+    /// the first one, `second` is tried.
+    fn forward(
+        &self,
+        schema: SchemaRef,
+        mut rows: SendableRecordBatchStream,
+        mut second: Option<Attempt>,
+    ) -> SendableRecordBatchStream {
         let (sender, receiver) = mpsc::channel(RESULT_QUEUE_BATCHES);
         let task = self.handle.spawn(async move {
             while let Some(batch) = rows.next().await {
+                if let (Err(error), Some(attempt)) = (&batch, second.take())
+                    && matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+                {
+                    tracing::debug!("a query runs again with joins that spill: {error}");
+                    // The memory of the first attempt is free before the second takes any.
+                    let none = Box::pin(EmptyRecordBatchStream::new(rows.schema()));
+                    drop(std::mem::replace(&mut rows, none));
+                    rows = attempt.start().await?.0;
+                    continue;
+                }
                 let failed = batch.is_err();
                 let gone = sender.send(batch.map_err(with_state)).await.is_err();
                 if failed || gone {
@@ -335,6 +352,31 @@ fn check_schema(scan: &TableScan, provider: &dyn TableProvider) -> Result<()> {
         .with_detail(format!("planned: {planned}; found: {actual}")))
 }
 
+/// A plan that is yet to be run.
+struct Attempt {
+    state: SessionState,
+    plan: LogicalPlan,
+}
+
+impl Attempt {
+    /// Plans and starts, with what to try if it runs out of memory. Hash joins are fast but cannot spill; the sort-merge
+    /// joins of a second attempt can.
+    async fn start(mut self) -> Result<(SendableRecordBatchStream, Option<Self>), DataFusionError> {
+        let physical = self.state.create_physical_plan(&self.plan).await?;
+        let rows = execute_stream(physical.clone(), self.state.task_ctx())?;
+        let optimizer = &mut self.state.config_mut().options_mut().optimizer;
+        if !optimizer.prefer_hash_join || !has_hash_join(&physical) {
+            return Ok((rows, None));
+        }
+        optimizer.prefer_hash_join = false;
+        Ok((rows, Some(self)))
+    }
+}
+
+fn has_hash_join(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<HashJoinExec>() || plan.children().into_iter().any(has_hash_join)
+}
+
 /// The physical plan with its counters.
 fn annotated(plan: &dyn ExecutionPlan) -> String {
     datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(plan).indent(false).to_string()
@@ -386,10 +428,11 @@ fn with_state(e: DataFusionError) -> DataFusionError {
 fn runtime_env(options: &BatchOptions) -> Result<Arc<RuntimeEnv>> {
     let names = NonZeroUsize::new(CONSUMERS_NAMED).unwrap_or(NonZeroUsize::MIN);
     let pool: Arc<dyn MemoryPool> =
-        Arc::new(TrackConsumersPool::new(FairSpillPool::new(options.memory_limit_bytes), names));
+        Arc::new(TrackConsumersPool::new(SpillPool::new(options.memory_limit_bytes), names));
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![options.spill_dir.clone()]))
-        .with_max_temp_directory_size(options.spill_limit_bytes);
+        .with_max_temp_directory_size(options.spill_limit_bytes)
+        .with_max_spill_merge_fan_in(MERGE_FILES_MAX);
     let env = RuntimeEnvBuilder::new()
         .with_memory_pool(pool)
         .with_disk_manager_builder(disk)
@@ -523,9 +566,33 @@ mod tests {
     async fn what_cannot_spill_fails_with_53200() {
         let dir = tempfile::tempdir().unwrap();
         let batch = engine(dir.path(), 1 << 20);
-        let sql = "SELECT count(*) FROM t a JOIN t b ON a.n = b.n";
+        let sql = "SELECT array_agg(n) FROM t";
         let error = query(&batch, sql, &[("t", numbers(500_000))]).await.unwrap_err();
         assert_eq!(error.sqlstate(), "53200", "{error}");
+    }
+
+    #[tokio::test]
+    async fn joins_and_groups_larger_than_the_memory_are_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = engine(dir.path(), 8 << 20);
+        let tables = [("t", numbers(500_000))];
+        for (sql, expected) in [
+            ("SELECT count(*), sum(b.pad) FROM t a JOIN t b ON a.n = b.n", "| 500000   | 124999750000 |"),
+            ("SELECT count(*), sum(s) FROM (SELECT n, sum(pad) AS s FROM t GROUP BY n)", "| 500000   | 124999750000 |"),
+            (
+                "SELECT count(*), sum(r) FROM (SELECT row_number() OVER (ORDER BY pad) r FROM t)",
+                "| 500000   | 125000250000 |",
+            ),
+        ] {
+            let plan = plan(&batch, sql, &tables).await;
+            let rows = batch
+                .collect(plan, &AsPlanned, &StatementOptions::default())
+                .await
+                .unwrap_or_else(|e| panic!("{sql}: {e}"));
+            let shown = datafusion::arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
+            assert!(shown.contains(expected), "{sql}\n{shown}");
+        }
+        assert_eq!(batch.runtime_env().memory_pool.reserved(), 0);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Batch SQL: logical plans run on DataFusion, over views and tables of one snapshot, over files, over the catalogs.
 //!
 //! * [`context`]: the runtime, memory pool and threads that all statements share, and how one plan is run on them.
+//! * [`memory`]: the memory pool, which leaves room for spilling.
 //! * [`filter_pushdown`]: DataFusion's physical optimizer rules, one of them confined.
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables and `read_parquet`.
@@ -17,6 +18,7 @@ pub mod copy;
 pub mod files;
 mod filter_pushdown;
 pub mod lazy;
+mod memory;
 pub mod pg_catalog;
 pub mod series;
 pub mod sleep;

@@ -43,6 +43,77 @@ async fn sigint_finishes_what_runs() {
     assert_eq!(server.connect().await.rows("SELECT count(*) FROM t").await, ["0"]);
 }
 
+/// SIGTERM while clients write: the server ends well, and what it had acknowledged is there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_keeps_what_was_acknowledged() {
+    let mut server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT PRIMARY KEY, g INT, v INT)").await;
+    session.run("CREATE MATERIALIZED VIEW by_g AS SELECT g, count(*) AS n, sum(v) AS s FROM t GROUP BY g").await;
+    let mut writers = Vec::new();
+    for writer in 0..4_i64 {
+        let session = server.connect().await;
+        writers.push(tokio::spawn(async move {
+            let mut acknowledged = 0;
+            loop {
+                let from = writer * 1_000_000_000 + acknowledged;
+                let rows = format!("SELECT n, n % 10, n % 7 FROM generate_series({from}, {}) AS s (n)", from + 99);
+                match session.try_run(&format!("INSERT INTO t {rows}")).await {
+                    Ok(_) => acknowledged += 100,
+                    Err(_) => return acknowledged,
+                }
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let status = tokio::task::block_in_place(|| server.terminate());
+    assert!(status.success(), "exit status after SIGTERM: {status}\n{}", server.log());
+    server.restart();
+    let session = server.connect().await;
+    for (writer, acknowledged) in futures::future::join_all(writers).await.into_iter().enumerate() {
+        let acknowledged = acknowledged.expect("no panic");
+        let (from, to) = (writer as i64 * 1_000_000_000, (writer as i64 + 1) * 1_000_000_000);
+        let kept = session.value(&format!("SELECT count(*) FROM t WHERE id >= {from} AND id < {to}")).await;
+        let kept: i64 = kept.parse().expect("a number");
+        // The last statement may have been committed without its answer reaching the client.
+        assert!(kept == acknowledged || kept == acknowledged + 100, "writer {writer}: {kept} of {acknowledged}");
+        assert!(acknowledged > 0);
+    }
+    let select = "SELECT g, count(*) AS n, sum(v) AS s FROM t GROUP BY g";
+    assert_eq!(session.rows("SELECT * FROM by_g").await, session.rows(select).await);
+}
+
+/// Flags win over the environment, this over the file, and that over the defaults; `millstream.settings` says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn flags_win_over_environment_over_file_over_defaults() {
+    let mut server = Server::start();
+    server.terminate();
+    let file = server.dir().join("settings.toml");
+    std::fs::write(&file, "max_connections = 7\n[epoch]\nmax_rows = 10\nmax_ms = 20\nmax_bytes = '2MiB'\n").unwrap();
+    let mut command = server.command();
+    command.arg("--config").arg(&file).args(["--set", "epoch.max_bytes=4MiB"]);
+    command.env("MILLSTREAM__EPOCH__MAX_MS", "30").env("MILLSTREAM__EPOCH__MAX_BYTES", "3MiB");
+    let mut child = spawn(command).expect("the binary starts");
+    wait_for("the server's /readyz", Duration::from_secs(60), Duration::from_millis(10), || {
+        match http_get(server.http_port(), "/readyz")? {
+            (200, _) => Ok(()),
+            (status, body) => Err(format!("{status}: {body}")),
+        }
+    });
+    let session = server.connect().await;
+    let settings =
+        "SELECT name, value FROM millstream.settings WHERE name = 'max_connections' OR name LIKE 'epoch.max%'";
+    assert_eq!(
+        session.rows(settings).await,
+        ["epoch.max_bytes|4MiB", "epoch.max_ms|30", "epoch.max_rows|10", "max_connections|7"]
+    );
+    let is_default = |name: &str| format!("SELECT value = \"default\" FROM millstream.settings WHERE name = '{name}'");
+    assert_eq!(session.value(&is_default("http")).await, "f");
+    assert_eq!(session.value(&is_default("batch.memory_limit_bytes")).await, "t");
+    signal(&child, libc::SIGTERM);
+    assert!(child.wait().expect("a child of ours").success());
+}
+
 /// A second process on the same directory is refused and says which directory; the first one never notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_directory_is_locked() {

@@ -93,3 +93,37 @@ async fn a_statement_whose_join_explodes_fails_and_its_view_goes_on() {
     assert_view(&session, "pairs", select).await;
     assert_eq!(session.value("SELECT status FROM millstream.views WHERE name = 'pairs'").await, "running");
 }
+
+/// Sorts, groups and joins that need several times the memory of batch statements go through files, and are right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_statements_larger_than_their_memory_spill() {
+    let server = Server::with(&[("MILLSTREAM__BATCH__MEMORY_LIMIT_BYTES", "33554432")]);
+    let session = server.connect().await;
+    // 500,000 rows of some 110 bytes are more than the limit, which DataFusion counts twice where it sorts.
+    let rows =
+        "(SELECT n, n * 7919 % 500000 AS k, repeat('x', 60) || n AS pad FROM generate_series(0, 499999) AS s (n))";
+    let sorted = format!(
+        "SELECT count(*) AS n, sum(CASE WHEN k = r - 1 THEN 0 ELSE 1 END) AS misplaced, sum(length(pad)) AS bytes \
+         FROM (SELECT k, pad, row_number() OVER (ORDER BY k) AS r FROM {rows} AS t) AS s"
+    );
+    assert_eq!(session.rows(&sorted).await, ["500000|0|32888890"]);
+    let grouped = format!(
+        "SELECT count(*), sum(n), sum(length(m)) \
+         FROM (SELECT k, count(*) AS n, max(pad) AS m FROM {rows} AS t GROUP BY k) AS s"
+    );
+    assert_eq!(session.rows(&grouped).await, ["500000|500000|32888890"]);
+    let joined = format!(
+        "SELECT count(*), sum(length(a.pad) + length(b.pad)), sum(a.n) FROM {rows} AS a JOIN {rows} AS b ON a.k = b.n"
+    );
+    assert_eq!(session.rows(&joined).await, ["500000|65777780|124999750000"]);
+    let query = format!("SELECT k, pad FROM {rows} AS t ORDER BY k DESC");
+    let stream = session.client.query_raw(&query, Vec::<String>::new()).await.expect("rows");
+    futures::pin_mut!(stream);
+    let mut expected = (0..500_000_i64).rev();
+    while let Some(row) = futures::StreamExt::next(&mut stream).await {
+        assert_eq!(Some(row.expect("a row").get::<_, i64>(0)), expected.next());
+    }
+    assert_eq!(expected.next(), None);
+    // Nothing is left of it: another such statement finds the same memory.
+    assert_eq!(session.rows(&sorted).await, ["500000|0|32888890"]);
+}

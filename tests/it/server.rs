@@ -97,7 +97,7 @@ impl Server {
         self.child = Some(spawn(command).expect("the binary starts"));
     }
 
-    /// Arms a fail point of the server, running or not: `full`, `full N` or `abort PROBABILITY SEED`.
+    /// Arms a fail point of the server, running or not: `full`, `full N`, `panic` or `abort PROBABILITY SEED`.
     pub fn arm(&self, fail_point: &str, action: &str) {
         let directory = self.fail_points();
         std::fs::create_dir_all(&directory).expect("a directory");
