@@ -157,7 +157,10 @@ impl Inside {
                 row.insert("partition", ScalarValue::Int32(Some(*partition)));
                 row.insert("position", ScalarValue::Int64(position));
                 row.insert("high_watermark", ScalarValue::Int64(high));
-                row.insert("lag", ScalarValue::Int64(high.zip(position).map(|(high, position)| (high - position).max(0))));
+                row.insert(
+                    "lag",
+                    ScalarValue::Int64(high.zip(position).map(|(high, position)| (high - position).max(0))),
+                );
                 row.insert("watermark", ScalarValue::TimestampMicrosecond(p.watermark_us, None));
                 row.insert("idle", ScalarValue::Boolean(Some(p.idle)));
                 row.insert("rows", int(p.rows as i64));

@@ -9,8 +9,7 @@ use std::ops::ControlFlow;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAliasColumnDef,
-    TableFactor, TrimWhereField,
-    TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
+    TableFactor, TrimWhereField, TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use crate::types::{internal_name, normalize, sql_type};
