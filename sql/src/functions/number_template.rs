@@ -202,7 +202,7 @@ impl Template {
         };
         let blanks = self.whole - digits.len();
         // With FM, digits behind the last one that says something are left out.
-        let fraction_shown = match self.tight {
+        let fraction_shown = match self.tight && !is_too_long {
             true => number.fraction.trim_end_matches('0').len().max(last_zero),
             false => self.fraction,
         };

@@ -186,6 +186,10 @@ pub(crate) fn type_of(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     if matches!(expr, Expr::Literal(ScalarValue::Int64(Some(v)), None) if i32::try_from(*v).is_ok()) {
         return Some(SqlType::Int4);
     }
+    // What DataFusion says of a cast still has the mark of json or uuid that its argument has.
+    if let Expr::Cast(cast) = expr {
+        return SqlType::of(&cast.field);
+    }
     let (_, field) = expr.to_field(schema).ok()?;
     if field.data_type().is_null() {
         return None;
