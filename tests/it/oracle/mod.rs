@@ -190,7 +190,7 @@ fn difference<'a>(a: &'a [String], b: &[String]) -> Vec<&'a String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn views_equal_their_select() {
-    let cases: usize = seed::setting("MILLSTREAM_ORACLE_CASES", 18);
+    let cases: usize = seed::setting("MILLSTREAM_ORACLE_CASES", 30);
     let seed = seed::seed("oracle");
     let mut random = StdRng::seed_from_u64(seed);
     let server = Server::start();
