@@ -132,7 +132,8 @@ impl<'a> Lines<'a> {
         if std::mem::take(&mut self.before_header) {
             return self.check_header(line);
         }
-        if !self.format.csv && line == b"\\." {
+        // In csv too, as psql sends it before version 18; a value is quoted where it looks like this.
+        if line == b"\\." {
             self.ended = true;
             return Ok(());
         }
@@ -331,6 +332,7 @@ mod tests {
         let expected = [row("1", "say \"hi\", \nyou"), row("NULL", ""), row("\\N", "xy,z")];
         assert_eq!(read("csv", &[("header", "true")], text).unwrap(), expected);
         assert_eq!(read("csv", &[("header", "match")], text).unwrap(), expected);
+        assert_eq!(read("csv", &[], b"1,\"\\.\"\n\\.\n3,4\n").unwrap(), [row("1", "\\.")]);
         let options = [("delimiter", ";"), ("null", "-"), ("quote", "'"), ("escape", "\\")];
         assert_eq!(
             read("csv", &options, b"-;'it\\'s; \\\\'\n'-';x").unwrap(),
