@@ -6,10 +6,8 @@ use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::clock;
@@ -27,11 +25,9 @@ pub fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>>
 pub fn refuse_unstable(plan: &LogicalPlan) -> Result<()> {
     let mut refused: Option<Error> = None;
     plan.apply_with_subqueries(|node| {
-        let inputs = node.inputs();
-        let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
         node.apply_expressions(|expr| {
             expr.apply(|e| {
-                refused = refusal(e, &schema);
+                refused = refusal(e);
                 Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
             })
         })
@@ -39,11 +35,10 @@ pub fn refuse_unstable(plan: &LogicalPlan) -> Result<()> {
     refused.map_or(Ok(()), Err)
 }
 
-fn refusal(expr: &Expr, schema: &DFSchema) -> Option<Error> {
+fn refusal(expr: &Expr) -> Option<Error> {
     match expr {
         Expr::ScalarFunction(f) => match f.func.signature().volatility {
             Volatility::Immutable => None,
-            Volatility::Stable if is_of_local_times(f, schema) => None,
             _ if clock::is_epoch_now(&f.func) => None,
             Volatility::Stable if f.func.name() == "now" => Some(
                 Error::unsupported("now() is supported in a continuous view only in a temporal filter")
@@ -66,17 +61,6 @@ fn refusal(expr: &Expr, schema: &DFSchema) -> Option<Error> {
                 .with_hint("a stored query has no parameters"),
         ),
         _ => None,
-    }
-}
-
-/// Whether a function that looks at the session's time zone for some types has arguments for which it does not.
-fn is_of_local_times(function: &ScalarFunction, schema: &DFSchema) -> bool {
-    let is_local = |arg: &Expr| arg.get_type(schema).is_ok_and(|t| !matches!(t, DataType::Timestamp(_, Some(_))));
-    match function.func.name() {
-        "extract" | "date_part" | "to_char" => function.args.iter().all(is_local),
-        // The zone is an argument.
-        "timezone" => function.args.len() == 2,
-        _ => false,
     }
 }
 

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 
-use super::{Builder, Edge, arrow_schema, column_name, plain_column};
+use super::{Builder, Edge, arrow_schema, plain_column};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::AggregateKind;
@@ -75,16 +75,7 @@ impl Builder<'_> {
         }
 
         let mut edge = self.edge(&window.input)?;
-        if columns.len() > width {
-            let mut fields: Vec<Arc<Field>> = edge.properties.schema.fields().iter().cloned().collect();
-            for expr in &columns[width..] {
-                let (_, field) = expr.to_field(schema)?;
-                let name = column_name(expr, fields.iter().map(Arc::as_ref));
-                fields.push(Arc::new(field.as_ref().clone().with_name(name)));
-            }
-            let with_arguments: SchemaRef = Arc::new(Schema::new(fields));
-            edge = self.project_edge(edge, schema, Some(&columns), None, with_arguments)?;
-        }
+        edge = self.with_computed(edge, schema, &columns)?;
         let mut keep: Vec<usize> = (0..width).collect();
         keep.resize(width + window.window_expr.len(), 0);
         for group in groups {
@@ -139,16 +130,7 @@ impl Builder<'_> {
                 let width = schema.fields().len();
                 let mut columns: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
                 let order_by = sort.expr.iter().map(|s| sort_column(s, schema, &mut columns)).collect();
-                if columns.len() > width {
-                    let mut fields: Vec<Arc<Field>> = edge.properties.schema.fields().iter().cloned().collect();
-                    for expr in &columns[width..] {
-                        let (_, field) = expr.to_field(schema)?;
-                        let name = column_name(expr, fields.iter().map(Arc::as_ref));
-                        fields.push(Arc::new(field.as_ref().clone().with_name(name)));
-                    }
-                    let with_keys: SchemaRef = Arc::new(Schema::new(fields));
-                    edge = self.project_edge(edge, schema, Some(&columns), None, with_keys)?;
-                }
+                edge = self.with_computed(edge, schema, &columns)?;
                 let (partition_by, members, calls) = (Vec::new(), Vec::new(), Vec::new());
                 let group = Group { partition_by, order_by, members, calls, limit: Some(limit) };
                 let edge = self.over(edge, group, Vec::new())?;

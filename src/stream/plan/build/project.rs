@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 
-use super::{Builder, Edge, arrow_schema, plain_column, positions};
+use super::{Builder, Edge, arrow_schema, column_name, plain_column, positions};
 use crate::error::Result;
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::project::Project;
@@ -94,6 +94,21 @@ impl Builder<'_> {
             title,
         );
         Ok(Edge { as_of_now: edge.as_of_now, ..self.add(Box::new(operator), vec![edge.input], properties) })
+    }
+
+    /// The columns of `schema`, which is the edge's, and behind them those of `columns` that are computed, if there are any.
+    pub(super) fn with_computed(&mut self, edge: Edge, schema: &DFSchema, columns: &[Expr]) -> Result<Edge> {
+        let width = schema.fields().len();
+        if columns.len() == width {
+            return Ok(edge);
+        }
+        let mut fields: Vec<Arc<Field>> = edge.properties.schema.fields().iter().cloned().collect();
+        for expr in &columns[width..] {
+            let (_, field) = expr.to_field(schema)?;
+            let name = column_name(expr, fields.iter().map(Arc::as_ref));
+            fields.push(Arc::new(field.as_ref().clone().with_name(name)));
+        }
+        self.project_edge(edge, schema, Some(columns), None, Arc::new(Schema::new(fields)))
     }
 
     /// Only the columns at `keep`.

@@ -1,10 +1,7 @@
 //! Filters that compare a row's time with the clock.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::{Builder, Edge, plain_column};
 use crate::error::Result;
@@ -34,15 +31,7 @@ impl Builder<'_> {
             Some(rest) => self.project(None, Some(rest), input, schema)?,
             None => self.edge(input)?,
         };
-        if columns.len() > width {
-            let mut fields: Vec<Arc<Field>> = edge.properties.schema.fields().iter().cloned().collect();
-            for (i, time) in columns[width..].iter().enumerate() {
-                let (_, field) = time.to_field(schema)?;
-                fields.push(Arc::new(field.as_ref().clone().with_name(format!("time_{i}"))));
-            }
-            let with_times: SchemaRef = Arc::new(Schema::new(fields));
-            edge = self.project_edge(edge, schema, Some(&columns), None, with_times)?;
-        }
+        edge = self.with_computed(edge, schema, &columns)?;
         let properties = EdgeProperties {
             schema: edge.properties.schema.clone(),
             append_only: false,
