@@ -163,6 +163,9 @@ pub struct MaterializedView {
     pub columns: Vec<Column>,
     /// The query as SQL text, without its EMIT clause.
     pub query: String,
+    /// The time zone of the session that made it, which its expressions go on to see.
+    #[serde(default = "utc")]
+    pub time_zone: String,
     pub emit_on_window_close: bool,
     /// The WITH options as written.
     pub options: BTreeMap<String, String>,
@@ -178,12 +181,20 @@ pub struct MaterializedView {
     pub fingerprint: String,
 }
 
+/// What objects of catalogs that have no time zones compute in.
+fn utc() -> String {
+    "UTC".into()
+}
+
 /// Output of a relation or query to the outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sink {
     pub columns: Vec<Column>,
     /// The query as SQL text (`SELECT * FROM v` for `FROM v`).
     pub query: String,
+    /// As of [`MaterializedView::time_zone`].
+    #[serde(default = "utc")]
+    pub time_zone: String,
     pub options: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,

@@ -278,8 +278,16 @@ fn postgresql_types(message: &str) -> String {
         ("Decimal128", "numeric"),
         ("Null", "unknown"),
     ];
+    // Those with arguments, as Arrow prints our layouts.
+    const WITH_ARGUMENTS: [(&str, &str); 4] = [
+        ("Timestamp(µs, \"UTC\")", "timestamp with time zone"),
+        ("Timestamp(µs)", "timestamp without time zone"),
+        ("Time64(µs)", "time without time zone"),
+        ("Interval(MonthDayNano)", "interval"),
+    ];
     let mut out = String::with_capacity(message.len());
-    let mut rest = message;
+    let message = WITH_ARGUMENTS.iter().fold(message.to_string(), |text, (arrow, ours)| text.replace(arrow, ours));
+    let mut rest = message.as_str();
     while let Some(c) = rest.chars().next() {
         let word = rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
         let (taken, put) = match word {
@@ -314,6 +322,8 @@ mod tests {
     fn types_have_postgresqls_names() {
         let message = "sum(Utf8View, Decimal128(10, 2)) takes Int64, not é Utf8Views";
         assert_eq!(postgresql_types(message), "sum(text, numeric(10, 2)) takes bigint, not é Utf8Views");
+        let message = "age(Timestamp(µs, \"UTC\"), Timestamp(µs), Interval(MonthDayNano))";
+        assert_eq!(postgresql_types(message), "age(timestamp with time zone, timestamp without time zone, interval)");
     }
 
     #[test]

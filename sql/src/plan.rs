@@ -177,6 +177,8 @@ pub struct CreateMaterializedViewPlan {
     pub query: PlannedQuery,
     /// The query as SQL text.
     pub query_text: String,
+    /// That of the session.
+    pub time_zone: String,
     pub emit_on_window_close: bool,
     pub options: BTreeMap<String, String>,
 }

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
-use datafusion::common::config::Dialect;
+use datafusion::common::config::{ConfigNonZeroUsize, Dialect};
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::{TableProvider, provider_as_source};
 use datafusion::execution::SendableRecordBatchStream;
@@ -56,8 +56,6 @@ pub struct BatchOptions {
     pub spill_limit_bytes: u64,
     /// Threads for batch work, and parts that a plan is split into.
     pub threads: usize,
-    /// Rows per record batch.
-    pub batch_size: usize,
 }
 
 impl BatchOptions {
@@ -68,8 +66,13 @@ impl BatchOptions {
             spill_dir: spill_dir.into(),
             spill_limit_bytes: 100 << 30,
             threads: std::thread::available_parallelism().map_or(2, NonZeroUsize::get),
-            batch_size: 8192,
         }
+    }
+
+    /// Rows per record batch: a merge holds two batches at least, so less memory needs smaller ones.
+    fn batch_size(&self) -> usize {
+        const BYTES_PER_ROW: usize = 32 << 10;
+        (self.memory_limit_bytes / BYTES_PER_ROW).clamp(256, 8192)
     }
 }
 
@@ -131,7 +134,7 @@ impl Batch {
     ) -> Result<Self> {
         prepare_spill_dir(&options.spill_dir)?;
         let env = runtime_env(options)?;
-        let base = base_state(options, env.clone(), functions, rules);
+        let base = base_state(options, env.clone(), functions, rules)?;
         let configurable = base
             .scalar_functions()
             .values()
@@ -447,12 +450,12 @@ fn base_state(
     env: Arc<RuntimeEnv>,
     functions: &Functions,
     rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
-) -> SessionState {
+) -> Result<SessionState> {
     let mut optimizer = datafusion::optimizer::Optimizer::new().rules;
     // It adds up the sums of a first pass as if they had the type of the argument; sum(smallint) then has another type.
     optimizer.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     let mut builder = SessionStateBuilder::new()
-        .with_config(session_config(options))
+        .with_config(session_config(options)?)
         .with_runtime_env(env)
         .with_default_features()
         .with_optimizer_rules(optimizer)
@@ -465,7 +468,7 @@ fn base_state(
         register(&mut state, function.clone());
     }
     register_others(&mut state, functions);
-    state
+    Ok(state)
 }
 
 fn register(state: &mut SessionState, function: Arc<ScalarUDF>) {
@@ -489,24 +492,27 @@ fn register_others(state: &mut SessionState, functions: &Functions) {
     }
 }
 
-fn session_config(options: &BatchOptions) -> SessionConfig {
+fn session_config(options: &BatchOptions) -> Result<SessionConfig> {
     let mut config = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(millstream_catalog::DEFAULT_DATABASE, millstream_catalog::DEFAULT_SCHEMA)
         .with_information_schema(false)
         .with_target_partitions(options.threads)
-        .with_batch_size(options.batch_size);
+        .with_batch_size(options.batch_size());
     let settings = config.options_mut();
     settings.sql_parser.dialect = Dialect::PostgreSQL;
     settings.execution.time_zone = Some("UTC".into());
     // A sort reserves this much up front for merging its spill files: a small limit must leave room to work.
     settings.execution.sort_spill_reservation_bytes = (options.memory_limit_bytes / 16).min(10 << 20);
+    // Two open files of one repartition can wait for each other for ever (apache/datafusion#24883): each batch that it spills
+    // gets a file of its own, which is never left open.
+    settings.execution.max_spill_file_size_bytes = ConfigNonZeroUsize::try_new(1)?;
     settings.execution.parquet.pushdown_filters = true;
     settings.execution.parquet.reorder_filters = true;
     settings.execution.parquet.enable_page_index = true;
     settings.execution.parquet.bloom_filter_on_read = true;
     settings.execution.parquet.schema_force_view_types = true;
-    config
+    Ok(config)
 }
 
 /// Makes the folder and removes what a killed server left in it.

@@ -63,6 +63,7 @@ const DEFINITIONS: &[Definition] = &[
         columns: &[
             ("schema", Text, "schema of the view"),
             ("name", Text, "name of the view"),
+            ("time_zone", Text, "zone that it computes in: that of the session that made it"),
             ("rows", Int8, "rows of the view"),
             ("state_bytes", Int8, "bytes on disk of its rows and of its operators' state, about"),
             ("epoch", Int8, "last epoch that changed it"),

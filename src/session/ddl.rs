@@ -129,6 +129,7 @@ impl Session {
         let view = MaterializedView {
             columns: p.query.columns.iter().map(nullable).collect(),
             query: p.query_text,
+            time_zone: p.time_zone,
             emit_on_window_close: p.emit_on_window_close,
             options: p.options,
             stream_key: planned.properties.stream_key.clone(),
@@ -190,6 +191,7 @@ impl Session {
                 id,
                 query: &p.query_text,
                 references: &p.query.references,
+                time_zone: &p.time_zone,
                 emit_on_window_close: p.emit_on_window_close,
             },
         )
@@ -199,15 +201,8 @@ impl Session {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
         let mut sink = p.sink;
-        let planned = definitions::plan_stored(
-            &scope.published.catalog,
-            &StoredQuery {
-                id,
-                query: &sink.query,
-                references: &p.query.references,
-                emit_on_window_close: p.emit_on_window_close,
-            },
-        )?;
+        let stored = StoredQuery::of_sink(id, &sink, &p.query.references);
+        let planned = definitions::plan_stored(&scope.published.catalog, &stored)?;
         sink.fingerprint = planned.fingerprint();
         let spec = SinkSpec::new(&sink)?;
         if !planned.properties.append_only && !spec.takes_deletes() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_catalog::object::{Source, Table, Watermark};
+use millstream_catalog::object::{MaterializedView, Sink, Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
@@ -47,28 +47,12 @@ pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> 
         ObjectKind::Table(table) => Some(table_object(object, table)?),
         ObjectKind::Source(source) => Some(source_object(object, source)?),
         ObjectKind::MaterializedView(view) => {
-            let plan = plan_stored(
-                catalog,
-                &StoredQuery {
-                    id,
-                    query: &view.query,
-                    references: &object.references,
-                    emit_on_window_close: view.emit_on_window_close,
-                },
-            )?;
+            let plan = plan_stored(catalog, &StoredQuery::of_view(id, view, &object.references))?;
             check_fingerprint(object, &plan, &view.fingerprint)?;
             Some(NewObject::View { id, plan: Box::new(plan) })
         }
         ObjectKind::Sink(sink) => {
-            let plan = plan_stored(
-                catalog,
-                &StoredQuery {
-                    id,
-                    query: &sink.query,
-                    references: &object.references,
-                    emit_on_window_close: sink.emit_on_window_close,
-                },
-            )?;
+            let plan = plan_stored(catalog, &StoredQuery::of_sink(id, sink, &object.references))?;
             check_fingerprint(object, &plan, &sink.fingerprint)?;
             Some(NewObject::Sink { id, plan: Box::new(plan), spec: Box::new(SinkSpec::new(sink)?) })
         }
@@ -100,18 +84,31 @@ pub struct StoredQuery<'a> {
     pub id: ObjectId,
     pub query: &'a str,
     pub references: &'a BTreeMap<String, ObjectId>,
+    pub time_zone: &'a str,
     pub emit_on_window_close: bool,
 }
 
-/// Plans a stored query for continuous running, at CREATE as at every start: its names resolve as they were bound, its
-/// expressions see default settings (time zone UTC), whoever made it.
+impl<'a> StoredQuery<'a> {
+    pub fn of_view(id: ObjectId, view: &'a MaterializedView, references: &'a BTreeMap<String, ObjectId>) -> Self {
+        let (query, time_zone) = (&view.query, &view.time_zone);
+        Self { id, query, references, time_zone, emit_on_window_close: view.emit_on_window_close }
+    }
+
+    pub fn of_sink(id: ObjectId, sink: &'a Sink, references: &'a BTreeMap<String, ObjectId>) -> Self {
+        let (query, time_zone) = (&sink.query, &sink.time_zone);
+        Self { id, query, references, time_zone, emit_on_window_close: sink.emit_on_window_close }
+    }
+}
+
+/// Plans a stored query for continuous running, at CREATE as at every start: its names resolve as they were bound, and
+/// its expressions see the time zone of the session that made it, but nothing else of any session.
 ///
 /// # Errors
 /// 0A000 naming what cannot be kept incrementally.
 pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<PlannedView> {
     let query = millstream_sql::parse_query(stored.query)?;
     let external = HashMap::new();
-    let session = SessionVars::default();
+    let session = SessionVars { time_zone: stored.time_zone.into(), ..SessionVars::default() };
     let context = PlanContext {
         catalog,
         search_path: &[],

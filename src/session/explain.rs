@@ -57,12 +57,11 @@ impl Session {
     pub(super) fn explain_running(&self, id: ObjectId, analyze: bool, scope: &Scope) -> Result<Response> {
         let catalog = &scope.published.catalog;
         let object = catalog.get(id).ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
-        let (query, emit_on_window_close) = match &object.kind {
-            ObjectKind::MaterializedView(v) => (&v.query, v.emit_on_window_close),
-            ObjectKind::Sink(s) => (&s.query, s.emit_on_window_close),
+        let stored = match &object.kind {
+            ObjectKind::MaterializedView(view) => StoredQuery::of_view(id, view, &object.references),
+            ObjectKind::Sink(sink) => StoredQuery::of_sink(id, sink, &object.references),
             _ => return Err(Error::internal(format!("{} does not run", object.describe()))),
         };
-        let stored = StoredQuery { id, query, references: &object.references, emit_on_window_close };
         let plan = definitions::plan_stored(catalog, &stored)?;
         let lines = if analyze {
             let stats = self.database.engine.stats().view(id).unwrap_or_default();

@@ -179,9 +179,7 @@ impl Inside {
         let all = self.database.engine.stats().views();
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
-            if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
-                continue;
-            }
+            let ObjectKind::MaterializedView(view) = &object.kind else { continue };
             let stats = all.get(&object.id).cloned().unwrap_or_default();
             let ms = |q: f64| ScalarValue::Float64(stats.latency_us(q).map(|us| us as f64 / 1000.0));
             let status = match (&stats.failed, stats.is_incomplete_at(self.published.epoch)) {
@@ -190,6 +188,7 @@ impl Inside {
                 (None, false) => "running",
             };
             let mut row = Row::from_iter(self.name_of(object));
+            row.insert("time_zone", text(&view.time_zone));
             row.insert("rows", int(stats.rows));
             row.insert("state_bytes", int(self.database.store.size_of(object.id.0) as i64));
             row.insert("epoch", int(stats.epoch as i64));

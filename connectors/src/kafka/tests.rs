@@ -371,6 +371,7 @@ fn sink(broker: &str, of: &str, key: Vec<usize>) -> SinkSpec {
     SinkSpec::new(&Sink {
         columns,
         query: String::new(),
+        time_zone: "UTC".into(),
         options: options(broker, &[("delivery", "at_least_once")]),
         format: Some(format(of)),
         key,
@@ -419,6 +420,7 @@ fn a_write_that_is_not_acknowledged_fails_and_names_the_topic() {
     let spec = SinkSpec::new(&Sink {
         columns,
         query: String::new(),
+        time_zone: "UTC".into(),
         options: options("127.0.0.1:1", &[("properties.message.timeout.ms", "300")]),
         format: Some(format("plain")),
         key: vec![],

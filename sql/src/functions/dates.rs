@@ -13,10 +13,10 @@ use arrow::datatypes::{
 use datafusion_expr::{ScalarUDF, Volatility};
 
 use super::datetime::{first_of_year, is_text, part_name, unknown_part};
-use super::define::{Call, Constants, Definition, Kernel, Type, Typing, build, has_null};
+use super::define::{Call, Constants, Definition, Kernel, Type, Typing, binary, build, has_null};
 use super::template::{Moment, Template};
 use crate::error::{Result, SqlError};
-use crate::types::{Zone, civil_from_days};
+use crate::types::{Zone, civil_from_days, days};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -251,6 +251,49 @@ fn calendar_difference(late: i64, early: i64) -> IntervalMonthDayNano {
         months -= 1;
     }
     IntervalMonthDayNano::new(months as i32, days as i32, time * 1000)
+}
+
+/// `timestamptz + interval`, whose months and days are those of the session's calendar: a day may have 23 or 25 hours.
+pub(crate) fn zoned_plus_interval() -> Arc<ScalarUDF> {
+    let typing = |types: &[DataType], _: Constants<'_>| match types {
+        [DataType::Timestamp(..), DataType::Interval(_)] => Typing::new(vec![utc(), INTERVAL], utc()),
+        _ => None,
+    };
+    build(Definition {
+        name: "timestamptz_plus_interval",
+        aliases: &[],
+        volatility: Volatility::Stable,
+        strict: true,
+        result: None,
+        typing,
+        kernel: |call| {
+            let zone = Zone::new(call.zone)?;
+            let sums = binary::<TimestampMicrosecondType, IntervalMonthDayNanoType, TimestampMicrosecondType>(
+                &call.arguments[0],
+                &call.arguments[1],
+                |time, interval| later(&zone, time, interval).ok_or_else(out_of_range),
+            )?;
+            Ok(Arc::new(sums.with_timezone("UTC")))
+        },
+    })
+}
+
+/// Months, then days, both by the local clock, then time.
+fn later(zone: &Zone, time: i64, interval: IntervalMonthDayNano) -> Option<i64> {
+    let mut time = time;
+    if interval.months != 0 {
+        let (local, _) = zone.to_local(time)?;
+        let (year, month, day) = civil_from_days(local.div_euclid(MICROS_PER_DAY));
+        let month = year * 12 + i64::from(month) - 1 + i64::from(interval.months);
+        let day = i64::from(day).min(days_of_month(month));
+        let midnight = days(month.div_euclid(12), month.rem_euclid(12) + 1, day)?;
+        time = zone.to_utc(i64::from(midnight) * MICROS_PER_DAY + local.rem_euclid(MICROS_PER_DAY))?;
+    }
+    if interval.days != 0 {
+        let (local, _) = zone.to_local(time)?;
+        time = zone.to_utc(local.checked_add(i64::from(interval.days) * MICROS_PER_DAY)?)?;
+    }
+    time.checked_add(interval.nanoseconds / 1000)
 }
 
 /// Days of a month, counted from the year 0.

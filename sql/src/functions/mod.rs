@@ -138,6 +138,8 @@ pub(crate) fn extract() -> Arc<ScalarUDF> {
     datetime::extract()
 }
 
+pub(crate) use dates::zoned_plus_interval;
+
 /// The function with the session's time zone in it, if it is one that looks at it.
 pub(crate) fn in_zone(function: &ScalarUDF, zone: &str) -> Option<ScalarUDF> {
     define::in_zone(function, zone).or_else(|| datetime::in_zone(function, zone))

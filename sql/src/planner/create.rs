@@ -156,6 +156,7 @@ pub(crate) fn materialized_view(s: &CreateMaterializedView, ctx: &PlanContext<'_
         name,
         query,
         query_text: s.query_text.clone(),
+        time_zone: ctx.session.time_zone.clone(),
         emit_on_window_close: s.emit_on_window_close,
         options: s.options.clone(),
     }))
@@ -192,6 +193,7 @@ pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
     let sink = Sink {
         columns: query.columns.clone(),
         query: text,
+        time_zone: ctx.session.time_zone.clone(),
         options: s.options.clone(),
         format: s.format.as_ref().map(catalog_format),
         key,

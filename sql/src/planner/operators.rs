@@ -15,7 +15,7 @@ use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{self, Op, plain_name};
 use crate::functions::cast::cast;
-use crate::functions::{interval, math};
+use crate::functions::{interval, math, zoned_plus_interval};
 use crate::types::parse_value;
 
 /// Ours first, then DataFusion's for field access, arrays, EXTRACT, POSITION and kin.
@@ -280,6 +280,13 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
             Ok(Arithmetic::Operands(timestamp(left), right))
         }
         (Some(T::Interval), Some(T::Date)) if op == Op::Add => Ok(Arithmetic::Operands(left, timestamp(right))),
+        (Some(T::Timestamptz), Some(T::Interval)) if matches!(op, Op::Add | Op::Sub) && needs_zone(&right, zone) => {
+            let by = if op == Op::Add { right } else { interval::negate().call(vec![right]) };
+            own(zoned_plus_interval(), left, by)
+        }
+        (Some(T::Interval), Some(T::Timestamptz)) if op == Op::Add && needs_zone(&left, zone) => {
+            own(zoned_plus_interval(), right, left)
+        }
         (Some(T::Timestamp | T::Timestamptz | T::Interval), Some(T::Interval)) if matches!(op, Op::Add | Op::Sub) => {
             Ok(Arithmetic::Operands(left, right))
         }
@@ -300,6 +307,13 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
         (Some(_), Some(_)) => Err(no_operator(op.symbol(), l.as_ref(), r.as_ref())),
         _ => Ok(Arithmetic::Operands(left, right)),
     }
+}
+
+/// Whether a `timestamptz` that is moved by an interval moves by the clock of a place: its days and months differ from those
+/// of UTC.
+fn needs_zone(interval: &Expr, zone: &str) -> bool {
+    let is_time = matches!(interval, Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(v)), _) if v.months == 0 && v.days == 0);
+    !is_time && !zone.eq_ignore_ascii_case("utc")
 }
 
 /// The type that PostgreSQL takes for an untyped literal beside `known`.

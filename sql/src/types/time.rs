@@ -29,9 +29,10 @@ impl Zone {
             .map_err(|_| SqlError::new("22023", format!("time zone \"{name}\" not recognized")))
     }
 
-    /// Microseconds UTC of a local time; the earlier offset where the clock shows it twice, as PostgreSQL.
+    /// Microseconds UTC of a local time. As in PostgreSQL, a time that the clock shows twice is the later one, and one that
+    /// it leaves out is counted by the clock before.
     pub(crate) fn to_utc(&self, local_us: i64) -> Option<i64> {
-        let zoned = self.0.to_ambiguous_timestamp(datetime(local_us)?).compatible().ok()?;
+        let zoned = self.0.to_ambiguous_timestamp(datetime(local_us)?).later().ok()?;
         Some(zoned.as_microsecond())
     }
 

@@ -57,6 +57,7 @@ fn catalog() -> Catalog {
         ObjectKind::MaterializedView(MaterializedView {
             columns: columns.clone(),
             query,
+            time_zone: "UTC".into(),
             emit_on_window_close: false,
             options: BTreeMap::new(),
             stream_key: Some(vec![0]),

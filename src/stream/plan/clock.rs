@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -13,6 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use super::expressions::physical;
+use super::readable::readable;
 use crate::error::{Error, Result};
 use crate::stream::operator::temporal::Comparison;
 
@@ -132,46 +134,38 @@ pub fn temporal_bound(conjunct: &Expr) -> Result<(Expr, Comparison, i64)> {
     Ok((row.as_ref().clone(), comparison, offset_us(clock).ok_or_else(|| bad_shape(conjunct))?))
 }
 
-/// Moments at which an expression of the clock must be equally far from it: over a year, so that summer time is in it.
-const PROBES: i64 = 53;
-const PROBE_STEP_US: i64 = 7 * 86_400_000_000 + 12_345_678;
-/// 2026-01-01.
-const FIRST_PROBE_US: i64 = 1_767_225_600_000_000;
+/// Moments at which an expression of the clock must be equally far from it: each hour of a year, so that the days on which
+/// clocks are set are among them.
+const PROBES: i64 = 366 * 24;
+const PROBE_STEP_US: i64 = 3_600_000_000;
+/// 2026-01-01, and a little.
+const FIRST_PROBE_US: i64 = 1_767_225_612_345_678;
 
 /// What an expression adds to the clock, if that is always the same.
 fn offset_us(clock: &Expr) -> Option<i64> {
-    let at = |now_us: i64| -> Option<i64> {
-        let fixed = clock
-            .clone()
-            .transform_up(|e| match e {
-                Expr::ScalarFunction(f) if is_epoch_now(&f.func) => {
-                    let now = ScalarValue::TimestampMicrosecond(Some(now_us), Some("UTC".into()));
-                    Ok(Transformed::yes(Expr::Literal(now, None)))
-                }
-                other => Ok(Transformed::no(other)),
-            })
-            .ok()?
-            .data;
-        let schema = DFSchema::empty();
-        let batch = arrow::array::RecordBatch::try_new_with_options(
-            Arc::new(schema.as_arrow().clone()),
-            Vec::new(),
-            &arrow::array::RecordBatchOptions::new().with_row_count(Some(1)),
-        )
-        .ok()?;
-        let value = physical(&fixed, &schema).ok()?.evaluate(&batch).ok()?.into_array(1).ok()?;
-        match ScalarValue::try_from_array(&value, 0).ok()? {
-            ScalarValue::TimestampMicrosecond(Some(moment), _) => Some(moment - now_us),
-            _ => None,
-        }
-    };
-    let mut probes = (0..PROBES).map(|n| at(FIRST_PROBE_US + n * PROBE_STEP_US));
-    let first = probes.next()??;
-    probes.all(|offset| offset == Some(first)).then_some(first)
+    let of_column = clock
+        .clone()
+        .transform_up(|e| match e {
+            Expr::ScalarFunction(f) if is_epoch_now(&f.func) => Ok(Transformed::yes(datafusion::prelude::ident(NAME))),
+            other => Ok(Transformed::no(other)),
+        })
+        .ok()?
+        .data;
+    let probes: TimestampMicrosecondArray = (0..PROBES).map(|n| Some(FIRST_PROBE_US + n * PROBE_STEP_US)).collect();
+    let now: ArrayRef = Arc::new(probes.clone().with_timezone("UTC"));
+    let batch = RecordBatch::try_from_iter([(NAME, now)]).ok()?;
+    let schema = DFSchema::try_from(batch.schema()).ok()?;
+    let moved = physical(&of_column, &schema).ok()?.evaluate(&batch).ok()?.into_array(batch.num_rows()).ok()?;
+    let moved = moved.as_primitive_opt::<TimestampMicrosecondType>()?;
+    let mut offsets = moved.iter().zip(probes.values()).map(|(moved, now)| Some(moved? - now));
+    let first = offsets.next()??;
+    offsets.all(|offset| offset == Some(first)).then_some(first)
 }
 
 fn bad_shape(conjunct: &Expr) -> Error {
-    let text = conjunct.to_string().replace(&format!("{NAME}()"), "now()");
-    Error::unsupported(format!("the condition {text} is not supported in a continuous view"))
-        .with_hint("compare a time with now() plus or minus a fixed interval: ts > now() - INTERVAL '1 hour'")
+    let text = readable(&conjunct.to_string()).replace(&format!("{NAME}()"), "now()");
+    Error::unsupported(format!("the condition {text} is not supported in a continuous view")).with_hint(
+        "compare a time with now() plus or minus a fixed interval: ts > now() - INTERVAL '24 hours'; a month has no fixed \
+         length, nor has a day where clocks are set for summer time",
+    )
 }
