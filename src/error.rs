@@ -227,6 +227,9 @@ impl From<DataFusionError> for Error {
             },
             DataFusionError::Collection(mut errors) if !errors.is_empty() => errors.swap_remove(0).into(),
             DataFusionError::ResourcesExhausted(m) => Self::out_of_memory(&m),
+            DataFusionError::NotImplemented(m) if m.contains("OuterReferenceColumn") => {
+                Self::unsupported("a correlated subquery of this form is not supported").with_hint("write it as a join")
+            }
             DataFusionError::NotImplemented(m) => Self::unsupported(m),
             DataFusionError::ObjectStore(e) => {
                 let code = match *e {

@@ -94,6 +94,8 @@ pub enum Target {
     External(ExternalCall),
     /// `generate_series` over constant integers.
     Series(Series),
+    /// The rows of the step before, in a recursive query of this name.
+    WorkTable(String),
     /// The rows that a client sends with COPY … FROM STDIN.
     Input,
 }

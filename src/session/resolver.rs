@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::datasource::TableProvider;
+use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::logical_expr::TableSource;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
 use millstream_connectors::SourceSpec;
@@ -52,6 +53,7 @@ impl Resolver for StatementResolver<'_> {
                 .get(call)
                 .cloned()
                 .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location))),
+            Target::WorkTable(name) => Ok(Arc::new(CteWorkTable::new(name, source.schema.clone()))),
             Target::Input => self.input.cloned().ok_or_else(|| Error::internal("the rows of COPY are not there")),
         }
     }

@@ -7,7 +7,7 @@
 //! * `interval`: order, scaling and parts of intervals
 //! * `math`: rounding, roots, logarithms
 //! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation;
-//!   `percentile`: percentiles
+//!   `ordered_set`: percentiles and `mode`
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP
@@ -23,7 +23,7 @@ mod json;
 pub(crate) mod math;
 pub mod moments;
 mod number_template;
-mod percentile;
+pub mod ordered_set;
 mod ranking;
 pub mod session;
 pub mod sums;
@@ -89,7 +89,7 @@ fn index() -> &'static Index {
         }
         let mut aggregate = HashMap::new();
         let base = datafusion_functions_aggregate::all_default_aggregate_functions();
-        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()).chain(percentile::all()) {
+        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()).chain(ordered_set::all()) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 aggregate.insert(name.to_string(), f.clone());
             }

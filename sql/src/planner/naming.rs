@@ -12,6 +12,7 @@ use datafusion_sql::sqlparser::ast::{
     TableFactor, TrimWhereField, TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
+use super::dml::select_columns;
 use crate::types::{internal_name, normalize, sql_type};
 
 /// Between a repeated name and its number; no client can type it by accident.
@@ -31,6 +32,11 @@ struct Name;
 
 impl VisitorMut for Name {
     type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        whole_tables(&mut query.body);
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_items(&mut select.projection);
@@ -53,6 +59,7 @@ impl VisitorMut for Name {
         at_time_zone(expr);
         clock_interval(expr);
         escaped_pattern(expr);
+        rows_of_series(expr);
         ControlFlow::Continue(())
     }
 }
@@ -122,6 +129,39 @@ fn call(name: &str, arguments: Vec<Expr>) -> Expr {
         over: None,
         within_group: Vec::new(),
     })
+}
+
+/// `TABLE t` as `SELECT * FROM t`.
+fn whole_tables(body: &mut SetExpr) {
+    match body {
+        SetExpr::Table(table) => {
+            let parts = table.schema_name.iter().chain(&table.table_name).map(Ident::new);
+            *body = *select_columns(&ObjectName::from(parts.collect::<Vec<_>>()), &[]).body;
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            whole_tables(left);
+            whole_tables(right);
+        }
+        _ => {}
+    }
+}
+
+/// `generate_series(…)` in an expression gives a row for each of its values.
+fn rows_of_series(expr: &mut Expr) {
+    let Expr::Function(function) = &*expr else { return };
+    match function.name.to_string().to_lowercase().as_str() {
+        "generate_series" => *expr = call("unnest", vec![expr.clone()]),
+        // What was written around a series is there already.
+        "unnest" => {
+            if let FunctionArguments::List(list) = &function.args
+                && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(inner)))] = list.args.as_slice()
+                && inner.name.to_string() == "unnest"
+            {
+                *expr = Expr::Function(inner.clone());
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A pattern with its own escape character as one with the backslash, and SIMILAR TO as a match with a regular expression.

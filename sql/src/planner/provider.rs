@@ -194,6 +194,10 @@ impl ContextProvider for Provider<'_> {
             .into())
     }
 
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
+        Ok(Arc::new(CatalogSource::new(Target::WorkTable(name.to_string()), schema)))
+    }
+
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
         &self.expr_planners
     }

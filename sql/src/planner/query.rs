@@ -14,10 +14,12 @@ use millstream_catalog::types::{MAX_PRECISION, field_ref};
 use millstream_catalog::{Column, ObjectId, SqlType};
 
 use super::checked::checked_arithmetic;
-use super::lateral_unnest::lateral_unnests;
+use super::lateral_rows::lateral_rows;
+use super::lateral_top::lateral_tops;
 use super::named_windows::inline_windows;
 use super::naming::{name_columns, visible};
 use super::provider::Provider;
+use super::recursive::{check_types, type_first_terms};
 use super::refuse::refuse_unconsumed;
 use super::rewrite::rewrite;
 use super::set_operations::exact_multiplicities;
@@ -48,6 +50,7 @@ pub(crate) fn plan_query_with(
     name_columns(&mut named);
     expand_exponents(&mut named)?;
     fetch_as_limit(&mut named)?;
+    type_first_terms(&mut named, ctx)?;
     let planned = plan_named(named.clone(), ctx, row_id_of);
     // `SELECT *, x AS a` may repeat a name of the star's, which PostgreSQL allows in the output.
     if let Err(e) = &planned
@@ -64,7 +67,7 @@ fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) 
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
         .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)?;
-    let plan = analyze(total_order(plan)?, ctx)?;
+    let plan = analyze(total_order(lateral_tops(plan)?)?, ctx)?;
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
     Ok(PlannedQuery { plan, columns, references: provider.into_references(), parameters })
@@ -163,8 +166,9 @@ fn without_exponent(text: &str) -> String {
 
 /// The passes between SqlToRel and a plan that can run: literals and casts, coercion, checked arithmetic.
 pub(crate) fn analyze(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
-    let plan = rewrite(exact_multiplicities(lateral_unnests(plan)?)?, ctx)?;
+    let plan = rewrite(exact_multiplicities(lateral_rows(plan)?)?, ctx)?;
     let plan = Analyzer::new().execute_and_check(plan, &coercion_options(ctx), |_, _| {})?;
+    check_types(&plan)?;
     checked_arithmetic(replace_subqueries(plan)?)
 }
 

@@ -63,8 +63,7 @@ fn no(present: bool, what: &str) -> Result<()> {
 fn check_query(query: &Query) -> Result<()> {
     let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
         query;
-    if let Some(With { with_token: _, recursive, cte_tables }) = with {
-        no(*recursive, "WITH RECURSIVE")?;
+    if let Some(With { with_token: _, recursive: _, cte_tables }) = with {
         for Cte { alias, query: _, from, materialized: _, closing_paren_token: _ } in cte_tables {
             no(from.is_some(), "FROM behind a common table expression")?;
             check_alias(Some(alias))?;
@@ -381,8 +380,9 @@ fn check_function(function: &Function) -> Result<()> {
     no(*uses_odbc_syntax, "ODBC syntax")?;
     no(!matches!(parameters, FunctionArguments::None), "a second list of arguments")?;
     no(null_treatment.is_some(), "IGNORE NULLS / RESPECT NULLS")?;
-    let is_percentile = || name.to_string().to_lowercase().starts_with("percentile_");
-    no(!within_group.is_empty() && !is_percentile(), "WITHIN GROUP")?;
+    let is_ordered_set =
+        || matches!(name.to_string().to_lowercase().as_str(), "percentile_cont" | "percentile_disc" | "mode");
+    no(!within_group.is_empty() && !is_ordered_set(), "WITHIN GROUP")?;
     if let Some(datafusion_sql::sqlparser::ast::WindowType::NamedWindow(_)) = over {
         no(true, "OVER with a named window")?;
     }

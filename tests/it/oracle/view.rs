@@ -48,6 +48,9 @@ pub const CONSTRUCTS: &[&str] = &[
     "bit_or",
     "bool_and",
     "string_agg",
+    "percentile_disc",
+    "percentile_cont",
+    "mode",
     "aggregate of distinct values",
     "aggregate with filter",
     "tumble",
@@ -243,13 +246,18 @@ pub fn aggregates(random: &mut StdRng, draft: &mut Draft, prefix: &str, relation
     for _ in 0..random.random_range(1..4) {
         let column = relation.columns.choose(random).expect("a relation has columns");
         let name = format!("{prefix}{}", column.name);
-        match (random.random_range(0..11), column.ty) {
+        match (random.random_range(0..13), column.ty) {
             (6, _) => draft.item(format!("count(DISTINCT {name})"), Ty::Big),
             (7, Ty::Big | Ty::Num) => draft.item(format!("sum(DISTINCT {name})"), Ty::Num),
             (8, Ty::Int) => draft.item(format!("bit_or({name})"), Ty::Int),
             (8 | 9, Ty::Text) => draft.item(format!("string_agg({name}, ',' ORDER BY {name})"), Ty::Text),
             (9, _) => draft.item(format!("bool_and({name} IS NULL)::INT"), Ty::Int),
             (10, _) => draft.item(format!("count({name}) FILTER (WHERE {name} IS NOT NULL)"), Ty::Big),
+            (11, Ty::Int | Ty::Big) => {
+                draft.item(format!("percentile_cont(0.3) WITHIN GROUP (ORDER BY {name} DESC)::numeric(12,2)"), Ty::Num)
+            }
+            (11, ty) => draft.item(format!("percentile_disc(0.7) WITHIN GROUP (ORDER BY {name})"), ty),
+            (12, ty) => draft.item(format!("mode() WITHIN GROUP (ORDER BY {name})"), ty),
             (0, _) => draft.item("count(*)", Ty::Big),
             (1, _) => draft.item(format!("count({name})"), Ty::Big),
             (2, Ty::Int) => draft.item(format!("sum({name})"), Ty::Big),

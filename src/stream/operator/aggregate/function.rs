@@ -71,14 +71,13 @@ impl Function {
             (K::VarPop | K::VarSamp | K::StddevPop | K::StddevSamp, Some(from)) => {
                 Variance::new(call.kind, from, to).map(Self::Variance)
             }
-            (K::ArrayAgg | K::StringAgg | K::FirstValue | K::LastValue, Some(from)) => {
+            (kind, Some(from)) if kind.depends_on_order() => {
                 if call.order_by.is_empty() {
                     return Err(needs_order(call.kind.name()));
                 }
                 let order: Vec<(SortColumn, DataType)> =
                     call.order_by.iter().map(|sort| (*sort, type_of(sort.column))).collect();
-                let separator = call.separator.as_deref();
-                Ordered::new(call.kind, from, &order, separator, call.distinct, to, ordinal)?.map(Self::Ordered)
+                Ordered::new(call, from, &order, to, ordinal)?.map(Self::Ordered)
             }
             _ => None,
         };

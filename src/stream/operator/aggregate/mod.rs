@@ -76,10 +76,13 @@ pub enum AggregateKind {
     StringAgg,
     FirstValue,
     LastValue,
+    PercentileCont,
+    PercentileDisc,
+    Mode,
 }
 
 impl AggregateKind {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 21] = [
         Self::Count,
         Self::Sum,
         Self::Avg,
@@ -98,6 +101,9 @@ impl AggregateKind {
         Self::StringAgg,
         Self::FirstValue,
         Self::LastValue,
+        Self::PercentileCont,
+        Self::PercentileDisc,
+        Self::Mode,
     ];
 
     /// The aggregate of this name, if it is one that can be kept.
@@ -107,7 +113,12 @@ impl AggregateKind {
 
     /// Whether the order of the values decides the result.
     pub fn depends_on_order(self) -> bool {
-        matches!(self, Self::ArrayAgg | Self::StringAgg | Self::FirstValue | Self::LastValue)
+        matches!(self, Self::ArrayAgg | Self::StringAgg | Self::FirstValue | Self::LastValue) || self.is_ordered_set()
+    }
+
+    /// Whether WITHIN GROUP says of which values, in which order, it is.
+    pub fn is_ordered_set(self) -> bool {
+        matches!(self, Self::PercentileCont | Self::PercentileDisc | Self::Mode)
     }
 
     /// Whether it does not matter how often a value is there.
@@ -136,12 +147,15 @@ impl AggregateKind {
             Self::StringAgg => "string_agg",
             Self::FirstValue => "first_value",
             Self::LastValue => "last_value",
+            Self::PercentileCont => "percentile_cont",
+            Self::PercentileDisc => "percentile_disc",
+            Self::Mode => "mode",
         }
     }
 }
 
 /// One aggregate over columns of the input.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AggregateCall {
     pub kind: AggregateKind,
     /// Position of the argument; `None` for COUNT(*).
@@ -154,12 +168,14 @@ pub struct AggregateCall {
     pub order_by: Vec<SortColumn>,
     /// What STRING_AGG puts between two values.
     pub separator: Option<String>,
+    /// The fraction of a percentile, from 0 to 1.
+    pub fraction: Option<f64>,
 }
 
 impl AggregateCall {
     /// An aggregate over all values of a column, or over rows if there is none.
     pub fn plain(kind: AggregateKind, argument: Option<usize>) -> Self {
-        Self { kind, argument, filter: None, distinct: false, order_by: Vec::new(), separator: None }
+        Self { kind, argument, filter: None, distinct: false, order_by: Vec::new(), separator: None, fraction: None }
     }
 }
 
@@ -674,6 +690,9 @@ impl Operator for HashAggregate {
             let mut inside = format!("{distinct}{}", call.argument.map_or("*", name));
             if let Some(separator) = &call.separator {
                 inside += &format!(", '{separator}'");
+            }
+            if let Some(fraction) = call.fraction {
+                inside += &format!(", {fraction}");
             }
             for (i, sort) in call.order_by.iter().enumerate() {
                 inside += if i == 0 { " order by " } else { ", " };

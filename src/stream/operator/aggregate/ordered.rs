@@ -1,25 +1,29 @@
-//! Aggregates over the values of a group in an order: ARRAY_AGG, STRING_AGG, FIRST_VALUE and LAST_VALUE.
+//! Aggregates over the values of a group in an order: ARRAY_AGG, STRING_AGG, FIRST_VALUE and LAST_VALUE, percentiles and
+//! MODE.
 //!
 //! All values are kept in the order of the ORDER BY, equal ones in the order of the value itself, so that the result does
 //! not depend on the order in which rows came. A group's range is read again when one of its values came or went: the
-//! first entry alone for FIRST_VALUE and, in the opposite order, for LAST_VALUE.
+//! first entry alone for FIRST_VALUE and, in the opposite order, for LAST_VALUE; up to its place for a percentile.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringBuilder, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, StringBuilder, UInt32Array, new_null_array,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, interleave, take};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type};
+use millstream_sql::functions::ordered_set::Place;
 
 use super::multiset::{Values, count_of};
 use super::rows::Rows;
-use super::{AggregateKind, bad_layout};
+use super::{AggregateCall, AggregateKind, bad_layout};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, successor};
 use crate::stream::operator::order_key::{OrderKey, SortColumn};
 
-/// An aggregate over ordered values. State: its result.
+/// An aggregate over ordered values. State: its result; the number of values for a percentile.
 #[derive(Debug)]
 pub(super) struct Ordered {
     result: Shape,
@@ -40,39 +44,44 @@ enum Shape {
     List(FieldRef),
     /// The texts with this between them.
     Text(String),
+    /// The value between the two beside the place of this fraction.
+    Between(f64),
+    /// The value at the place of this fraction.
+    At(f64),
+    /// The value that is there most often, the first of several.
+    MostFrequent,
 }
 
 impl Ordered {
-    /// For an aggregate over an argument, ordered by columns; `separator` is STRING_AGG's.
+    /// For an aggregate over an argument, ordered by columns.
     ///
     /// # Errors
     /// 0A000 for types that cannot be kept in order.
     pub fn new(
-        kind: AggregateKind,
+        call: &AggregateCall,
         argument: &DataType,
         order_by: &[(SortColumn, DataType)],
-        separator: Option<&str>,
-        distinct: bool,
         output: &DataType,
         ordinal: u16,
     ) -> Result<Option<Self>> {
+        use AggregateKind as K;
         let reversed: Vec<(SortColumn, DataType)>;
         let mut order_by = order_by;
-        let result = match (kind, output) {
-            (AggregateKind::FirstValue, t) if t == argument => Shape::First,
-            (AggregateKind::LastValue, t) if t == argument => {
+        let is_text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        let result = match (call.kind, output, call.fraction) {
+            (K::FirstValue, t, _) if t == argument => Shape::First,
+            (K::LastValue, t, _) if t == argument => {
                 reversed = order_by.iter().map(|(sort, t)| (sort.reversed(), t.clone())).collect();
                 order_by = &reversed;
                 Shape::First
             }
-            (AggregateKind::ArrayAgg, DataType::List(item)) if item.data_type() == argument => {
-                Shape::List(item.clone())
+            (K::ArrayAgg, DataType::List(item), _) if item.data_type() == argument => Shape::List(item.clone()),
+            (K::StringAgg, t, _) if is_text(t) && is_text(argument) => {
+                Shape::Text(call.separator.clone().unwrap_or_default())
             }
-            (AggregateKind::StringAgg, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-                if matches!(argument, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) =>
-            {
-                Shape::Text(separator.unwrap_or_default().to_string())
-            }
+            (K::PercentileCont, DataType::Float64, Some(fraction)) if argument == output => Shape::Between(fraction),
+            (K::PercentileDisc, t, Some(fraction)) if t == argument => Shape::At(fraction),
+            (K::Mode, t, _) if t == argument => Shape::MostFrequent,
             _ => return Ok(None),
         };
         Ok(Some(Self {
@@ -82,18 +91,25 @@ impl Ordered {
             order: OrderKey::new(order_by)?,
             value_key: KeyCodec::for_rows(std::slice::from_ref(argument))?,
             value: RowCodec::new(std::slice::from_ref(argument))?,
-            distinct,
+            distinct: call.distinct,
             ordinal,
         }))
     }
 
     pub fn state_types(&self) -> Vec<DataType> {
-        vec![self.output.clone()]
+        match self.is_percentile() {
+            true => vec![self.output.clone(), DataType::Int64],
+            false => vec![self.output.clone()],
+        }
+    }
+
+    fn is_percentile(&self) -> bool {
+        matches!(self.result, Shape::Between(_) | Shape::At(_))
     }
 
     /// Whether a NULL is a value of the aggregate too.
     pub fn keeps_nulls(&self) -> bool {
-        !matches!(self.result, Shape::Text(_))
+        matches!(self.result, Shape::First | Shape::List(_))
     }
 
     /// The state with the rows added.
@@ -103,26 +119,38 @@ impl Ordered {
         let keys = self.order.encode(rows.order(), &self.value_key.encode(column)?)?;
         let kept = self.value.encode(column)?;
         let changes = values.count(self.ordinal, rows, &keys, |row| kept.get(row))?;
+        let mut new_state = Vec::with_capacity(2);
+        let mut counts = Vec::new();
+        if self.is_percentile() {
+            counts = old[1].as_primitive::<Int64Type>().iter().map(Option::unwrap_or_default).collect();
+            changes.iter().for_each(|c| counts[c.group] += c.after - c.before);
+            new_state.push(Arc::new(Int64Array::from(counts.clone())) as ArrayRef);
+        }
         let mut touched: Vec<usize> =
             changes.iter().filter(|c| !self.distinct || c.comes_or_goes()).map(|c| c.group).collect();
         touched.sort_unstable();
         touched.dedup();
-        if touched.is_empty() {
-            return Ok(vec![old[0].clone()]);
-        }
-        let (found, ends) = self.read(&touched, values)?;
-        let new = self.results(&found, &ends)?;
-        let null = new_null_array(&self.output, 1);
-        let mut picks: Vec<(usize, usize)> = (0..values.groups.len()).map(|group| (0, group)).collect();
-        for (i, group) in touched.iter().enumerate() {
-            let is_empty = ends[i] == if i == 0 { 0 } else { ends[i - 1] };
-            picks[*group] = if is_empty { (2, 0) } else { (1, i) };
-        }
-        Ok(vec![interleave(&[old[0].as_ref(), new.as_ref(), null.as_ref()], &picks)?])
+        let result = match touched.is_empty() {
+            true => old[0].clone(),
+            false => {
+                let (found, ends) = self.read(&touched, &counts, values)?;
+                let new = self.results(&found, &ends, || touched.iter().map(|group| counts[*group]))?;
+                let null = new_null_array(&self.output, 1);
+                let mut picks: Vec<(usize, usize)> = (0..values.groups.len()).map(|group| (0, group)).collect();
+                for (i, group) in touched.iter().enumerate() {
+                    let is_empty = ends[i] == if i == 0 { 0 } else { ends[i - 1] };
+                    picks[*group] = if is_empty { (2, 0) } else { (1, i) };
+                }
+                interleave(&[old[0].as_ref(), new.as_ref(), null.as_ref()], &picks)?
+            }
+        };
+        new_state.insert(0, result);
+        Ok(new_state)
     }
 
-    /// The values of some groups in their order, each as often as it is in the group, and where those of each group end.
-    fn read(&self, groups: &[usize], values: &Values<'_>) -> Result<(ArrayRef, Vec<usize>)> {
+    /// The values of some groups that decide their results, in order, and where those of each group end. `counts` has the
+    /// number of values of each group for percentiles.
+    fn read(&self, groups: &[usize], counts: &[i64], values: &Values<'_>) -> Result<(ArrayRef, Vec<usize>)> {
         let mut found = ByteRows::new();
         let mut ends = Vec::with_capacity(groups.len());
         let mut prefix = Vec::new();
@@ -131,11 +159,36 @@ impl Ordered {
             let end = successor(&prefix);
             let end = end.as_ref().map(Vec::as_slice);
             let mut scan = values.state.scan(values.table.table(), Bound::Included(&prefix), end, Level::Open);
+            let wanted = self.place(counts.get(*group).copied().unwrap_or_default());
+            let (mut passed, mut most) = (0, 0);
             while let Some((_, stored)) = scan.next_row()? {
                 let count = count_of(stored)?;
-                let copies = if self.distinct || matches!(self.result, Shape::First) { count.min(1) } else { count };
-                (0..copies).for_each(|_| found.push(&stored[8..]));
-                if copies > 0 && matches!(self.result, Shape::First) {
+                let value = &stored[8..];
+                let copies = match (&self.result, wanted) {
+                    (Shape::First, _) => count.min(1),
+                    (Shape::MostFrequent, _) => {
+                        if count > most {
+                            most = count;
+                            found.truncate(ends.last().copied().unwrap_or_default());
+                            found.push(value);
+                        }
+                        continue;
+                    }
+                    (_, Some(place)) => {
+                        let here = |at: usize| i64::from((passed..passed + count).contains(&(at as i64)));
+                        let copies = here(place.below) + here(place.above);
+                        passed += count;
+                        copies
+                    }
+                    _ if self.distinct => count.min(1),
+                    _ => count,
+                };
+                (0..copies).for_each(|_| found.push(value));
+                let is_done = match wanted {
+                    Some(place) => passed > place.above as i64,
+                    None => copies > 0 && matches!(self.result, Shape::First),
+                };
+                if is_done {
                     break;
                 }
             }
@@ -148,12 +201,36 @@ impl Ordered {
         Ok((column, ends))
     }
 
+    /// Where a percentile is among the values of a group; `None` for other aggregates and for a group without values.
+    fn place(&self, count: i64) -> Option<Place> {
+        let count = usize::try_from(count).ok().filter(|count| *count > 0)?;
+        match self.result {
+            Shape::Between(fraction) => Some(Place::continuous(fraction, count)),
+            Shape::At(fraction) => Some(Place::discrete(fraction, count)),
+            _ => None,
+        }
+    }
+
     /// A result for each group that has values.
-    fn results(&self, found: &ArrayRef, ends: &[usize]) -> Result<ArrayRef> {
+    fn results<C: Iterator<Item = i64>>(
+        &self,
+        found: &ArrayRef,
+        ends: &[usize],
+        counts: impl Fn() -> C,
+    ) -> Result<ArrayRef> {
+        // A group without values gets any result, which is not looked at.
+        if found.is_empty() && !matches!(self.result, Shape::List(_) | Shape::Text(_)) {
+            return Ok(new_null_array(&self.output, ends.len()));
+        }
         match &self.result {
-            // A group without values gets any, which is not looked at.
-            Shape::First if found.is_empty() => Ok(new_null_array(&self.output, ends.len())),
-            Shape::First => {
+            Shape::Between(_) => {
+                let found = found.as_primitive::<Float64Type>().values();
+                let value = |(count, end): (i64, &usize)| {
+                    self.place(count).map(|place| place.between(found[end - 2], found[end - 1]))
+                };
+                Ok(Arc::new(counts().zip(ends).map(value).collect::<Float64Array>()))
+            }
+            Shape::First | Shape::At(_) | Shape::MostFrequent => {
                 let rows = UInt32Array::from_iter_values(ends.iter().map(|end| end.saturating_sub(1) as u32));
                 Ok(take(found, &rows, None)?)
             }

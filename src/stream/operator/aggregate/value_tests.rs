@@ -67,6 +67,8 @@ fn calls() -> Vec<(AggregateCall, DataType)> {
         (AggregateCall { distinct: true, ..ordered(K::StringAgg, S, vec![up(S)]) }, DataType::Utf8View),
         (ordered(K::FirstValue, S, vec![up(X), up(S)]), DataType::Utf8View),
         (ordered(K::LastValue, S, vec![up(X), up(S)]), DataType::Utf8View),
+        (AggregateCall { fraction: Some(0.6), ..ordered(K::PercentileDisc, X, vec![up(X)]) }, DataType::Int64),
+        (ordered(K::Mode, S, vec![up(S).reversed()]), DataType::Utf8View),
     ]
 }
 
@@ -132,6 +134,10 @@ fn expected(rows: &BTreeMap<Row, i64>) -> ZSet {
             show((!texts.is_empty()).then(|| texts.into_iter().collect())),
             show(by_number.first().and_then(|r| r.2.clone())),
             show(by_number.last().and_then(|r| r.2.clone())),
+            show(
+                by_number.iter().filter_map(|r| r.1).nth(((n * 0.6).ceil() as usize).max(1) - 1).map(|x| x.to_string()),
+            ),
+            show(joined.iter().max_by_key(|s| (joined.iter().filter(|other| other == s).count(), *s)).cloned()),
         ];
         result.insert(row, 1);
     }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{self as logical, Aggregate, Expr, ExprSchemable};
+
+use millstream_sql::functions::ordered_set::checked_fraction;
 
 use super::{Builder, Edge, arrow_schema, column_name};
 use crate::error::{Error, Result};
@@ -138,7 +141,7 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>, first: usize) -> Resul
     let name = func.name();
     let kind = AggregateKind::of_name(name).ok_or_else(|| {
         Error::unsupported(format!("aggregate {name}() is not supported in a continuous view"))
-            .with_hint("those that are: count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, var_pop, var_samp, stddev_pop, stddev_samp, array_agg, string_agg, first_value, last_value")
+            .with_hint("those that are: count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, var_pop, var_samp, stddev_pop, stddev_samp, array_agg, string_agg, first_value, last_value, percentile_cont, percentile_disc, mode")
     })?;
     if params.null_treatment.is_some() {
         return Err(Error::unsupported(format!("IGNORE NULLS in {name}() is not supported in a continuous view")));
@@ -150,7 +153,7 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>, first: usize) -> Resul
             arguments.len() - 1
         }
     };
-    let mut separator = None;
+    let (mut separator, mut fraction) = (None, None);
     let argument = match params.args.as_slice() {
         // count(*) arrives as count of a constant.
         [] => None,
@@ -160,6 +163,10 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>, first: usize) -> Resul
         [argument] => Some(position(argument)),
         [argument, Expr::Literal(text, _)] if kind == AggregateKind::StringAgg => {
             separator = Some(text.try_as_str().flatten().unwrap_or_default().to_string());
+            Some(position(argument))
+        }
+        [argument, Expr::Literal(ScalarValue::Float64(Some(of)), _)] if kind.is_ordered_set() => {
+            fraction = Some(checked_fraction(*of)?);
             Some(position(argument))
         }
         _ => {
@@ -182,5 +189,5 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>, first: usize) -> Resul
         false => Vec::new(),
     };
     let distinct = params.distinct && !kind.ignores_copies();
-    Ok(AggregateCall { kind, argument, filter, distinct, order_by, separator })
+    Ok(AggregateCall { kind, argument, filter, distinct, order_by, separator, fraction })
 }

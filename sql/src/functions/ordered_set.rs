@@ -1,4 +1,4 @@
-//! `percentile_cont` and `percentile_disc` of the values that WITHIN GROUP (ORDER BY …) orders.
+//! Aggregates of the values that WITHIN GROUP (ORDER BY …) orders: `percentile_cont`, `percentile_disc` and `mode`.
 
 use std::sync::Arc;
 
@@ -13,24 +13,83 @@ use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Vo
 use super::datetime::no_function;
 use crate::error::{Result, SqlError};
 
-/// Both functions.
-pub(crate) fn all() -> [Arc<AggregateUDF>; 2] {
-    [true, false].map(|continuous| {
+/// The functions of this module.
+pub(crate) fn all() -> [Arc<AggregateUDF>; 3] {
+    [OrderedSet::PercentileCont, OrderedSet::PercentileDisc, OrderedSet::Mode].map(|kind| {
         let signature = Signature::user_defined(Volatility::Immutable);
-        Arc::new(AggregateUDF::new_from_impl(Percentile { continuous, signature }))
+        Arc::new(AggregateUDF::new_from_impl(OrderedSetFunction { kind, signature }))
     })
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Percentile {
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OrderedSet {
     /// Between two values there are others.
-    continuous: bool,
+    PercentileCont,
+    PercentileDisc,
+    /// The value that is there most often, the first of several.
+    Mode,
+}
+
+impl OrderedSet {
+    /// Its SQL name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PercentileCont => "percentile_cont",
+            Self::PercentileDisc => "percentile_disc",
+            Self::Mode => "mode",
+        }
+    }
+}
+
+/// Where a percentile is among `count` ordered values, from 0: between two of them, or at one of them twice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    pub below: usize,
+    pub above: usize,
+    /// How far it is from the one below to the one above, from 0 to 1.
+    part: f64,
+}
+
+impl Place {
+    /// The place of `percentile_cont(fraction)` among `count` values, of which there is one at least.
+    pub fn continuous(fraction: f64, count: usize) -> Self {
+        let place = fraction * (count - 1) as f64;
+        Self { below: place.floor() as usize, above: place.ceil() as usize, part: place - place.floor() }
+    }
+
+    /// The place of `percentile_disc(fraction)`.
+    pub fn discrete(fraction: f64, count: usize) -> Self {
+        let place = ((fraction * count as f64).ceil() as usize).max(1) - 1;
+        Self { below: place, above: place, part: 0.0 }
+    }
+
+    /// The value at the place, from those beside it.
+    pub fn between(&self, below: f64, above: f64) -> f64 {
+        if below == above { below } else { below + self.part * (above - below) }
+    }
+}
+
+/// The fraction of a percentile.
+///
+/// # Errors
+/// 22003 if it is not from 0 to 1.
+pub fn checked_fraction(fraction: f64) -> Result<f64> {
+    if !(0.0..=1.0).contains(&fraction) {
+        return Err(SqlError::new("22003", format!("percentile value {fraction} is not between 0 and 1")));
+    }
+    Ok(fraction)
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OrderedSetFunction {
+    kind: OrderedSet,
     signature: Signature,
 }
 
-impl AggregateUDFImpl for Percentile {
+impl AggregateUDFImpl for OrderedSetFunction {
     fn name(&self) -> &str {
-        if self.continuous { "percentile_cont" } else { "percentile_disc" }
+        self.kind.name()
     }
 
     fn signature(&self) -> &Signature {
@@ -43,22 +102,29 @@ impl AggregateUDFImpl for Percentile {
 
     /// The ordered value comes first, then the fraction.
     fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
-        let [value, fraction] = types else { return Err(no_function(self.name(), types).into()) };
-        if matches!(fraction, DataType::List(_)) || matches!(value, DataType::Interval(_)) {
+        let (value, fraction) = match (self.kind, types) {
+            (OrderedSet::Mode, [value]) => (value, None),
+            (OrderedSet::PercentileCont | OrderedSet::PercentileDisc, [value, fraction]) => (value, Some(fraction)),
+            _ => return Err(no_function(self.name(), types).into()),
+        };
+        if matches!(fraction, Some(DataType::List(_))) || matches!(value, DataType::Interval(_)) {
             return Err(
                 SqlError::unsupported(format!("{} of arrays and intervals is not supported", self.name())).into()
             );
         }
         let number = |t: &DataType| t.is_numeric() || t.is_null();
-        if !number(fraction) || (self.continuous && !number(value)) {
+        let continuous = self.kind == OrderedSet::PercentileCont;
+        if let Some(fraction) = fraction
+            && (!number(fraction) || (continuous && !number(value)))
+        {
             return Err(no_function(self.name(), &[fraction.clone(), value.clone()]).into());
         }
         let value = match value {
-            _ if self.continuous => DataType::Float64,
+            _ if continuous => DataType::Float64,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Null => DataType::Utf8View,
             other => other.clone(),
         };
-        Ok(vec![value, DataType::Float64])
+        Ok(std::iter::once(value).chain(fraction.map(|_| DataType::Float64)).collect())
     }
 
     fn return_type(&self, types: &[DataType]) -> DfResult<DataType> {
@@ -81,7 +147,7 @@ impl AggregateUDFImpl for Percentile {
             return Err(SqlError::unsupported(format!("{}(DISTINCT) is not supported", self.name())).into());
         }
         Ok(Box::new(Values {
-            continuous: self.continuous,
+            kind: self.kind,
             descending: args.order_bys.first().is_some_and(|sort| sort.options.descending),
             value_type: args.return_field.data_type().clone(),
             fraction: ScalarValue::Float64(None),
@@ -101,7 +167,7 @@ impl AggregateUDFImpl for Percentile {
 /// All values of one group.
 #[derive(Debug)]
 struct Values {
-    continuous: bool,
+    kind: OrderedSet,
     descending: bool,
     value_type: DataType,
     fraction: ScalarValue,
@@ -129,8 +195,8 @@ impl Values {
 
 impl Accumulator for Values {
     fn update_batch(&mut self, values: &[ArrayRef]) -> DfResult<()> {
-        if !values[0].is_empty() {
-            self.fraction = ScalarValue::try_from_array(&values[1], 0)?;
+        if let Some(fractions) = values.get(1).filter(|fractions| !fractions.is_empty()) {
+            self.fraction = ScalarValue::try_from_array(fractions, 0)?;
         }
         Ok(self.add(&values[0])?)
     }
@@ -160,27 +226,31 @@ impl Accumulator for Values {
 
     fn evaluate(&mut self) -> DfResult<ScalarValue> {
         let null = ScalarValue::try_new_null(&self.value_type);
-        let ScalarValue::Float64(Some(fraction)) = self.fraction else { return null };
-        if !(0.0..=1.0).contains(&fraction) {
-            let error = SqlError::new("22003", format!("percentile value {fraction} is not between 0 and 1"));
-            return Err(error.into());
+        if self.kind == OrderedSet::Mode {
+            return if self.values.is_empty() { null } else { most_frequent(&self.sorted()?) };
         }
+        let ScalarValue::Float64(Some(fraction)) = self.fraction else { return null };
+        let fraction = checked_fraction(fraction)?;
         if self.values.is_empty() {
             return null;
         }
         let sorted = self.sorted()?;
-        if !self.continuous {
-            let rank = (fraction * sorted.len() as f64).ceil() as usize;
-            return ScalarValue::try_from_array(&sorted, rank.max(1) - 1);
+        if self.kind == OrderedSet::PercentileDisc {
+            return ScalarValue::try_from_array(&sorted, Place::discrete(fraction, sorted.len()).below);
         }
         let sorted = sorted.as_primitive::<Float64Type>();
-        let place = fraction * (sorted.len() - 1) as f64;
-        let (below, above) = (sorted.value(place.floor() as usize), sorted.value(place.ceil() as usize));
-        let value = if below == above { below } else { below + (place - place.floor()) * (above - below) };
-        Ok(ScalarValue::Float64(Some(value)))
+        let place = Place::continuous(fraction, sorted.len());
+        Ok(ScalarValue::Float64(Some(place.between(sorted.value(place.below), sorted.value(place.above)))))
     }
 
     fn size(&self) -> usize {
         size_of::<Self>() + self.values.iter().map(|a| a.get_array_memory_size()).sum::<usize>()
     }
+}
+
+/// The first of the longest runs of equal values.
+fn most_frequent(sorted: &ArrayRef) -> DfResult<ScalarValue> {
+    let runs = arrow::compute::partition(std::slice::from_ref(sorted))?.ranges();
+    let longest = runs.iter().rev().max_by_key(|run| run.len()).map_or(0, |run| run.start);
+    ScalarValue::try_from_array(sorted, longest)
 }

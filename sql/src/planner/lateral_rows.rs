@@ -1,19 +1,20 @@
-//! `FROM t, unnest(t.list) AS x`: the list is unnested beside the columns of the rows that it comes from, where DataFusion
-//! leaves a lateral join that it cannot run.
+//! What is computed from the rows beside it alone: `FROM t, unnest(t.list) AS x` and `FROM t, LATERAL (SELECT t.a + 1 AS b)`.
+//! It is computed beside the columns of these rows, where DataFusion leaves a lateral join that it cannot run.
 
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion_common::{JoinType, Result as DfResult};
+use datafusion_common::{JoinType, Result as DfResult, ScalarValue};
 use datafusion_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder};
 
 use crate::error::{Result, SqlError};
 
-/// Replaces the joins with an unnested list of the rows beside it.
+/// Replaces the joins with what is computed from the rows beside it.
 ///
 /// # Errors
-/// 0A000 for outer joins with such a list.
-pub(crate) fn lateral_unnests(plan: LogicalPlan) -> Result<LogicalPlan> {
+/// 0A000 for outer joins with a list, or with rows that a condition may leave out.
+pub(crate) fn lateral_rows(plan: LogicalPlan) -> Result<LogicalPlan> {
     let done = plan.transform_up_with_subqueries(|node| match node {
-        LogicalPlan::Join(join) if is_lateral_unnest(&join.right) => match unnested(&join)? {
+        LogicalPlan::Join(join) => match computed(&join.right).map(|count| beside(&join, count)).transpose()?.flatten()
+        {
             Some(plan) => Ok(Transformed::yes(plan)),
             None => Ok(Transformed::no(LogicalPlan::Join(join))),
         },
@@ -22,30 +23,43 @@ pub(crate) fn lateral_unnests(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(done.data()?)
 }
 
-/// Whether a plan is an unnest of what is computed from the rows beside it alone.
-fn is_lateral_unnest(plan: &LogicalPlan) -> bool {
-    fn has_unnest(plan: &LogicalPlan) -> bool {
+/// What a subquery over the rows beside it does to their number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// Each gives one row.
+    Same,
+    Other,
+}
+
+/// For a plan that is computed from the rows beside it alone, what it does to their number.
+fn computed(plan: &LogicalPlan) -> Option<Count> {
+    fn over_one_row(plan: &LogicalPlan) -> Option<Count> {
         match plan {
-            LogicalPlan::Unnest(_) => true,
-            LogicalPlan::Projection(p) => has_unnest(&p.input),
-            LogicalPlan::SubqueryAlias(a) => has_unnest(&a.input),
-            _ => false,
+            LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Some(Count::Same),
+            LogicalPlan::Projection(p) => over_one_row(&p.input),
+            LogicalPlan::SubqueryAlias(a) => over_one_row(&a.input),
+            LogicalPlan::Unnest(u) => over_one_row(&u.input).map(|_| Count::Other),
+            LogicalPlan::Filter(f) => over_one_row(&f.input).map(|_| Count::Other),
+            _ => None,
         }
     }
     match plan {
-        LogicalPlan::SubqueryAlias(a) => is_lateral_unnest(&a.input),
-        LogicalPlan::Projection(p) => is_lateral_unnest(&p.input),
-        LogicalPlan::Subquery(s) => !s.outer_ref_columns.is_empty() && has_unnest(&s.subquery),
-        _ => false,
+        LogicalPlan::SubqueryAlias(a) => computed(&a.input),
+        LogicalPlan::Projection(p) => computed(&p.input),
+        LogicalPlan::Subquery(s) if !s.outer_ref_columns.is_empty() => over_one_row(&s.subquery),
+        _ => None,
     }
 }
 
-fn unnested(join: &Join) -> DfResult<Option<LogicalPlan>> {
+fn beside(join: &Join, count: Count) -> DfResult<Option<LogicalPlan>> {
     let carried: Vec<Expr> = join.left.schema().columns().into_iter().map(Expr::Column).collect();
     let Some(beside) = over_rows(&join.right, &join.left, &carried)? else { return Ok(None) };
-    if join.join_type != JoinType::Inner {
-        let error = SqlError::unsupported("an outer join with unnest() of the other side's list is not supported")
-            .with_hint("unnest coalesce(list, ARRAY[NULL]), or write a comma instead of the join");
+    let keeps_all = join.join_type == JoinType::Left && count == Count::Same && join.on.is_empty() && is_always(join);
+    if join.join_type != JoinType::Inner && !keeps_all {
+        let error = SqlError::unsupported(
+            "an outer join with what is computed from the rows of the other side is not supported",
+        )
+        .with_hint("write a comma instead of the join; for a list, unnest coalesce(list, ARRAY[NULL])");
         return Err(error.into());
     }
     let columns = carried.into_iter().chain(join.right.schema().columns().into_iter().map(Expr::Column));
@@ -59,12 +73,18 @@ fn unnested(join: &Join) -> DfResult<Option<LogicalPlan>> {
     Ok(Some(plan.build()?))
 }
 
+/// Whether the condition of a join always holds.
+fn is_always(join: &Join) -> bool {
+    join.filter.as_ref().is_none_or(|f| matches!(f, Expr::Literal(ScalarValue::Boolean(Some(true)), _)))
+}
+
 /// The plan over `rows` instead of over one row without columns; the columns of `rows` are `carried` along.
 fn over_rows(plan: &LogicalPlan, rows: &LogicalPlan, carried: &[Expr]) -> DfResult<Option<LogicalPlan>> {
     let input = match plan {
         LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => return Ok(Some(rows.clone())),
         LogicalPlan::Projection(p) => &p.input,
         LogicalPlan::Unnest(u) => &u.input,
+        LogicalPlan::Filter(f) => &f.input,
         LogicalPlan::SubqueryAlias(a) => &a.input,
         LogicalPlan::Subquery(s) => &s.subquery,
         _ => return Ok(None),
@@ -76,6 +96,7 @@ fn over_rows(plan: &LogicalPlan, rows: &LogicalPlan, carried: &[Expr]) -> DfResu
             let exprs = p.expr.iter().map(of_these_rows).collect::<DfResult<Vec<_>>>()?;
             builder.project(exprs.into_iter().chain(carried.iter().cloned()))?
         }
+        LogicalPlan::Filter(f) => builder.filter(of_these_rows(&f.predicate)?)?,
         LogicalPlan::Unnest(u) => builder.unnest_columns_with_options(u.exec_columns.clone(), u.options.clone())?,
         LogicalPlan::SubqueryAlias(a) => {
             let from = a.input.schema().columns().into_iter();
@@ -90,7 +111,7 @@ fn over_rows(plan: &LogicalPlan, rows: &LogicalPlan, carried: &[Expr]) -> DfResu
 }
 
 /// Columns of the rows beside are columns of the input now.
-fn of_these_rows(expr: &Expr) -> DfResult<Expr> {
+pub(super) fn of_these_rows(expr: &Expr) -> DfResult<Expr> {
     expr.clone()
         .transform_up(|e| match e {
             Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
