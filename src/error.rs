@@ -239,15 +239,14 @@ impl From<DataFusionError> for Error {
                 Self::new(code, e.to_string())
             }
             DataFusionError::IoError(e) => e.into(),
-            DataFusionError::SQL(e, _) => Self::new(sqlstate::SYNTAX_ERROR, e.to_string()),
-            DataFusionError::SchemaError(e, _) => Self::new(sqlstate::UNDEFINED_COLUMN, e.to_string()),
-            DataFusionError::Plan(m) => Self::new(sqlstate::SYNTAX_ERROR, m),
+            e @ (DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_)) => {
+                SqlError::from_datafusion(e).into()
+            }
             DataFusionError::Execution(m) if m.starts_with("Scalar subquery returned more than one row") => Self::new(
                 sqlstate::CARDINALITY_VIOLATION,
                 "more than one row returned by a subquery used as an expression",
             ),
-            // Functions refuse their arguments so.
-            DataFusionError::Execution(m) => Self::new(sqlstate::INVALID_PARAMETER_VALUE, m),
+            e @ DataFusionError::Execution(_) => SqlError::from_datafusion(e).into(),
             other => Self::internal(other.strip_backtrace()),
         }
     }
@@ -280,7 +279,7 @@ impl Error {
         };
         match e.downcast::<ArrowError>() {
             Ok(e) => (*e).into(),
-            Err(e) => Self::internal(e.to_string()),
+            Err(e) => SqlError::of_unknown(&e.to_string()).into(),
         }
     }
 

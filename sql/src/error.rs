@@ -83,7 +83,7 @@ impl SqlError {
                     Ok(e) => Self::from_datafusion(*e),
                     Err(e) => match e.downcast::<ArrowError>() {
                         Ok(e) => Self::from_arrow(*e),
-                        Err(e) => Self::internal(e.to_string()),
+                        Err(e) => Self::of_unknown(&e.to_string()),
                     },
                 },
             },
@@ -108,7 +108,7 @@ impl SqlError {
                 Err(e) => Self::internal(e.to_string()),
             },
             // Functions refuse arguments so, also when they are evaluated while planning.
-            DataFusionError::Execution(m) => Self::new("22023", lower_first(&postgresql_types(&m))),
+            DataFusionError::Execution(m) => Self::from_execution_message(&m),
             other => Self::internal(other.strip_backtrace()),
         }
     }
@@ -127,6 +127,24 @@ impl SqlError {
             ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(&m)),
             other => Self::internal(other.to_string()),
         }
+    }
+
+    /// An error that a library raises as its own, by its text.
+    pub fn of_unknown(message: &str) -> Self {
+        if message.starts_with("regex parse error") {
+            let reason = message.rsplit("error: ").next().unwrap_or(message);
+            return Self::new("2201B", format!("invalid regular expression: {reason}"));
+        }
+        Self::internal(message)
+    }
+
+    fn from_execution_message(message: &str) -> Self {
+        let code = match message {
+            m if m.starts_with("unable to parse date from") || m.starts_with("Unable to parse date from") => "22008",
+            m if m.starts_with("negative") && m.contains("not allowed") => "22011",
+            _ => "22023",
+        };
+        Self::new(code, lower_first(&postgresql_types(message)))
     }
 
     fn from_schema(error: &SchemaError) -> Self {
@@ -186,6 +204,12 @@ impl SqlError {
                 ),
                 None => Self::new("42803", lower_first(m)),
             };
+        }
+        if m.starts_with("Order by column out of bounds") || m.starts_with("Cannot find column with position") {
+            return Self::new("42P10", lower_first(m));
+        }
+        if m.starts_with("Aggregate function calls cannot be nested") {
+            return Self::new("42803", "aggregate function calls cannot be nested");
         }
         if m.starts_with("Invalid function") {
             let name = m.split('\'').nth(1).unwrap_or_default();

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::common::config::{ConfigNonZeroUsize, Dialect};
@@ -199,16 +198,14 @@ impl Batch {
         Ok((schema.clone(), self.forward(schema, rows, second)))
     }
 
-    /// Runs a query to its end and keeps all of its rows: for small results only.
-    ///
-    /// # Errors
-    /// As [`Batch::execute`], and those of the rows.
+    /// Runs a query to its end and keeps all of its rows.
+    #[cfg(test)]
     pub async fn collect(
         &self,
         plan: LogicalPlan,
         resolver: &dyn Resolver,
         options: &StatementOptions,
-    ) -> Result<Vec<RecordBatch>> {
+    ) -> Result<Vec<datafusion::arrow::array::RecordBatch>> {
         let (_, mut rows) = self.execute(plan, resolver, options).await?;
         let mut batches = Vec::new();
         while let Some(batch) = rows.next().await {
@@ -543,7 +540,7 @@ mod tests {
             let n: Int64Array = (from..(from + 8192).min(rows)).map(|i| (i * 7919) % rows).collect();
             let pad: Int64Array = n.iter().collect();
             let columns: [(&str, datafusion::arrow::array::ArrayRef); 2] = [("n", Arc::new(n)), ("pad", Arc::new(pad))];
-            RecordBatch::try_from_iter(columns).unwrap()
+            datafusion::arrow::array::RecordBatch::try_from_iter(columns).unwrap()
         };
         let batches: Vec<_> = (0..rows).step_by(8192).map(batch).collect();
         Arc::new(MemTable::try_new(batches[0].schema(), vec![batches]).unwrap())

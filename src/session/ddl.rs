@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_catalog::object::MaterializedView;
+use millstream_catalog::object::{MaterializedView, Sink};
 use millstream_catalog::{Column, Draft, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::Parsed;
@@ -27,6 +27,24 @@ use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Of rows that change, no two may agree on the key of a sink: a deletion of one would delete the other outside.
+fn check_sink_key(name: &str, sink: &Sink, planned: &PlannedView) -> Result<()> {
+    let properties = &planned.properties;
+    let is_unique = properties.stream_key.as_ref().is_some_and(|key| key.iter().all(|c| sink.key.contains(c)));
+    if properties.append_only || sink.key.is_empty() || is_unique {
+        return Ok(());
+    }
+    let names = |columns: &[usize]| {
+        let names: Vec<&str> = columns.iter().map(|c| sink.columns[*c].name.as_str()).collect();
+        names.join(",")
+    };
+    let error = format!("rows of sink \"{name}\" may agree on its primary_key '{}'", names(&sink.key));
+    Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, error).with_hint(match &properties.stream_key {
+        Some(key) => format!("what makes its rows unique is primary_key = '{}'", names(key)),
+        None => "its rows have no key that is known; GROUP BY the columns of primary_key makes them one".to_string(),
+    }))
+}
 
 impl Session {
     pub(super) async fn create_schema(&mut self, name: String, parsed: &Parsed, scope: &Scope) -> Result<Response> {
@@ -192,6 +210,7 @@ impl Session {
                 query: &p.query_text,
                 references: &p.query.references,
                 time_zone: &p.time_zone,
+                owner: &self.client.user,
                 emit_on_window_close: p.emit_on_window_close,
             },
         )
@@ -201,7 +220,14 @@ impl Session {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
         let mut sink = p.sink;
-        let stored = StoredQuery::of_sink(id, &sink, &p.query.references);
+        let stored = StoredQuery {
+            id,
+            query: &sink.query,
+            references: &p.query.references,
+            time_zone: &sink.time_zone,
+            owner: &self.client.user,
+            emit_on_window_close: p.emit_on_window_close,
+        };
         let planned = definitions::plan_stored(&scope.published.catalog, &stored)?;
         sink.fingerprint = planned.fingerprint();
         let spec = SinkSpec::new(&sink)?;
@@ -212,6 +238,7 @@ impl Session {
             ))
             .with_hint("use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"));
         }
+        check_sink_key(&p.name.name, &sink, &planned)?;
         let probe = spec.clone();
         blocking(move || Ok(probe.probe(PROBE_TIMEOUT)?)).await?;
         draft.create(self.object(id, &p.name, parsed, ObjectKind::Sink(sink), p.query.references))?;

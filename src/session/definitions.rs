@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_catalog::object::{MaterializedView, Sink, Source, Table, Watermark};
+use millstream_catalog::object::{Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
@@ -47,12 +47,12 @@ pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> 
         ObjectKind::Table(table) => Some(table_object(object, table)?),
         ObjectKind::Source(source) => Some(source_object(object, source)?),
         ObjectKind::MaterializedView(view) => {
-            let plan = plan_stored(catalog, &StoredQuery::of_view(id, view, &object.references))?;
+            let plan = plan_of(catalog, object)?;
             check_fingerprint(object, &plan, &view.fingerprint)?;
             Some(NewObject::View { id, plan: Box::new(plan) })
         }
         ObjectKind::Sink(sink) => {
-            let plan = plan_stored(catalog, &StoredQuery::of_sink(id, sink, &object.references))?;
+            let plan = plan_of(catalog, object)?;
             check_fingerprint(object, &plan, &sink.fingerprint)?;
             Some(NewObject::Sink { id, plan: Box::new(plan), spec: Box::new(SinkSpec::new(sink)?) })
         }
@@ -85,30 +85,34 @@ pub struct StoredQuery<'a> {
     pub query: &'a str,
     pub references: &'a BTreeMap<String, ObjectId>,
     pub time_zone: &'a str,
+    /// Who made it: what `current_user` is in it.
+    pub owner: &'a str,
     pub emit_on_window_close: bool,
 }
 
 impl<'a> StoredQuery<'a> {
-    pub fn of_view(id: ObjectId, view: &'a MaterializedView, references: &'a BTreeMap<String, ObjectId>) -> Self {
-        let (query, time_zone) = (&view.query, &view.time_zone);
-        Self { id, query, references, time_zone, emit_on_window_close: view.emit_on_window_close }
-    }
-
-    pub fn of_sink(id: ObjectId, sink: &'a Sink, references: &'a BTreeMap<String, ObjectId>) -> Self {
-        let (query, time_zone) = (&sink.query, &sink.time_zone);
-        Self { id, query, references, time_zone, emit_on_window_close: sink.emit_on_window_close }
+    /// That of a continuous view or a sink; `None` for other objects.
+    pub fn of(object: &'a Object) -> Option<Self> {
+        let (query, time_zone, emit_on_window_close) = match &object.kind {
+            ObjectKind::MaterializedView(view) => (&view.query, &view.time_zone, view.emit_on_window_close),
+            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close),
+            _ => return None,
+        };
+        let (id, references, owner) = (object.id, &object.references, &object.owner);
+        Some(Self { id, query, references, time_zone, owner, emit_on_window_close })
     }
 }
 
 /// Plans a stored query for continuous running, at CREATE as at every start: its names resolve as they were bound, and
-/// its expressions see the time zone of the session that made it, but nothing else of any session.
+/// its expressions see the time zone and the user of the session that made it, but nothing else of any session.
 ///
 /// # Errors
 /// 0A000 naming what cannot be kept incrementally.
 pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<PlannedView> {
     let query = millstream_sql::parse_query(stored.query)?;
     let external = HashMap::new();
-    let session = SessionVars { time_zone: stored.time_zone.into(), ..SessionVars::default() };
+    let session =
+        SessionVars { user: stored.owner.into(), time_zone: stored.time_zone.into(), ..SessionVars::default() };
     let context = PlanContext {
         catalog,
         search_path: &[],
@@ -121,6 +125,16 @@ pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<Planne
     let planned = millstream_sql::plan_query(&query, &context)?;
     let options = Options { emit_on_window_close: stored.emit_on_window_close };
     plan::plan(planned.plan, &CatalogRelations(catalog), stored.id, options)
+}
+
+/// Plans a continuous view or a sink of the catalog.
+///
+/// # Errors
+/// As [`plan_stored`].
+pub fn plan_of(catalog: &Catalog, object: &Object) -> Result<PlannedView> {
+    let stored = StoredQuery::of(object);
+    let stored = stored.ok_or_else(|| Error::internal(format!("{} does not run", object.describe())))?;
+    plan_stored(catalog, &stored)
 }
 
 fn check_fingerprint(object: &Object, plan: &PlannedView, stored: &str) -> Result<()> {

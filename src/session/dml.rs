@@ -14,6 +14,7 @@ use datafusion::logical_expr::Expr;
 use millstream_catalog::{Object, ObjectId};
 use millstream_sql::plan::{DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
 use millstream_sql::{Parsed, Plan};
+use tokio_util::sync::CancellationToken;
 
 use super::api::{Response, RowsTag};
 use super::{Scope, Session, complete, memory};
@@ -131,7 +132,7 @@ impl Session {
         let turn = self.database.writer(p.table);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
-            let (scope, plan) = self.plan_again(parsed, parameters).await?;
+            let (scope, plan) = self.plan_again(parsed, parameters, &scope.cancel).await?;
             let Plan::Update(p) = plan else { return Err(Error::internal("an UPDATE became another statement")) };
             match self.update_once(p, parameters, &scope).await {
                 Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
@@ -177,7 +178,7 @@ impl Session {
         let turn = self.database.writer(p.table);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
-            let (scope, plan) = self.plan_again(parsed, parameters).await?;
+            let (scope, plan) = self.plan_again(parsed, parameters, &scope.cancel).await?;
             let Plan::Delete(p) = plan else { return Err(Error::internal("a DELETE became another statement")) };
             match self.delete_once(p, parameters, &scope).await {
                 Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
@@ -226,8 +227,14 @@ impl Session {
     }
 
     /// Plans the statement against the newest data: after a turn was waited for, or a conflict.
-    async fn plan_again(&self, parsed: &Parsed, parameters: &[ScalarValue]) -> Result<(Scope, Plan)> {
-        let scope = self.scope(&parsed.statement).await?;
+    async fn plan_again(
+        &self,
+        parsed: &Parsed,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<(Scope, Plan)> {
+        let mut scope = self.scope(&parsed.statement).await?;
+        scope.cancel = cancel.clone();
         let types: Vec<_> =
             parameters.iter().map(|p| millstream_catalog::SqlType::from_arrow(&p.data_type())).collect();
         let plan = self.plan(parsed, &scope, &types)?;

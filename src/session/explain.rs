@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::ScalarValue;
-use millstream_catalog::{Draft, ObjectId, ObjectKind, SqlType};
+use millstream_catalog::{Draft, ObjectId, SqlType};
 use millstream_sql::Plan;
 use millstream_sql::plan::ExplainPlan;
 
 use super::api::{Response, RowsTag};
-use super::definitions::{self, StoredQuery};
+use super::definitions;
 use super::{Scope, Session, memory, query};
 use crate::error::{Error, Result};
 use crate::state::TableId;
@@ -57,12 +57,7 @@ impl Session {
     pub(super) fn explain_running(&self, id: ObjectId, analyze: bool, scope: &Scope) -> Result<Response> {
         let catalog = &scope.published.catalog;
         let object = catalog.get(id).ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
-        let stored = match &object.kind {
-            ObjectKind::MaterializedView(view) => StoredQuery::of_view(id, view, &object.references),
-            ObjectKind::Sink(sink) => StoredQuery::of_sink(id, sink, &object.references),
-            _ => return Err(Error::internal(format!("{} does not run", object.describe()))),
-        };
-        let plan = definitions::plan_stored(catalog, &stored)?;
+        let plan = definitions::plan_of(catalog, object)?;
         let lines = if analyze {
             let stats = self.database.engine.stats().view(id).unwrap_or_default();
             let none = Activity::default();

@@ -74,6 +74,8 @@ struct Scope {
     input: Option<Arc<dyn TableProvider>>,
     vars: SessionVars,
     options: StatementOptions,
+    /// Fires when the client wants the statement to stop.
+    cancel: CancellationToken,
 }
 
 impl Session {
@@ -129,6 +131,7 @@ impl Session {
             input: None,
             vars: self.vars(),
             options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now },
+            cancel: CancellationToken::new(),
         })
     }
 
@@ -177,7 +180,8 @@ impl Session {
     ) -> Result<Response> {
         let statement = &parsed.statement;
         self.enter_transaction(statement)?;
-        let scope = self.scope(statement).await?;
+        let mut scope = self.scope(statement).await?;
+        scope.cancel = cancel.clone();
         let types: Vec<Option<SqlType>> = parameters.iter().map(|p| SqlType::from_arrow(&p.data_type())).collect();
         let plan = self.plan(parsed, &scope, &types)?;
         self.check_transaction(&plan)?;

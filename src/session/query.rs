@@ -1,6 +1,7 @@
 //! Queries: files are looked up, parameters put in, the plan run on the batch threads, its columns named as the client
 //! expects.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -11,7 +12,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
-use millstream_catalog::ObjectKind;
+use millstream_catalog::{ObjectId, ObjectKind};
 use millstream_sql::plan::{PlannedQuery, output_schema};
 use millstream_sql::{ExternalCall, Plan};
 use tokio_util::sync::CancellationToken;
@@ -55,24 +56,48 @@ impl Session {
     }
 
     /// Runs a plan to its end and keeps the rows: for DML, which must have them all before it writes.
+    ///
+    /// # Errors
+    /// 57014 when the statement is cancelled, 54000 if the rows are more than an epoch may hold.
     pub(super) async fn collect(
         &self,
         plan: LogicalPlan,
         parameters: &[ScalarValue],
         scope: &Scope,
     ) -> Result<Vec<RecordBatch>> {
-        let plan = with_parameters(plan, parameters)?;
-        self.database.batch.collect(plan, &scope.resolver(self), &scope.options).await
+        let limit = self.database.options.limits.write_set_limit_bytes;
+        let mut rows = self.rows_of(plan, parameters, scope, &scope.cancel).await?;
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = scope.cancel.cancelled() => return Err(canceled()),
+                batch = rows.next() => batch,
+            };
+            let Some(batch) = batch.transpose()? else { return Ok(batches) };
+            for column in batch.columns() {
+                bytes += column.to_data().get_slice_memory_size()?;
+            }
+            if bytes > limit {
+                let error = format!("the statement's rows take more than {} MiB", limit >> 20);
+                return Err(Error::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, error)
+                    .with_hint("change fewer rows at a time, or raise state.write_set_limit_bytes"));
+            }
+            batches.push(batch);
+        }
     }
 
-    /// A view that left rows out because an expression failed on them says so to whoever reads it.
+    /// A view that left rows out because an expression failed on them says so to whoever reads it or a view of it.
     fn warn_of_errors(&mut self, query: &PlannedQuery, scope: &Scope) {
-        for id in query.references.values() {
-            let Some(object) = scope.published.catalog.get(*id) else { continue };
+        let mut read: BTreeSet<ObjectId> = BTreeSet::new();
+        let mut next: Vec<ObjectId> = query.references.values().copied().collect();
+        while let Some(id) = next.pop() {
+            let Some(object) = scope.published.catalog.get(id).filter(|_| read.insert(id)) else { continue };
+            next.extend(object.references.values());
             if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
                 continue;
             }
-            let errors = self.database.engine.stats().view(*id).map_or(0, |v| v.errors);
+            let errors = self.database.engine.stats().view(id).map_or(0, |v| v.errors);
             if errors > 0 {
                 self.notices.push(
                     Notice::warning(format!("{} is without {errors} rows that failed", object.describe()))

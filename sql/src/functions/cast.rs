@@ -313,18 +313,19 @@ fn rescale(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
     };
     let (precision, scale) = typmod.unwrap_or((MAX_PRECISION, UNCONSTRAINED_SCALE));
     let shift = scale - from_scale;
-    let unit = 10i128.pow(shift.unsigned_abs().into());
+    // None: more than all digits.
+    let unit = 10i128.checked_pow(shift.unsigned_abs().into());
     let limit = 10i128.pow(u32::from(precision));
     let cast = try_unary::<Decimal128Type, _, Decimal128Type>(array.as_primitive(), |v| {
         let moved = if shift >= 0 {
-            v.checked_mul(unit)
-        } else if typmod.is_none() && v % unit != 0 {
+            if v == 0 { Some(0) } else { unit.and_then(|unit| v.checked_mul(unit)) }
+        } else if typmod.is_none() && unit.map_or(v, |unit| v % unit) != 0 {
             return Err(ArrowError::from(
                 SqlError::new("22003", "numeric has more fractional digits than can be kept")
                     .with_detail(format!("a numeric without precision keeps {UNCONSTRAINED_SCALE}")),
             ));
         } else {
-            Some(round_to(v, unit))
+            Some(unit.map_or(0, |unit| round_to(v, unit)))
         };
         moved.filter(|m| *m > -limit && *m < limit).ok_or_else(|| ArrowError::from(overflow(precision, scale)))
     })?;

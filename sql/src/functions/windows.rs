@@ -77,7 +77,7 @@ impl Span {
 
 /// Times as numbers on which windows of a span are evenly spaced: microseconds, or months since 1970.
 #[derive(Debug, Clone, Copy)]
-struct Scale {
+pub(crate) struct Scale {
     months: bool,
     /// Microseconds that windows are moved by.
     offset: i64,
@@ -194,24 +194,7 @@ impl ScalarUDFImpl for Start {
             });
         }
         let sizes = if self.kind == Kind::TumbleStart { 1 } else { 2 };
-        let offset = match spans.get(sizes) {
-            None => 0,
-            Some(Span::Micros(offset)) => *offset,
-            Some(Span::Months(_)) => {
-                return Err(SqlError::new("22023", "a window's offset cannot have months").into());
-            }
-        };
-        let months = matches!(spans[0], Span::Months(_));
-        if spans[..sizes].iter().any(|span| matches!(span, Span::Months(_)) != months) {
-            return Err(SqlError::new("22023", "a window's slide and size must both be of months, or neither").into());
-        }
-        // Further in, an offset would not be the same day in every month.
-        if months && !(0..28 * MICROS_PER_DAY).contains(&offset) {
-            return Err(SqlError::new("22023", "an offset of windows of months must be less than 28 days").into());
-        }
-        let scale = Scale { months, offset };
-        let lengths: Vec<i64> = spans[..sizes].iter().map(|span| span.length()).collect();
-        lengths.iter().try_for_each(|length| positive(*length))?;
+        let (scale, lengths) = arranged(&spans, sizes)?;
         let size = lengths[sizes - 1];
         let result: ArrayRef = match self.kind {
             Kind::TumbleStart | Kind::CumulateStart => {
@@ -264,8 +247,36 @@ fn one_value(arg: &ColumnarValue) -> DfResult<IntervalMonthDayNano> {
     Err(SqlError::new("22023", "a window's size must be a constant interval").into())
 }
 
-fn positive(span: i64) -> DfResult<()> {
-    if span > 0 { Ok(()) } else { Err(SqlError::new("22023", "a window's size must be positive").into()) }
+/// The scale and lengths of windows whose first `sizes` spans are lengths (slide or step before size), the next an offset.
+///
+/// # Errors
+/// 22023 if they make no windows, 54000 if a time would be in too many.
+pub(crate) fn arranged(spans: &[Span], sizes: usize) -> Result<(Scale, Vec<i64>), SqlError> {
+    let wrong = |message: &str| Err(SqlError::new("22023", message));
+    let offset = match spans.get(sizes) {
+        None => 0,
+        Some(Span::Micros(offset)) => *offset,
+        Some(Span::Months(_)) => return wrong("a window's offset cannot have months"),
+    };
+    let months = matches!(spans[0], Span::Months(_));
+    if spans[..sizes].iter().any(|span| matches!(span, Span::Months(_)) != months) {
+        return wrong("a window's slide and size must both be of months, or neither");
+    }
+    // Further in, an offset would not be the same day in every month.
+    if months && !(0..28 * MICROS_PER_DAY).contains(&offset) {
+        return wrong("an offset of windows of months must be less than 28 days");
+    }
+    let lengths: Vec<i64> = spans[..sizes].iter().map(|span| span.length()).collect();
+    if lengths.iter().any(|length| *length <= 0) {
+        return wrong("a window's size must be positive");
+    }
+    if let [slide, size] = lengths.as_slice()
+        && size / slide > WINDOWS_MAX
+    {
+        return Err(SqlError::new("54000", format!("a row would fall into more than {WINDOWS_MAX} windows"))
+            .with_hint("make the slide larger or the window smaller"));
+    }
+    Ok((Scale { months, offset }, lengths))
 }
 
 /// A list for each time, of what `windows_of` pushes.
@@ -276,11 +287,6 @@ fn lists(
     return_field: &Field,
     windows_of: impl Fn(i64, &mut Vec<i64>),
 ) -> DfResult<ListArray> {
-    if size / slide > WINDOWS_MAX {
-        return Err(SqlError::new("54000", format!("a row would fall into more than {WINDOWS_MAX} windows"))
-            .with_hint("make the slide larger or the window smaller")
-            .into());
-    }
     let DataType::List(item) = return_field.data_type() else {
         return Err(SqlError::internal("the windows of a time are a list").into());
     };

@@ -21,7 +21,7 @@ use millstream_catalog::{Column, Object, ObjectKind, SqlType};
 use super::naming::expr_name;
 use super::operators::{is_null, is_untyped, is_untyped_parameter, resolve_as, type_of};
 use super::provider::{Provider, Relation, resolve, table_reference};
-use super::query::{analyze, parameters, plan_exprs, plan_query_with};
+use super::query::{analyze, expand_exponents, parameters, plan_exprs, plan_query_with};
 use super::refuse::refuse_unconsumed;
 use super::{columns, naming};
 use crate::context::{CatalogSource, PlanContext, ROW_ID, Target};
@@ -405,6 +405,7 @@ fn insert_values(
             refuse_unconsumed(&cell)?;
             let mut cell = cell;
             naming::normalize_expr(&mut cell);
+            expand_exponents(&mut cell)?;
             let expr = planner.sql_to_expr(cell, &empty, &mut planner_context)?;
             cells.push(assign(expr, &empty, column, &ctx.session.time_zone)?);
         }

@@ -83,6 +83,10 @@ impl ExprPlanner for Operators {
                 if is_array(&l) || is_array(&r) {
                     return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
                 }
+                let is_jsonb = |t: &Option<SqlType>| *t == Some(SqlType::Jsonb);
+                if (is_jsonb(&l) || l.is_none()) && (is_jsonb(&r) || r.is_none()) && (is_jsonb(&l) || is_jsonb(&r)) {
+                    return Err(SqlError::unsupported("jsonb || jsonb is not supported").into());
+                }
                 let texts = |t: &Option<SqlType>| t.as_ref().is_none_or(SqlType::is_text);
                 if !texts(&l) && !texts(&r) {
                     return Err(no_operator("||", l.as_ref(), r.as_ref()).into());

@@ -122,9 +122,9 @@ fn call(name: &str, argument: ast::Expr) -> ast::Expr {
 
 /// Writes numbers with an exponent as PostgreSQL types them, which DataFusion does not: numeric with its digits written out,
 /// or double precision where they are more than a numeric has.
-fn expand_exponents(query: &mut Query) -> Result<()> {
+pub(crate) fn expand_exponents<V: VisitMut>(written: &mut V) -> Result<()> {
     let mut failed = None;
-    let _: ControlFlow<()> = visit_expressions_mut(query, |expr| {
+    let _: ControlFlow<()> = visit_expressions_mut(written, |expr| {
         if let ast::Expr::Value(value) = expr
             && let ast::Value::Number(text, _) = &value.value
             && text.contains(['e', 'E'])
@@ -187,6 +187,7 @@ pub(crate) fn plan_exprs(exprs: Vec<ast::Expr>, schema: &DFSchema, ctx: &PlanCon
     for (i, mut expr) in exprs.into_iter().enumerate() {
         refuse_unconsumed(&expr)?;
         super::naming::normalize_expr(&mut expr);
+        expand_exponents(&mut expr)?;
         planned.push(planner.sql_to_expr(expr, schema, &mut planner_context)?.alias(format!("__expr_{i}")));
     }
     let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });

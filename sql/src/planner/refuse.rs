@@ -118,6 +118,38 @@ fn check_body(body: &SetExpr) -> Result<()> {
     }
 }
 
+/// Window functions come after the rows are chosen. Those of subqueries are their own.
+fn no_windows(condition: &Expr, clause: &str) -> Result<()> {
+    struct Windows {
+        queries: usize,
+    }
+    impl Visitor for Windows {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.queries += 1;
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.queries -= 1;
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(function) if function.over.is_some() && self.queries == 0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    match condition.visit(&mut Windows { queries: 0 }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(SqlError::new("42P20", format!("window functions are not allowed in {clause}"))
+            .with_hint("compute it in a subquery, and filter that")),
+    }
+}
+
 fn check_select(select: &Select) -> Result<()> {
     let Select {
         select_token: _,
@@ -132,19 +164,25 @@ fn check_select(select: &Select) -> Result<()> {
         from,
         lateral_views,
         prewhere,
-        selection: _,
+        selection,
         connect_by,
         group_by,
         cluster_by,
         distribute_by,
         sort_by,
-        having: _,
+        having,
         named_window,
         qualify,
         window_before_qualify: _,
         value_table_mode,
         flavor,
     } = select;
+    if let Some(condition) = selection {
+        no_windows(condition, "WHERE")?;
+    }
+    if let Some(condition) = having {
+        no_windows(condition, "HAVING")?;
+    }
     match distinct {
         None | Some(Distinct::All | Distinct::Distinct | Distinct::On(_)) => {}
     }

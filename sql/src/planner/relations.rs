@@ -21,7 +21,7 @@ use millstream_catalog::SqlType;
 
 use crate::context::{CatalogSource, ExternalCall, Series, Target};
 use crate::error::{Result, SqlError};
-use crate::functions::windows::{cumulate_ends, cumulate_start, hop_starts, tumble_start};
+use crate::functions::windows::{Span, arranged, cumulate_ends, cumulate_start, hop_starts, tumble_start};
 use crate::types::normalize;
 
 /// Columns that windows add.
@@ -198,11 +198,13 @@ fn window(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerContext, window
         return Err(wrong_arguments(name, usage).into());
     }
     let TimedInput { plan, time, qualifier } = timed_input(&args[0], &args[1], name, context)?;
-    let mut spans = Vec::new();
+    let (mut spans, mut lengths) = (Vec::new(), Vec::new());
     for arg in &args[2..] {
-        let span = context.sql_to_expr(arg.clone(), &DFSchema::empty())?;
-        spans.push(interval(span, usage)?);
+        let (span, length) = interval(context.sql_to_expr(arg.clone(), &DFSchema::empty())?, usage)?;
+        spans.push(span);
+        lengths.push(length);
     }
+    arranged(&lengths, least - 2)?;
     let size = spans[least - 3].clone();
     let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
     let mut exprs = columns.clone();
@@ -282,7 +284,7 @@ fn wrong_arguments(name: &str, usage: &str) -> SqlError {
 }
 
 /// A window's size: an interval literal, or a string that is one.
-fn interval(expr: Expr, usage: &str) -> Result<Expr> {
+fn interval(expr: Expr, usage: &str) -> Result<(Expr, Span)> {
     let value = match expr {
         Expr::Literal(ScalarValue::Utf8(Some(text)), None) => {
             crate::types::parse_value(&text, &millstream_catalog::SqlType::Interval, "UTC")?
@@ -293,10 +295,10 @@ fn interval(expr: Expr, usage: &str) -> Result<Expr> {
                 .with_hint(format!("write {usage}, for example INTERVAL '10 minutes'")));
         }
     };
-    if let ScalarValue::IntervalMonthDayNano(Some(interval)) = value {
-        crate::functions::windows::Span::new(interval)?;
-    }
-    Ok(lit(value))
+    let ScalarValue::IntervalMonthDayNano(Some(interval)) = value else {
+        return Err(SqlError::new("22023", "a window's size cannot be NULL"));
+    };
+    Ok((lit(value), Span::new(interval)?))
 }
 
 /// `generate_series(start, stop [, step])`, its column named by the alias.

@@ -199,6 +199,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
                 return Ok(Transformed::yes(func.call(vec![cast(today, &midnight, false, zone), since])));
             }
             let func = in_zone(&func, zone).map_or(func, Arc::new);
+            let args = if KEEP_BLANKS.contains(&func.name()) { args } else { without_blanks(args, schema, zone) };
             let args = if func.name().starts_with("json_") { args.into_iter().map(position).collect() } else { args };
             if func.name() == "pg_typeof" {
                 let shown =
@@ -224,6 +225,15 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         }
         other => Transformed::no(other),
     })
+}
+
+/// Functions that take a `char(n)` with the blanks at its end; all others take text, which has none.
+const KEEP_BLANKS: [&str; 8] =
+    ["cast", "concat", "concat_ws", "format", "octet_length", "pg_typeof", "json_build_object", "json_build_array"];
+
+fn without_blanks(args: Vec<Expr>, schema: &DFSchema, zone: &str) -> Vec<Expr> {
+    let is_char = |e: &Expr| matches!(type_of(e, schema), Some(SqlType::Char(_)));
+    args.into_iter().map(|e| if is_char(&e) { cast(e, &SqlType::Text, false, zone) } else { e }).collect()
 }
 
 /// A number as it is compared with another one: PostgreSQL compares integers of all widths and both floats with each other,

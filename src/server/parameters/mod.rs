@@ -29,14 +29,31 @@ pub fn decode(
     let Some(bytes) = bytes else {
         return Ok(ScalarValue::try_new_null(&sql_type.arrow_type())?);
     };
-    match format {
-        Format::Text => from_text(sql_type, utf8(bytes)?, zone),
+    let value = match format {
+        Format::Text => from_text(sql_type, utf8(bytes)?, zone)?,
         Format::Binary => from_binary(sql_type, bytes)?.ok_or_else(|| {
             Error::new(
                 INVALID_BINARY_REPRESENTATION,
                 format!("incorrect binary data format in bind parameter {number} of type {sql_type}"),
             )
-        }),
+        })?,
+    };
+    Ok(match sql_type {
+        SqlType::Numeric(None) => numeric::with_scale(value, scale_of(format, bytes)),
+        _ => value,
+    })
+}
+
+/// Digits after the point of a numeric as the client sent it; `None` for one with an exponent.
+fn scale_of(format: Format, bytes: &[u8]) -> Option<i8> {
+    match format {
+        Format::Text if bytes.iter().any(|b| b.eq_ignore_ascii_case(&b'e')) => None,
+        Format::Text => {
+            let fraction = bytes.trim_ascii().split(|b| *b == b'.').nth(1).unwrap_or_default();
+            i8::try_from(fraction.len()).ok()
+        }
+        // Number of digit groups, weight and sign are before it.
+        Format::Binary => i8::try_from(u16::from_be_bytes(*bytes.get(6..)?.first_chunk()?)).ok(),
     }
 }
 

@@ -70,6 +70,21 @@ pub fn scalar(value: i128, scale: i32, modifier: Option<(u8, i8)>) -> Result<Sca
     }
 }
 
+/// A numeric with so many digits after the point, if it has no more, and as many digits as it needs.
+pub fn with_scale(value: ScalarValue, scale: Option<i8>) -> ScalarValue {
+    let ScalarValue::Decimal128(Some(digits), _, kept) = value else { return value };
+    let Some((scale, surplus)) = scale.and_then(|scale| Some((scale, u32::try_from(kept - scale).ok()?))) else {
+        return value;
+    };
+    let unit = 10_i128.pow(surplus);
+    if scale < 0 || digits % unit != 0 {
+        return value;
+    }
+    let digits = digits / unit;
+    let precision = digits.unsigned_abs().checked_ilog10().map_or(1, |log| log as u8 + 1);
+    ScalarValue::Decimal128(Some(digits), precision.max(scale as u8), scale)
+}
+
 fn overflow(detail: impl Into<String>) -> Error {
     Error::new(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow").with_detail(detail)
 }

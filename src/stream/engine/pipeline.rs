@@ -87,6 +87,8 @@ pub struct Pipeline {
 
 struct ScanInput {
     scan: Scan,
+    /// Whether what it reads stores rows.
+    stored: bool,
     backfill: Backfill,
 }
 
@@ -99,6 +101,13 @@ enum Backfill {
         position: Option<ScanPosition>,
         rows: u64,
     },
+}
+
+impl Backfill {
+    /// That of a new view.
+    fn first(stored: bool) -> Self {
+        if stored { Self::Reading { position: None, rows: 0 } } else { Self::Done }
+    }
 }
 
 /// Numbers of a view that survive a restart.
@@ -143,13 +152,9 @@ impl Pipeline {
         let scans: Vec<ScanInput> = plan
             .scans
             .into_iter()
-            .map(|scan| ScanInput {
-                backfill: if stored(scan.object) {
-                    Backfill::Reading { position: None, rows: 0 }
-                } else {
-                    Backfill::Done
-                },
-                scan,
+            .map(|scan| {
+                let stored = stored(scan.object);
+                ScanInput { backfill: Backfill::first(stored), stored, scan }
             })
             .collect();
         let scan_watermarks = vec![PortWatermarks::default(); scans.len()];
@@ -190,15 +195,18 @@ impl Pipeline {
         let corrupt = |e: serde_json::Error| {
             Error::new(sqlstate::DATA_CORRUPTED, format!("status of view \"{}\" cannot be read: {e}", self.name))
         };
-        if let Some(bytes) = snapshot.get(self.status_table(), b"counters")? {
-            self.counters = serde_json::from_slice(&bytes).map_err(corrupt)?;
-        }
-        self.counters_changed = false;
+        let counters = snapshot.get(self.status_table(), b"counters")?;
+        self.counters = match &counters {
+            Some(bytes) => serde_json::from_slice(bytes).map_err(corrupt)?,
+            None => Counters { made_us: self.counters.made_us, ..Counters::default() },
+        };
+        self.counters_changed = counters.is_none();
         self.failure = None;
         for i in 0..self.scans.len() {
-            if let Some(bytes) = snapshot.get(self.backfill_table(), &(i as u32).to_be_bytes())? {
-                self.scans[i].backfill = serde_json::from_slice(&bytes).map_err(corrupt)?;
-            }
+            self.scans[i].backfill = match snapshot.get(self.backfill_table(), &(i as u32).to_be_bytes())? {
+                Some(bytes) => serde_json::from_slice(&bytes).map_err(corrupt)?,
+                None => Backfill::first(self.scans[i].stored),
+            };
         }
         self.settled = self.scans.iter().all(|s| s.backfill == Backfill::Done);
         let stored: Option<Vec<Watermarks>> = match snapshot.get(self.status_table(), WATERMARKS)? {

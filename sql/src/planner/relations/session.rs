@@ -23,7 +23,8 @@ pub(super) fn session(args: Vec<ast::Expr>, context: &mut dyn RelationPlannerCon
     };
     let TimedInput { plan, time, qualifier } = timed_input(relation, time, "SESSION", context)?;
     let schema = plan.schema().clone();
-    let gap = interval(context.sql_to_expr(gap.clone(), &DFSchema::empty())?, USAGE)?;
+    let (gap, length) = interval(context.sql_to_expr(gap.clone(), &DFSchema::empty())?, USAGE)?;
+    crate::functions::windows::arranged(&[length], 1)?;
     let mut partition: Vec<Expr> = Vec::new();
     for key in keys {
         let parts = match key {
