@@ -102,6 +102,15 @@ impl Catalog {
         self.schemas.get(name).copied().ok_or_else(|| CatalogError::NotFound { kind: "schema", name: name.to_string() })
     }
 
+    /// Kind and name of an object as errors print it, with its schema unless that is the default one.
+    fn describe(&self, object: &Object) -> String {
+        match self.schema_name(object) {
+            crate::DEFAULT_SCHEMA => object.describe(),
+            _ if object.kind == ObjectKind::Schema => object.describe(),
+            schema => format!("{} \"{schema}\".\"{}\"", object.kind_name(), object.name),
+        }
+    }
+
     /// Name of the schema that an object is in.
     pub fn schema_name(&self, object: &Object) -> &str {
         self.objects.get(&object.schema).map_or("", |s| s.name.as_str())
@@ -301,7 +310,7 @@ impl Draft {
         let mut left = Vec::new();
         for object in order.iter().rev() {
             for dependent in self.catalog.dependents(object.id).filter(|d| !asked.contains(&d.id)) {
-                left.push((dependent.describe(), object.describe()));
+                left.push((self.catalog.describe(dependent), self.catalog.describe(object)));
             }
         }
         left

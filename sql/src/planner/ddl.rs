@@ -38,13 +38,15 @@ pub(crate) fn find(kind: DropKind, name: &ObjectName, ctx: &PlanContext<'_>) -> 
         })
     })?;
     if object.kind_name() != kind.name() {
-        let article = if kind.name().starts_with('e') { "an" } else { "a" };
+        let an = |name: &str| if name.starts_with('e') { "an" } else { "a" };
+        let article = an(object.kind_name());
         return Err(located(
-            SqlError::new("42809", format!("\"{}\" is not {article} {}", object.name, kind.name())).with_hint(format!(
-                "it is a {}; use DROP or ALTER {}",
-                object.kind_name(),
-                object.kind_name().to_uppercase()
-            )),
+            SqlError::new("42809", format!("\"{}\" is not {} {}", object.name, an(kind.name()), kind.name()))
+                .with_hint(format!(
+                    "it is {article} {}; use DROP or ALTER {}",
+                    object.kind_name(),
+                    object.kind_name().to_uppercase()
+                )),
         ));
     }
     Ok(object.clone())

@@ -72,18 +72,26 @@ pub async fn check_declared(batch: &Batch, table: &ExternalTable) -> Result<()> 
     if files.is_empty() || matches!(format, Format::Csv(_)) {
         return Ok(());
     }
-    let found = file_schema(batch, &location, &format, &files).await?;
+    let found = file_schemas(batch, &format, &files).await?;
     let declared = &table.columns[..table.columns.len() - table.partition_columns.len()];
     for column in declared {
-        let Ok(field) = found.field_with_name(&column.name) else {
-            let names: Vec<_> = found.fields().iter().map(|f| f.name().as_str()).collect();
+        let fields: Vec<_> = found.iter().filter_map(|schema| schema.field_with_name(&column.name).ok()).collect();
+        if fields.is_empty() {
+            let mut names: Vec<_> = found.iter().flat_map(|s| s.fields().iter().map(|f| f.name().as_str())).collect();
+            names.sort_unstable();
+            names.dedup();
             let message = format!("column \"{}\" is not in the files of \"{}\"", column.name, table.location);
             return Err(Error::new(sqlstate::UNDEFINED_COLUMN, message)
                 .with_hint(format!("the files have: {}", names.join(", "))));
+        }
+        let fits = |field: &&Field| {
+            let can_cast = |from| millstream_sql::functions::cast::can_cast(&from, &column.sql_type, true);
+            SqlType::of(field).is_none_or(can_cast) && can_cast_types(field.data_type(), &column.sql_type.arrow_type())
         };
-        if !can_cast_types(field.data_type(), &column.sql_type.arrow_type()) {
+        if let Some(other) = fields.iter().find(|field| !fits(field)) {
+            let has = SqlType::of(other).map_or_else(|| other.data_type().to_string(), |t| t.to_string());
             let message = format!(
-                "column \"{}\" of the files of \"{}\" cannot be read as {}",
+                "column \"{}\" of the files of \"{}\" is {has} and cannot be read as {}",
                 column.name, table.location, column.sql_type
             );
             return Err(Error::new("42804", message));
@@ -177,6 +185,23 @@ fn partition_type(name: &str, files: &[DataFile]) -> SqlType {
         () if values().all(|v| v.len() == 10 && v.parse::<Date>().is_ok()) => SqlType::Date,
         () => SqlType::Text,
     }
+}
+
+/// The columns of each file.
+async fn file_schemas(batch: &Batch, format: &Format, files: &[DataFile]) -> Result<Vec<Arc<Schema>>> {
+    let state = batch.state(&StatementOptions::default());
+    let format = format.clone();
+    let metas: Vec<_> = files.iter().map(|f| f.meta.clone()).collect();
+    let task = batch.handle().spawn(async move {
+        let reader = format.reader(&state);
+        let mut schemas = Vec::with_capacity(metas.len());
+        for meta in &metas {
+            let schema = schema_of(&state, reader.as_ref(), std::slice::from_ref(meta)).await;
+            schemas.push(schema.map_err(|e| file_error(e, meta.location.as_ref()))?);
+        }
+        Ok(schemas)
+    });
+    task.await.map_err(|e| Error::internal(format!("reading file schemas failed: {e}")))?
 }
 
 /// The columns of all files together, as the files have them.

@@ -1,6 +1,7 @@
 //! UNION ALL.
 
-use datafusion::logical_expr::Union as LogicalUnion;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, LogicalPlan, Union as LogicalUnion};
 
 use super::{Builder, Edge, arrow_schema};
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ impl Builder<'_> {
         let mut inputs = Vec::new();
         let mut append_only = true;
         let mut watermark_columns: Option<Vec<usize>> = None;
+        let mut keys: Option<Vec<usize>> = Some(Vec::new());
         for input in &union.inputs {
             let edge = self.edge(input)?;
             for (theirs, ours) in edge.properties.schema.fields().iter().zip(schema.fields()) {
@@ -26,6 +28,7 @@ impl Builder<'_> {
                 }
             }
             append_only &= edge.properties.append_only;
+            keys = keys.zip(edge.properties.stream_key).map(|(all, theirs)| [all, theirs].concat());
             let theirs = edge.properties.watermark_columns;
             watermark_columns = Some(match watermark_columns {
                 Some(ours) => ours.into_iter().filter(|c| theirs.contains(c)).collect(),
@@ -36,10 +39,44 @@ impl Builder<'_> {
         let properties = EdgeProperties {
             schema,
             append_only,
-            // Two branches may give the same row: no key of one branch is a key of the union.
-            stream_key: None,
+            stream_key: keys.zip(distinguishing_column(union)).map(|(keys, column)| {
+                let mut key = [keys, vec![column]].concat();
+                key.sort_unstable();
+                key.dedup();
+                key
+            }),
             watermark_columns: watermark_columns.unwrap_or_default(),
         };
         Ok(self.add(Box::new(Union::new(properties.clone())), inputs, properties))
+    }
+}
+
+/// A column that has one constant in each branch, no two of them the same. Without it two branches may give the same row,
+/// and no key of one branch is a key of the union.
+fn distinguishing_column(union: &LogicalUnion) -> Option<usize> {
+    (0..union.schema.fields().len()).find(|column| {
+        let constants: Option<Vec<&ScalarValue>> = union.inputs.iter().map(|input| constant(input, *column)).collect();
+        constants.is_some_and(|found| (1..found.len()).all(|i| !found[..i].contains(&found[i])))
+    })
+}
+
+/// The constant that a column of a plan is, if it is one.
+fn constant(plan: &LogicalPlan, column: usize) -> Option<&ScalarValue> {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => constant(&alias.input, column),
+        LogicalPlan::Projection(projection) => {
+            let mut expr = projection.expr.get(column)?;
+            while let Expr::Alias(alias) = expr {
+                expr = &alias.expr;
+            }
+            match expr {
+                Expr::Literal(value, _) if !value.is_null() => Some(value),
+                Expr::Column(below) => {
+                    constant(&projection.input, projection.input.schema().maybe_index_of_column(below)?)
+                }
+                _ => None,
+            }
+        }
+        _ => None,
     }
 }
