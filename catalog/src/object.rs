@@ -135,7 +135,9 @@ pub struct Source {
     pub watermark: Option<Watermark>,
     /// The WITH options as written, `connector` included; validated by the `connectors` crate.
     pub options: BTreeMap<String, String>,
-    pub format: Format,
+    /// `None` for a connector whose records are no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
 }
 
 /// `FORMAT … ENCODE …` of a source or sink.

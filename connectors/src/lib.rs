@@ -4,11 +4,12 @@
 //! * [`sink`]: a validated sink ([`SinkSpec`]): rows become [`Message`]s, a [`SinkWriter`] delivers them.
 //! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
 //! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
+//! * `nexmark`: the events of the Nexmark benchmark, made up as they are read.
 //! * [`generator`]: realistic payments with planted fraud, for the demo, the benchmarks and the tests.
 //!
 //! Nothing here knows of SQL plans, epochs or state: the engine owns positions and decides what is committed.
 
-// Without its only connector much of the frame has no user.
+// Without Kafka much of the frame has no user.
 #![cfg_attr(not(feature = "kafka"), allow(dead_code, unused_imports, unused_variables))]
 
 pub mod chunk;
@@ -17,6 +18,7 @@ pub mod format;
 pub mod generator;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod nexmark;
 pub mod options;
 pub mod sink;
 pub mod source;

@@ -13,6 +13,7 @@ use crate::error::{ConnectorError, Result};
 use crate::format::RecordFormat;
 #[cfg(feature = "kafka")]
 use crate::kafka;
+use crate::nexmark::{self, NexmarkSource};
 use crate::options::Options;
 
 /// Rung after something was put in the queue or a status changed; called on reader threads, so it must not block.
@@ -44,7 +45,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A source whose options, format and columns were checked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
-    format: RecordFormat,
+    columns: Arc<[Column]>,
     schema: SchemaRef,
     idle_timeout: Option<Duration>,
     late_rows: LateRows,
@@ -55,8 +56,15 @@ pub struct SourceSpec {
 #[derive(Debug, Clone)]
 enum Connector {
     #[cfg(feature = "kafka")]
-    Kafka(kafka::KafkaSource),
+    Kafka {
+        source: kafka::KafkaSource,
+        format: RecordFormat,
+    },
+    Nexmark(NexmarkSource),
 }
+
+/// Names of the connectors, for hints.
+const KNOWN: &str = if cfg!(feature = "kafka") { "kafka, nexmark" } else { "nexmark" };
 
 impl SourceSpec {
     /// Checks the options and the format of a source. Nothing outside is asked: that is [`SourceSpec::probe`].
@@ -73,29 +81,51 @@ impl SourceSpec {
                 let mut options = Options::new("kafka source", &source.options);
                 options.take("connector");
                 let kafka = kafka::KafkaSource::take(&mut options)?;
-                let idle_timeout = options.take_duration("idle_timeout")?.unwrap_or(IDLE_TIMEOUT);
-                let late_rows =
-                    options.take_word("late_rows", &[("count", LateRows::Count), ("keep", LateRows::Keep)])?;
                 let on_error = options.take_word(
                     "on_error",
                     &[("dead_letter", OnError::DeadLetter), ("skip", OnError::Skip), ("stop", OnError::Stop)],
                 )?;
+                let (idle_timeout, late_rows) = take_common(&mut options)?;
                 options.finish("properties.*")?;
+                let format = source.format.as_ref().ok_or_else(|| {
+                    ConnectorError::option("a kafka source needs a FORMAT clause")
+                        .with_hint("add FORMAT PLAIN ENCODE JSON")
+                })?;
+                let format = RecordFormat::new(&source.columns, format)?;
                 Ok(Self {
-                    format: RecordFormat::new(&source.columns, &source.format)?,
-                    schema: columns_schema(&source.columns),
-                    idle_timeout: Some(idle_timeout).filter(|t| !t.is_zero()),
-                    late_rows: late_rows.unwrap_or(LateRows::Count),
                     on_error: on_error.unwrap_or(OnError::DeadLetter),
-                    connector: Connector::Kafka(kafka),
+                    ..Self::of(source, idle_timeout, late_rows, Connector::Kafka { source: kafka, format })
                 })
             }
             #[cfg(not(feature = "kafka"))]
             Some("kafka") => Err(ConnectorError::unsupported("this server was built without the kafka connector")),
+            Some("nexmark") => {
+                let mut options = Options::new("nexmark source", &source.options);
+                options.take("connector");
+                let nexmark = NexmarkSource::take(&mut options, &source.columns)?;
+                let (idle_timeout, late_rows) = take_common(&mut options)?;
+                options.finish("")?;
+                if source.format.is_some() {
+                    return Err(ConnectorError::option("a nexmark source has no FORMAT clause")
+                        .with_hint("leave it out: events do not come as text"));
+                }
+                Ok(Self::of(source, idle_timeout, late_rows, Connector::Nexmark(nexmark)))
+            }
             Some(other) => Err(ConnectorError::option(format!("unknown source connector \"{other}\""))
-                .with_hint("known connectors: kafka")),
+                .with_hint(format!("known connectors: {KNOWN}"))),
             None => Err(ConnectorError::option("option \"connector\" of a source is missing")
-                .with_hint("known connectors: kafka")),
+                .with_hint(format!("known connectors: {KNOWN}"))),
+        }
+    }
+
+    fn of(source: &Source, idle_timeout: Option<Duration>, late_rows: LateRows, connector: Connector) -> Self {
+        Self {
+            columns: source.columns.clone().into(),
+            schema: columns_schema(&source.columns),
+            idle_timeout,
+            late_rows,
+            on_error: OnError::DeadLetter,
+            connector,
         }
     }
 
@@ -103,9 +133,10 @@ impl SourceSpec {
     pub fn with_group(self, group: &str) -> Self {
         match self.connector {
             #[cfg(feature = "kafka")]
-            Connector::Kafka(ref kafka) => {
-                Self { connector: Connector::Kafka(kafka.clone().with_group(group)), ..self }
+            Connector::Kafka { source, format } => {
+                Self { connector: Connector::Kafka { source: source.with_group(group), format }, ..self }
             }
+            Connector::Nexmark(_) => self,
         }
     }
 
@@ -116,7 +147,7 @@ impl SourceSpec {
 
     /// Declared columns in order.
     pub fn columns(&self) -> &[Column] {
-        self.format.columns()
+        &self.columns
     }
 
     /// After how long without a record a partition no longer holds the watermark back; `None`: it always does.
@@ -136,9 +167,10 @@ impl SourceSpec {
 
     /// The topic or what else names the place outside, for `millstream.sources` and dead letters.
     pub fn topic(&self) -> &str {
-        match self.connector {
+        match &self.connector {
             #[cfg(feature = "kafka")]
-            Connector::Kafka(ref kafka) => kafka.topic(),
+            Connector::Kafka { source, .. } => source.topic(),
+            Connector::Nexmark(_) => "",
         }
     }
 
@@ -146,7 +178,8 @@ impl SourceSpec {
     pub fn starts_at_end(&self) -> bool {
         match &self.connector {
             #[cfg(feature = "kafka")]
-            Connector::Kafka(kafka) => kafka.startup == kafka::Startup::Latest,
+            Connector::Kafka { source, .. } => source.startup == kafka::Startup::Latest,
+            Connector::Nexmark(_) => false,
         }
     }
 
@@ -155,9 +188,10 @@ impl SourceSpec {
     /// # Errors
     /// 08001 if no broker answers within `timeout`, naming it; 42704 for an unknown topic; 28000 for refused credentials.
     pub fn probe(&self, timeout: Duration) -> Result<Vec<i32>> {
-        match self.connector {
+        match &self.connector {
             #[cfg(feature = "kafka")]
-            Connector::Kafka(ref kafka) => kafka.probe(timeout),
+            Connector::Kafka { source, .. } => source.probe(timeout),
+            Connector::Nexmark(_) => Ok(vec![nexmark::PARTITION]),
         }
     }
 
@@ -192,12 +226,12 @@ impl SourceSpec {
         queue: ChunkQueue,
         doorbell: Doorbell,
     ) -> Result<Reader> {
-        match self.connector {
+        match &self.connector {
             #[cfg(feature = "kafka")]
-            Connector::Kafka(ref kafka) => {
+            Connector::Kafka { source, format } => {
                 let task = kafka::ReadTask {
-                    source: kafka.clone(),
-                    format: self.format.clone(),
+                    source: source.clone(),
+                    format: format.clone(),
                     columns: columns.into(),
                     on_error: self.on_error,
                     queue,
@@ -205,6 +239,17 @@ impl SourceSpec {
                     ends,
                 };
                 Ok(Reader(Box::new(kafka::KafkaReader::start(task, positions)?)))
+            }
+            Connector::Nexmark(source) => {
+                let task = nexmark::ReadTask {
+                    source: source.clone(),
+                    columns: columns.into(),
+                    schema: Arc::new(self.schema.project(columns)?),
+                    queue,
+                    doorbell,
+                    ends,
+                };
+                Ok(Reader(Box::new(nexmark::NexmarkReader::start(task, &positions)?)))
             }
         }
     }
@@ -214,15 +259,25 @@ impl SourceSpec {
     /// # Errors
     /// As [`SourceSpec::probe`]; later ones come through the iterator.
     pub fn read_bounded(&self, columns: &[usize]) -> Result<BoundedRead> {
-        match self.connector {
+        let schema = Arc::new(self.schema.project(columns)?);
+        let inner: Box<dyn ReadBounded> = match &self.connector {
             #[cfg(feature = "kafka")]
-            Connector::Kafka(ref kafka) => {
-                let schema = Arc::new(self.schema.project(columns)?);
-                let decoder = self.format.decoder(columns)?;
-                Ok(BoundedRead { schema, inner: Box::new(kafka::BoundedReader::start(kafka, decoder, self.on_error)?) })
+            Connector::Kafka { source, format } => {
+                Box::new(kafka::BoundedReader::start(source, format.decoder(columns)?, self.on_error)?)
             }
-        }
+            Connector::Nexmark(source) => {
+                Box::new(nexmark::BoundedReader::new(source.clone(), columns, schema.clone()))
+            }
+        };
+        Ok(BoundedRead { schema, inner })
     }
+}
+
+/// Takes the options that all sources have: after how long a partition is idle, and what operators do with late rows.
+fn take_common(options: &mut Options<'_>) -> Result<(Option<Duration>, LateRows)> {
+    let idle_timeout = options.take_duration("idle_timeout")?.unwrap_or(IDLE_TIMEOUT);
+    let late_rows = options.take_word("late_rows", &[("count", LateRows::Count), ("keep", LateRows::Keep)])?;
+    Ok((Some(idle_timeout).filter(|t| !t.is_zero()), late_rows.unwrap_or(LateRows::Count)))
 }
 
 /// A source that is being read. Dropping it stops it.

@@ -13,6 +13,7 @@ mod layers;
 mod lifecycle;
 mod limits;
 mod mangled;
+mod nexmark;
 mod oracle;
 mod pg;
 mod postgres;

@@ -10,7 +10,7 @@ pub mod ledger;
 pub mod pace;
 pub mod payments;
 mod places;
-mod rng;
+pub(crate) mod rng;
 
 pub use fraud::{Fraud, FraudKind};
 pub use ledger::{Break, BreakKind, Ledger};

@@ -29,7 +29,12 @@ fn format(name: &str) -> Format {
 
 fn try_source(broker: &str, extra: &[(&str, &str)]) -> crate::Result<SourceSpec> {
     let columns = vec![Column::new("id", SqlType::Int8, false), Column::new("s", SqlType::Text, true)];
-    SourceSpec::new(&Source { columns, watermark: None, options: options(broker, extra), format: format("plain") })
+    SourceSpec::new(&Source {
+        columns,
+        watermark: None,
+        options: options(broker, extra),
+        format: Some(format("plain")),
+    })
 }
 
 fn source(broker: &MockBroker, extra: &[(&str, &str)]) -> SourceSpec {

@@ -127,10 +127,8 @@ pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
     }
     columns::include(&s.include, &mut columns)?;
     let watermark = columns::watermark(s.watermark.as_ref(), &columns, &name.name, ctx)?;
-    let format = s.format.as_ref().ok_or_else(|| {
-        SqlError::syntax("CREATE SOURCE needs FORMAT ... ENCODE ...").with_hint("for example FORMAT PLAIN ENCODE JSON")
-    })?;
-    let source = Source { columns, watermark, options: s.options.clone(), format: catalog_format(format) };
+    let format = s.format.as_ref().map(catalog_format);
+    let source = Source { columns, watermark, options: s.options.clone(), format };
     Ok(Plan::CreateSource(CreateSourcePlan { name, source }))
 }
 

@@ -55,9 +55,21 @@ impl Builder<'_> {
 /// and no key of one branch is a key of the union.
 fn distinguishing_column(union: &LogicalUnion) -> Option<usize> {
     (0..union.schema.fields().len()).find(|column| {
-        let constants: Option<Vec<&ScalarValue>> = union.inputs.iter().map(|input| constant(input, *column)).collect();
-        constants.is_some_and(|found| (1..found.len()).all(|i| !found[..i].contains(&found[i])))
+        let mut found: Vec<&ScalarValue> = Vec::new();
+        union.inputs.iter().all(|input| constants(input, *column, &mut found))
     })
+}
+
+/// Adds the constants that a column of a plan is to those of other branches; `false` if it is none, or one of theirs.
+fn constants<'p>(plan: &'p LogicalPlan, column: usize, found: &mut Vec<&'p ScalarValue>) -> bool {
+    match plan {
+        LogicalPlan::Union(union) => union.inputs.iter().all(|input| constants(input, column, found)),
+        _ => constant(plan, column).is_some_and(|value| {
+            let is_new = !found.contains(&value);
+            found.push(value);
+            is_new
+        }),
+    }
 }
 
 /// The constant that a column of a plan is, if it is one.

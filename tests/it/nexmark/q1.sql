@@ -1,0 +1,3 @@
+-- Currency conversion: the price of every bid in euros.
+CREATE MATERIALIZED VIEW q1 AS
+SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid;

@@ -1,0 +1,3 @@
+-- Selection: the bids for a few auctions.
+CREATE MATERIALIZED VIEW q2 AS
+SELECT auction, price FROM bid WHERE auction % 123 = 0;
