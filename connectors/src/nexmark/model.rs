@@ -273,9 +273,9 @@ fn id(number: u64) -> i64 {
     (FIRST_ID + number) as i64
 }
 
-/// The number of the last person up to event `n`.
+/// The number of the last person up to event `n`: each round begins with its only one.
 fn last_person(n: u64) -> u64 {
-    n / ROUND * PERSONS + (n % ROUND).min(PERSONS - 1)
+    n / ROUND
 }
 
 /// The number of the last auction up to event `n`, which is no person.
