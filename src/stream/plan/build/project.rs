@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
@@ -53,7 +53,8 @@ impl Builder<'_> {
         let before = &edge.properties;
         let (physical_exprs, carries, key) = match expressions {
             Some(exprs) => {
-                let columns: Vec<Option<usize>> = exprs.iter().map(|e| plain_column(e, input_schema)).collect();
+                let columns: Vec<Option<usize>> =
+                    exprs.iter().map(|e| plain_column(same_text(e, input_schema), input_schema)).collect();
                 let carries: Vec<Option<usize>> = exprs
                     .iter()
                     .map(|e| monotone_column(e, input_schema).filter(|c| before.watermark_columns.contains(c)))
@@ -135,4 +136,18 @@ impl Builder<'_> {
 /// Expressions without the names given to them: a plan's fingerprint must not depend on those.
 fn join_exprs(exprs: &[Expr]) -> String {
     exprs.iter().map(|e| e.clone().unalias_nested().data.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Without a cast from one layout of text to another, which tells the same values apart.
+fn same_text<'e>(expr: &'e Expr, schema: &DFSchema) -> &'e Expr {
+    let is_text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    match expr {
+        Expr::Alias(alias) => same_text(&alias.expr, schema),
+        Expr::Cast(cast)
+            if is_text(cast.field.data_type()) && cast.expr.get_type(schema).is_ok_and(|t| is_text(&t)) =>
+        {
+            &cast.expr
+        }
+        _ => expr,
+    }
 }
