@@ -53,7 +53,7 @@ pub struct BatchOptions {
     pub spill_dir: PathBuf,
     /// Most bytes that spill files may take.
     pub spill_limit_bytes: u64,
-    /// Threads for batch work, and parts that a plan is split into.
+    /// Threads for batch work, and parts that a plan is split into unless memory is too small for them.
     pub threads: usize,
 }
 
@@ -66,6 +66,12 @@ impl BatchOptions {
             spill_limit_bytes: 100 << 30,
             threads: std::thread::available_parallelism().map_or(2, NonZeroUsize::get),
         }
+    }
+
+    /// Parts that a plan is split into: each has memory to sort in. Two at least, for DataFusion joins by merging only then.
+    fn partitions(&self) -> usize {
+        const BYTES_PER_PARTITION: usize = 64 << 20;
+        (self.memory_limit_bytes / BYTES_PER_PARTITION).clamp(2, self.threads.max(2))
     }
 
     /// Rows per record batch: a merge holds two batches at least, so less memory needs smaller ones.
@@ -428,7 +434,7 @@ fn with_state(e: DataFusionError) -> DataFusionError {
 fn runtime_env(options: &BatchOptions) -> Result<Arc<RuntimeEnv>> {
     let names = NonZeroUsize::new(CONSUMERS_NAMED).unwrap_or(NonZeroUsize::MIN);
     let pool: Arc<dyn MemoryPool> =
-        Arc::new(TrackConsumersPool::new(SpillPool::new(options.memory_limit_bytes), names));
+        Arc::new(TrackConsumersPool::new(SpillPool::new(options.memory_limit_bytes, options.partitions()), names));
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![options.spill_dir.clone()]))
         .with_max_temp_directory_size(options.spill_limit_bytes)
@@ -494,7 +500,7 @@ fn session_config(options: &BatchOptions) -> Result<SessionConfig> {
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(millstream_catalog::DEFAULT_DATABASE, millstream_catalog::DEFAULT_SCHEMA)
         .with_information_schema(false)
-        .with_target_partitions(options.threads)
+        .with_target_partitions(options.partitions())
         .with_batch_size(options.batch_size());
     let settings = config.options_mut();
     settings.sql_parser.dialect = Dialect::PostgreSQL;

@@ -6,6 +6,9 @@
 //! those that spill share one half of the memory, and each merge of a sort gets its part of the other half. All other
 //! large reservations leave a quarter free for these and for small ones.
 //!
+//! A merge cannot do with less than its sort has gathered, so a sort must not gather more than its part will be once all
+//! sorts of the statement have begun: it is one of at least [`SORTS_AT_ONCE`] in each partition from the start.
+//!
 //! The merge of sorted partitions into one holds a few batches of each, however large the sort, and counts the buffers
 //! that they share once for every batch: it gets what it asks for, and takes nothing from the others.
 
@@ -21,6 +24,8 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 const SMALL_PART: usize = 8;
 /// Who holds more than this part of the memory counts among those that share.
 const COUNTED_PART: usize = 64;
+/// Sorts that a partition of a statement is expected to run at a time: those of two joins by merging.
+const SORTS_AT_ONCE: usize = 4;
 /// How DataFusion names the memory in which a sort gathers rows.
 const SORT: &str = "ExternalSorter[";
 /// How it names the memory in which a sort merges: it takes as many files at a time as it gets memory for.
@@ -32,6 +37,8 @@ const LAST_MERGE: &str = "SortPreservingMergeExec[";
 #[derive(Debug)]
 pub struct SpillPool {
     limit: usize,
+    /// As how many the sorts and merges count at least.
+    sorts_expected: usize,
     state: Mutex<State>,
 }
 
@@ -91,9 +98,9 @@ fn holder(reservation: &MemoryReservation) -> usize {
 }
 
 impl SpillPool {
-    /// An empty pool of `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default() }
+    /// An empty pool of `limit` bytes for statements of so many partitions.
+    pub fn new(limit: usize, partitions: usize) -> Self {
+        Self { limit, sorts_expected: partitions * SORTS_AT_ONCE, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,15 +120,19 @@ impl SpillPool {
         } else if reservation.consumer().can_spill() {
             let is_other =
                 |(id, held): &(&usize, &usize)| **id != holder(reservation) && **held > self.limit / COUNTED_PART;
-            let sharers = 1 + state.spillable.iter().filter(is_other).count();
-            match (reservation.size(), size > half / sharers.max(state.sorts)) {
+            let others = 1 + state.spillable.iter().filter(is_other).count();
+            let sharers = match reservation.consumer().name().starts_with(SORT) {
+                true => others.max(state.sorts).max(self.sorts_expected),
+                false => others.max(state.sorts),
+            };
+            match (reservation.size(), size > half / sharers) {
                 // Who holds nothing has nothing to spill.
                 (0, _) => free,
                 (_, true) => 0,
                 (_, false) => without_reserve,
             }
         } else if reservation.consumer().name().starts_with(MERGE) {
-            if size > half / state.merges.max(1) { 0 } else { free }
+            if size > half / state.merges.max(self.sorts_expected).max(1) { 0 } else { free }
         } else {
             without_reserve
         }
@@ -191,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_spills_shares_half_and_the_last_quarter_is_for_small_reservations() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(SpillPool::new(1600));
+        let pool: Arc<dyn MemoryPool> = Arc::new(SpillPool::new(1600, 0));
         let consumer = |name: &str, can_spill| MemoryConsumer::new(name).with_can_spill(can_spill).register(&pool);
         let (a, b) = (consumer("a", true), consumer("b", true));
         a.try_grow(800).unwrap();
@@ -213,7 +224,7 @@ mod tests {
 
     #[test]
     fn sorts_share_with_those_that_hold_nothing_yet() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(SpillPool::new(1600));
+        let pool: Arc<dyn MemoryPool> = Arc::new(SpillPool::new(1600, 0));
         let consumer = |name: &str, can_spill| MemoryConsumer::new(name).with_can_spill(can_spill).register(&pool);
         let sorts = [consumer("ExternalSorter[0]", true), consumer("ExternalSorter[1]", true)];
         let merges = [consumer("ExternalSorterMerge[0]", false), consumer("ExternalSorterMerge[1]", false)];

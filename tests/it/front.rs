@@ -259,6 +259,16 @@ async fn cancel_works_while_rows_stream() {
     });
     assert_eq!(result.expect_err("cancelled").sqlstate.as_deref(), Some("57014"));
 
+    // Also a statement that gathers rows before it writes them.
+    session.run("CREATE TABLE gathered (n BIGINT)").await;
+    let gathers = format!("INSERT INTO gathered {silent}");
+    let token = session.client.cancel_token();
+    let (result, ()) = tokio::join!(session.try_run(&gathers), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(NoTls).await.expect("the request is sent");
+    });
+    assert_eq!(result.expect_err("cancelled").sqlstate.as_deref(), Some("57014"));
+
     session.run("SET statement_timeout = '200ms'").await;
     assert_eq!(session.error(silent).await.sqlstate.as_deref(), Some("57014"));
     session.run("RESET statement_timeout").await;

@@ -77,6 +77,21 @@ async fn a_statement_past_the_limit_fails_alone() {
     assert_view(&session, "by_g", BY_G).await;
 }
 
+/// Rows that a statement gathers before it writes them are not gathered without end; what it did to views is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_gathers_too_much_is_refused() {
+    let server = small();
+    let session = server.connect().await;
+    let failure = session.error("CREATE TABLE big AS SELECT n FROM generate_series(1, 1000000000) AS s (n)").await;
+    assert_eq!(failure.sqlstate.as_deref(), Some("54000"), "{failure}");
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, n INT)").await;
+    session.run("CREATE MATERIALIZED VIEW quotients AS SELECT id, 1 / (n - 40000000) AS q FROM t").await;
+    session.run("CREATE MATERIALIZED VIEW wide AS SELECT id, repeat('x', n) AS r FROM t").await;
+    let failure = session.error("INSERT INTO t VALUES (1, 40000000)").await;
+    assert_eq!(failure.sqlstate.as_deref(), Some("54000"), "{failure}");
+    assert_eq!(session.rows("SELECT failed_rows FROM millstream.views").await, ["0", "0"]);
+}
+
 /// A small statement whose effect on a view is large is refused like a large one, and the view goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_whose_join_explodes_fails_and_its_view_goes_on() {
