@@ -247,7 +247,7 @@ impl Batch {
     /// `EXPLAIN ANALYZE`.
     ///
     /// # Errors
-    /// As [`Batch::collect`].
+    /// As [`Batch::execute`], and those of the rows.
     pub async fn analyze(
         &self,
         plan: LogicalPlan,
