@@ -223,6 +223,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sort_leaves_room_for_those_that_have_not_begun() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(SpillPool::new(1600, 2));
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        for part in [&sort, &merge] {
+            part.try_grow(200).unwrap();
+            assert!(part.try_grow(1).is_err(), "an eighth, though it is alone");
+        }
+    }
+
+    #[test]
     fn sorts_share_with_those_that_hold_nothing_yet() {
         let pool: Arc<dyn MemoryPool> = Arc::new(SpillPool::new(1600, 0));
         let consumer = |name: &str, can_spill| MemoryConsumer::new(name).with_can_spill(can_spill).register(&pool);
