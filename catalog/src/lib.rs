@@ -1,6 +1,7 @@
 //! Names, types and objects of one Millstream database, as one versioned catalog.
 //!
 //! * [`types`]: the SQL types and the one Arrow layout each of them has, in memory and on disk.
+//! * [`jsonb`]: the text that a document has as jsonb.
 //! * [`object`]: schemas, tables, sources, views, sinks: what a definition holds once it is validated.
 //! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
 //!
@@ -9,6 +10,7 @@
 
 pub mod catalog;
 pub mod error;
+pub mod jsonb;
 pub mod object;
 pub mod types;
 

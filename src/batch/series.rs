@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::SchemaRef;
 use millstream_sql::Series;
 
@@ -52,9 +53,11 @@ impl RowScan for SeriesRows {
                 return None;
             }
             let options = RecordBatchOptions::new().with_row_count(Some(values.len()));
-            let column = Arc::new(Int64Array::from(values));
-            let columns = projection.iter().map(|_| column.clone() as _).collect();
-            Some(RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(Into::into))
+            let column: ArrayRef = Arc::new(Int64Array::from(values));
+            let column = |i: usize| cast(&column, schema.field(i).data_type());
+            let columns = (0..projection.len()).map(column).collect::<std::result::Result<_, _>>();
+            let batch = columns.and_then(|c| RecordBatch::try_new_with_options(schema.clone(), c, &options));
+            Some(batch.map_err(Into::into))
         });
         Ok(Box::new(batches))
     }

@@ -104,13 +104,13 @@ where
                 types.len()
             ))
         })??;
-        let zone = self.session.format().time_zone;
+        let zone = self.session.time_zone();
         let parameters = types
             .iter()
             .zip(&message.parameters)
             .zip(formats)
             .enumerate()
-            .map(|(i, ((t, bytes), format))| parameters::decode(i + 1, t, format, bytes.as_deref(), &zone))
+            .map(|(i, ((t, bytes), format))| parameters::decode(i + 1, t, format, bytes.as_deref(), zone))
             .collect::<Result<_>>()?;
         let columns = prepared.description.columns.clone();
         let width = columns.as_ref().map_or(0, |c| c.fields().len());

@@ -113,6 +113,9 @@ pub trait SqlSession: Send + 'static {
     /// PostgreSQL spells them (`TimeZone`, `application_name`).
     fn take_parameter_changes(&mut self) -> Vec<(String, String)>;
 
+    /// The name of the zone in which times without one are read.
+    fn time_zone(&self) -> &str;
+
     /// How values print.
     fn format(&self) -> OutputFormat;
 

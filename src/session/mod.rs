@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use self::api::{ClientInfo, Description, Notice, OutputFormat, Response, SqlSession, TransactionStatus};
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
+use self::rows::LateNotices;
 use self::settings::Settings;
 use self::transaction::Transaction;
 use crate::batch::{StatementOptions, pg_catalog};
@@ -60,6 +61,7 @@ pub struct Session {
     /// Several statements came in one message or pipeline: they are one transaction.
     in_implicit_block: bool,
     notices: Vec<Notice>,
+    late_notices: LateNotices,
     /// The COPY whose rows the client is to send.
     copying: Option<copy::Copying>,
 }
@@ -94,6 +96,7 @@ impl Session {
             transaction: None,
             in_implicit_block: false,
             notices: Vec::new(),
+            late_notices: LateNotices::default(),
             copying: None,
             database,
             id,
@@ -296,11 +299,17 @@ impl SqlSession for Session {
     }
 
     fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
+        let mut notices = std::mem::take(&mut self.notices);
+        notices.append(&mut self.late_notices.lock());
+        notices
     }
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
         self.settings.take_changes()
+    }
+
+    fn time_zone(&self) -> &str {
+        self.settings.time_zone()
     }
 
     fn format(&self) -> OutputFormat {

@@ -117,6 +117,7 @@ impl Scope {
             transaction: session.transaction.as_ref(),
             external: &self.external,
             input: self.input.as_ref(),
+            notices: &session.late_notices,
         }
     }
 }

@@ -12,7 +12,7 @@ use millstream_sql::{CatalogSource, ExternalCall, Target};
 
 use super::database::Inner;
 use super::inside::Inside;
-use super::rows::{SourceRows, StoredRows};
+use super::rows::{LateNotices, SourceRows, StoredRows};
 use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
@@ -36,6 +36,7 @@ pub struct StatementResolver<'a> {
     pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
     /// The rows that the client sent.
     pub input: Option<&'a Arc<dyn TableProvider>>,
+    pub notices: &'a LateNotices,
 }
 
 impl Resolver for StatementResolver<'_> {
@@ -77,7 +78,8 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
             }
             ObjectKind::Source(s) => {
-                Ok(Arc::new(RowTable::new(Arc::new(SourceRows::new(object.name.clone(), SourceSpec::new(s)?)))))
+                let rows = SourceRows::new(object.name.clone(), SourceSpec::new(s)?, self.notices.clone());
+                Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),
             ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Schema => {

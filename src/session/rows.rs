@@ -6,7 +6,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_connectors::SourceSpec;
+use parking_lot::Mutex;
 
+use super::api::Notice;
 use super::overlay::Overlay;
 use crate::batch::tables::{RowBatches, RowScan, ScanRequest};
 use crate::error::Result;
@@ -77,17 +79,21 @@ impl RowScan for StoredRows {
     }
 }
 
+/// What is only known once rows have been read, for the client that reads them.
+pub type LateNotices = Arc<Mutex<Vec<Notice>>>;
+
 /// A source, read from its start to its end as of now.
 pub struct SourceRows {
     name: String,
     spec: SourceSpec,
     schema: SchemaRef,
+    notices: LateNotices,
 }
 
 impl SourceRows {
-    /// The records of a source, all its columns.
-    pub fn new(name: String, spec: SourceSpec) -> Self {
-        Self { name, schema: spec.schema().clone(), spec }
+    /// The records of a source, all its columns; of those that cannot be read a notice tells.
+    pub fn new(name: String, spec: SourceSpec, notices: LateNotices) -> Self {
+        Self { name, schema: spec.schema().clone(), spec, notices }
     }
 }
 
@@ -103,8 +109,17 @@ impl RowScan for SourceRows {
     }
 
     fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
-        let read = self.spec.read_bounded(&request.projection)?;
-        Ok(Box::new(read.map(|batch| Ok(batch?))))
+        let mut read = self.spec.read_bounded(&request.projection)?;
+        let (name, notices) = (self.name.clone(), self.notices.clone());
+        Ok(Box::new(std::iter::from_fn(move || {
+            let batch = read.next();
+            if batch.is_none() && read.unreadable() > 0 {
+                let text = format!("source \"{name}\" is without {} records that cannot be read", read.unreadable());
+                let hint = "a continuous view on the source keeps them in millstream.dead_letters";
+                notices.lock().push(Notice::warning(text).with_hint(hint));
+            }
+            Some(batch?.map_err(Into::into))
+        })))
     }
 }
 

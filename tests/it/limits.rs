@@ -115,8 +115,7 @@ async fn batch_statements_larger_than_their_memory_spill() {
     let server = Server::with(&[("MILLSTREAM__BATCH__MEMORY_LIMIT_BYTES", "33554432")]);
     let session = server.connect().await;
     // 500,000 rows of some 110 bytes are more than the limit, which DataFusion counts twice where it sorts.
-    let rows =
-        "(SELECT n, n * 7919 % 500000 AS k, repeat('x', 60) || n AS pad FROM generate_series(0, 499999) AS s (n))";
+    let rows = "(SELECT n, n::bigint * 7919 % 500000 AS k, repeat('x', 60) || n AS pad FROM generate_series(0, 499999) AS s (n))";
     let sorted = format!(
         "SELECT count(*) AS n, sum(CASE WHEN k = r - 1 THEN 0 ELSE 1 END) AS misplaced, sum(length(pad)) AS bytes \
          FROM (SELECT k, pad, row_number() OVER (ORDER BY k) AS r FROM {rows} AS t) AS s"

@@ -13,7 +13,7 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Fields, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
-use millstream_catalog::SqlType;
+use millstream_catalog::{SqlType, jsonb};
 
 use crate::error::{ConnectorError, Result};
 use crate::format::number::parse_decimal;
@@ -55,6 +55,8 @@ pub(crate) enum TextRule {
     Char(u32),
     /// The JSON text of any value.
     Json,
+    /// The same in the form that jsonb has.
+    Jsonb,
 }
 
 impl ColumnBuilder {
@@ -80,7 +82,8 @@ impl ColumnBuilder {
             SqlType::Text | SqlType::Name | SqlType::Varchar(None) => text(TextRule::Any),
             SqlType::Varchar(Some(n)) => text(TextRule::Varchar(*n)),
             SqlType::Char(n) => text(TextRule::Char(*n)),
-            SqlType::Json | SqlType::Jsonb => text(TextRule::Json),
+            SqlType::Json => text(TextRule::Json),
+            SqlType::Jsonb => text(TextRule::Jsonb),
             SqlType::Bytea => Data::Bytea { offsets: vec![0], bytes: Vec::new() },
             SqlType::Date => Data::Date(Vec::new()),
             SqlType::Time => Data::Time(Vec::new()),
@@ -321,7 +324,7 @@ impl ColumnBuilder {
         Ok(())
     }
 
-    /// Appends a record's headers: as JSON `[{"key": …, "value": …}]` with a value that is not UTF-8 as
+    /// Appends a record's headers: as JSON `[{"key": …, "value": …}]` with a value that is no text as
     /// `{"key": …, "base64": …}`, or as a list of records (text, bytea).
     pub fn append_headers(&mut self, headers: &[Header<'_>]) {
         match &mut self.data {
@@ -343,10 +346,12 @@ impl ColumnBuilder {
                 }
                 offsets.push(items.len() as i32);
             }
-            Data::Text { views, long, .. } => {
+            Data::Text { views, long, rule } => {
                 let mut text = Vec::new();
                 json::write_headers(headers, &mut text);
-                push_view(views, long, &text);
+                if push_text(views, long, *rule, &String::from_utf8_lossy(&text)).is_err() {
+                    return self.append_null();
+                }
             }
             _ => return self.append_null(),
         }
@@ -416,11 +421,12 @@ fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<N
 }
 
 pub(crate) fn push_text(views: &mut Vec<u128>, long: &mut Vec<u8>, rule: TextRule, value: &str) -> Result<(), String> {
-    if rule != TextRule::Json && value.as_bytes().contains(&0) {
+    if !matches!(rule, TextRule::Json | TextRule::Jsonb) && value.as_bytes().contains(&0) {
         return Err("text cannot hold the character \\u0000".into());
     }
     match rule {
         TextRule::Any | TextRule::Json => push_view(views, long, value.as_bytes()),
+        TextRule::Jsonb => push_view(views, long, jsonb::canonical(value)?.as_bytes()),
         TextRule::Varchar(n) | TextRule::Char(n) => {
             let n = n as usize;
             let value = if value.len() <= n { value } else { cut(value, n, rule)? };

@@ -83,6 +83,7 @@ fn every_type_reads_its_json_forms() {
         (Char(3), "\"é\"", "é  "),
         (Json, " {\"b\" : [1, \"x\"] } ", "{\"b\" : [1, \"x\"] }"),
         (Jsonb, "\"text\"", "\"text\""),
+        (Jsonb, "{\"b\":1.50,\"a\":[1,2]}", "{\"a\": [1, 2], \"b\": 1.50}"),
         (Jsonb, "null", "NULL"),
         (Bytea, "\"aGVsbG8=\"", "68656c6c6f"),
         (Bytea, "\"aGVsbG8\"", "68656c6c6f"),
@@ -298,7 +299,7 @@ fn included_columns_come_from_the_message() {
             "3",
             "42",
             "2026-01-31T23:59:59.001Z",
-            r#"[{"key":"trace","value":"ab\"c"},{"key":"raw","base64":"/w=="},{"key":"none","value":null}]"#,
+            r#"[{"key": "trace", "value": "ab\"c"}, {"key": "raw", "base64": "/w=="}, {"key": "none", "value": null}]"#,
             "[{key: trace, value: 61622263}, {key: raw, value: ff}, {key: none, value: NULL}]",
             "1",
         ]

@@ -182,6 +182,7 @@ pub(crate) fn plain_name(t: &SqlType) -> String {
         SqlType::Numeric(_) => "numeric".into(),
         SqlType::Varchar(_) => "character varying".into(),
         SqlType::Char(_) => "character".into(),
+        SqlType::Array(item) => format!("{}[]", plain_name(item)),
         other => other.to_string(),
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
 use arrow::datatypes::{DataType, Field};
 use datafusion_expr::{ScalarUDF, Volatility};
-use millstream_catalog::SqlType;
+use millstream_catalog::{SqlType, jsonb};
 
-use super::define::{Call, Constants, Definition, Kernel, Typing, build};
+use super::define::{Call, Constants, Definition, Kernel, Typing, build, define};
 use crate::error::{Result, SqlError};
 use crate::types::to_text;
 
@@ -26,22 +26,27 @@ pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
         })
     };
     vec![
-        builder("json_build_object", SqlType::Json, |c| object(c, &JSON)),
-        builder("json_build_array", SqlType::Json, |c| list(c, &JSON)),
-        builder("jsonb_build_object", SqlType::Jsonb, |c| object(c, &JSONB)),
-        builder("jsonb_build_array", SqlType::Jsonb, |c| list(c, &JSONB)),
+        builder("json_build_object", SqlType::Json, object),
+        builder("json_build_array", SqlType::Json, list),
+        builder("jsonb_build_object", SqlType::Jsonb, |c| as_jsonb(object(c)?)),
+        builder("jsonb_build_array", SqlType::Jsonb, |c| as_jsonb(list(c)?)),
     ]
 }
 
-/// How a type prints what is built.
-struct Style {
-    colon: &'static str,
-    /// Whether keys are in order, each once.
-    ordered: bool,
+/// A text that is the same for documents that `=` holds equal.
+pub(crate) fn comparison_key() -> Arc<ScalarUDF> {
+    define("jsonb_comparison_key", &[], text_to_text, |c| {
+        let documents = c.arguments[0].as_string_view();
+        let key = |text: &str| {
+            jsonb::comparison_key(text).map_err(|e| SqlError::internal(format!("a jsonb that is none: {e}")))
+        };
+        Ok(Arc::new(documents.iter().map(|text| text.map(key).transpose()).collect::<Result<StringViewArray>>()?))
+    })
 }
 
-const JSON: Style = Style { colon: " : ", ordered: false };
-const JSONB: Style = Style { colon: ": ", ordered: true };
+fn text_to_text(types: &[DataType], _: Constants<'_>) -> Option<Typing> {
+    matches!(types, [DataType::Utf8View]).then(|| Typing { arguments: types.to_vec(), result: DataType::Utf8View })
+}
 
 /// Arguments of any type; untyped literals are text.
 pub(super) fn any(types: &[DataType], _: Constants<'_>) -> Option<Typing> {
@@ -58,7 +63,7 @@ pub(super) fn any(types: &[DataType], _: Constants<'_>) -> Option<Typing> {
     Typing::new(types.iter().map(own).collect(), DataType::Utf8View)
 }
 
-fn object(call: &Call<'_>, style: &Style) -> Result<ArrayRef> {
+fn object(call: &Call<'_>) -> Result<ArrayRef> {
     if !call.arguments.len().is_multiple_of(2) {
         return Err(SqlError::new("22023", "argument list must have even number of elements")
             .with_hint("the arguments are keys and values by turns"));
@@ -76,20 +81,13 @@ fn object(call: &Call<'_>, style: &Style) -> Result<ArrayRef> {
             }
             pairs.push((key.value(row), &value[row]));
         }
-        if style.ordered {
-            // The last one of a key stays; shorter keys come first.
-            pairs.reverse();
-            pairs.sort_by_key(|(key, _)| (key.len(), *key));
-            pairs.dedup_by_key(|(key, _)| *key);
-        }
-        let pairs: Vec<String> =
-            pairs.iter().map(|(key, value)| format!("{}{}{value}", quoted(key), style.colon)).collect();
+        let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{} : {value}", quoted(key))).collect();
         out.append_value(format!("{{{}}}", pairs.join(", ")));
     }
     Ok(Arc::new(out.finish()))
 }
 
-fn list(call: &Call<'_>, _: &Style) -> Result<ArrayRef> {
+fn list(call: &Call<'_>) -> Result<ArrayRef> {
     let columns = call.arguments.iter().zip(call.fields);
     let columns = columns.map(|(a, f)| documents(a, f, call)).collect::<Result<Vec<_>>>()?;
     let mut out = StringViewBuilder::with_capacity(call.rows);
@@ -98,6 +96,12 @@ fn list(call: &Call<'_>, _: &Style) -> Result<ArrayRef> {
         out.append_value(format!("[{}]", items.join(", ")));
     }
     Ok(Arc::new(out.finish()))
+}
+
+fn as_jsonb(documents: ArrayRef) -> Result<ArrayRef> {
+    let canonical = |text: &str| jsonb::canonical(text).map_err(|e| SqlError::new("22P02", format!("no jsonb: {e}")));
+    let documents = documents.as_string_view().iter().map(|text| text.map(canonical).transpose());
+    Ok(Arc::new(documents.collect::<Result<StringViewArray>>()?))
 }
 
 fn quoted(text: &str) -> String {

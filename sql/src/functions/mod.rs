@@ -7,7 +7,7 @@
 //! * `interval`: order, scaling and parts of intervals
 //! * `math`: rounding, roots, logarithms
 //! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation;
-//!   `ordered_set`: percentiles and `mode`
+//!   `ordered_set`: percentiles and `mode`; `own_type`: `min`, `max`, `array_agg` with the type of their argument
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP
@@ -19,11 +19,12 @@ mod dates;
 mod datetime;
 mod define;
 pub(crate) mod interval;
-mod json;
+pub(crate) mod json;
 pub(crate) mod math;
 pub mod moments;
 mod number_template;
 pub mod ordered_set;
+mod own_type;
 mod ranking;
 pub mod session;
 pub mod sums;
@@ -89,7 +90,9 @@ fn index() -> &'static Index {
         }
         let mut aggregate = HashMap::new();
         let base = datafusion_functions_aggregate::all_default_aggregate_functions();
-        for f in base.into_iter().chain([sums::sum(), sums::avg()]).chain(moments::all()).chain(ordered_set::all()) {
+        let own = [sums::sum(), sums::avg()].into_iter();
+        let own = own.chain(moments::all()).chain(ordered_set::all()).chain(own_type::all());
+        for f in base.into_iter().chain(own) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {
                 aggregate.insert(name.to_string(), f.clone());
             }

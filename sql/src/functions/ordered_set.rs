@@ -195,7 +195,10 @@ impl Values {
 
 impl Accumulator for Values {
     fn update_batch(&mut self, values: &[ArrayRef]) -> DfResult<()> {
-        if let Some(fractions) = values.get(1).filter(|fractions| !fractions.is_empty()) {
+        // What the values are ordered by comes behind the arguments.
+        if self.kind != OrderedSet::Mode
+            && let Some(fractions) = values.get(1).filter(|fractions| !fractions.is_empty())
+        {
             self.fraction = ScalarValue::try_from_array(fractions, 0)?;
         }
         Ok(self.add(&values[0])?)

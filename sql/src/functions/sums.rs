@@ -107,8 +107,13 @@ impl AggregateUDFImpl for Exact {
     fn return_field(&self, arguments: &[FieldRef]) -> DfResult<FieldRef> {
         let types: Vec<DataType> = arguments.iter().map(|f| f.data_type().clone()).collect();
         let result = self.return_type(&types)?;
-        // An average has digits of its own.
-        Ok(number_field(self.name(), result, if self.average { &[] } else { arguments }))
+        if !self.average {
+            return Ok(number_field(self.name(), result, arguments));
+        }
+        // An average has digits of its own, whatever zeros a numeric without precision is kept with.
+        let is_open = arguments.iter().any(|f| SqlType::of(f) == Some(SqlType::Numeric(None)));
+        let result = if is_open { DataType::Decimal128(MAX_PRECISION, DIVISION_SCALE) } else { result };
+        Ok(Arc::new(Field::new(self.name(), result, true)))
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn Accumulator>> {
@@ -188,8 +193,8 @@ impl Spec {
             };
         };
         let value = if self.average {
-            let up = (scale - self.scale).max(0) as u32;
-            divide(sum, up, i128::from(count)).ok_or_else(|| overflow(precision, scale))?
+            let (up, down) = ((scale - self.scale).max(0) as u32, (self.scale - scale).max(0) as u32);
+            divide(sum, up, i128::from(count) * 10_i128.pow(down)).ok_or_else(|| overflow(precision, scale))?
         } else {
             sum
         };

@@ -12,8 +12,9 @@ use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Subquery, Union, Va
 use millstream_catalog::SqlType;
 use millstream_catalog::types::{MAX_PRECISION, UNCONSTRAINED_SCALE, field_ref};
 
-use super::operators::{is_null, literal_type, resolve_as, type_of};
+use super::operators::{is_null, is_untyped, literal_type, resolve_as, type_of};
 use crate::error::{Result, SqlError};
+use crate::functions::arithmetic::plain_name;
 use crate::functions::cast::{cast, cast_array};
 
 /// Gives `exprs` one type, which untyped literals among them take, and refuses families that do not mix.
@@ -46,16 +47,17 @@ pub(crate) fn one_type_each(node: LogicalPlan, zone: &str) -> Result<LogicalPlan
     Ok(match node {
         LogicalPlan::Union(union) => {
             let width = union.schema.fields().len();
+            let mut inputs: Vec<Arc<LogicalPlan>> = union.inputs.clone();
+            for i in 0..width {
+                one_type_in_branches(&mut inputs, i, zone)?;
+            }
             let targets: Vec<Option<SqlType>> = (0..width)
                 .map(|i| {
-                    let types: Vec<SqlType> = union.inputs.iter().filter_map(|p| column_type(p.schema(), i)).collect();
+                    let types: Vec<SqlType> = inputs.iter().filter_map(|p| column_type(p.schema(), i)).collect();
                     common_type(&types.iter().collect::<Vec<_>>()).filter(is_converted)
                 })
                 .collect();
-            if targets.iter().all(Option::is_none) {
-                return Ok(LogicalPlan::Union(union));
-            }
-            let inputs = union.inputs.iter().map(|input| with_types(input, &targets, zone)).collect::<Result<_>>()?;
+            let inputs = inputs.iter().map(|input| with_types(input, &targets, zone)).collect::<Result<_>>()?;
             LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)
         }
         LogicalPlan::Join(mut join) => {
@@ -71,6 +73,46 @@ pub(crate) fn one_type_each(node: LogicalPlan, zone: &str) -> Result<LogicalPlan
         }
         other => other,
     })
+}
+
+/// Gives untyped literals in column `i` of a union's branches the type of the others, and refuses types that do not mix.
+///
+/// # Errors
+/// 42804 for types of two families, 22P02 for a literal that is no value of the others' type.
+fn one_type_in_branches(branches: &mut [Arc<LogicalPlan>], i: usize, zone: &str) -> Result<()> {
+    let types: Vec<Option<SqlType>> = branches
+        .iter()
+        .map(|branch| if literal_in(branch, i).is_some() { None } else { column_type(branch.schema(), i) })
+        .collect();
+    let known: Vec<&SqlType> = types.iter().flatten().collect();
+    let target = match known.first() {
+        Some(first) => {
+            if let Some(other) = known.iter().find(|other| !mixes(first, other)) {
+                return Err(SqlError::new(
+                    "42804",
+                    format!("UNION types {} and {} cannot be matched", plain_name(first), plain_name(other)),
+                ));
+            }
+            literal_type(common_type(&known).as_ref().unwrap_or(first))
+        }
+        None => SqlType::Text,
+    };
+    for branch in branches {
+        if let (Some(literal), LogicalPlan::Projection(node)) = (literal_in(branch, i), branch.as_ref()) {
+            let mut exprs = node.expr.clone();
+            let name = exprs[i].qualified_name();
+            exprs[i] = resolve_as(literal, &target, zone)?.alias_qualified(name.0, name.1);
+            *branch = Arc::new(project(node.input.as_ref().clone(), exprs)?);
+        }
+    }
+    Ok(())
+}
+
+/// The untyped literal that a branch has in column `i`.
+fn literal_in(branch: &LogicalPlan, i: usize) -> Option<Expr> {
+    let LogicalPlan::Projection(node) = branch else { return None };
+    let expr = node.expr.get(i)?.clone().unalias();
+    is_untyped(&expr).then_some(expr)
 }
 
 /// VALUES with floats beside numerics, which DataFusion has cast to numerics already; `None` if there are none.

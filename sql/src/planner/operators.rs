@@ -221,10 +221,17 @@ pub(crate) fn is_untyped_parameter(expr: &Expr) -> bool {
 pub(crate) fn resolve_as(expr: Expr, target: &SqlType, zone: &str) -> Result<Expr> {
     match expr {
         Expr::Literal(ScalarValue::Utf8(Some(text)), None) => typed_literal(&text, target, zone),
+        other => Ok(resolve_parameter(other, target)),
+    }
+}
+
+/// A parameter without a type gets this one; anything else stays.
+pub(crate) fn resolve_parameter(expr: Expr, target: &SqlType) -> Expr {
+    match expr {
         Expr::Placeholder(Placeholder { id, field: None }) => {
-            Ok(Expr::Placeholder(Placeholder::new_with_field(id, Some(field_ref(target, "", true)))))
+            Expr::Placeholder(Placeholder::new_with_field(id, Some(field_ref(target, "", true))))
         }
-        other => Ok(other),
+        other => other,
     }
 }
 
@@ -357,12 +364,12 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
         _ => (left, right),
     };
     let (Some(l), Some(r)) = (l, r) else {
-        let is_interval = |e: &Expr| type_of(e, schema) == Some(T::Interval);
-        if is_interval(&left) && is_interval(&right) {
-            return Ok((span_of(left), span_of(right)));
-        }
-        // A char(n) beside a literal: blanks at the end do not count on either side.
-        return Ok((left, right));
+        return match (type_of(&left, schema), type_of(&right, schema)) {
+            (Some(T::Interval), Some(T::Interval)) => Ok((span_of(left), span_of(right))),
+            (Some(T::Jsonb), Some(T::Jsonb)) => comparable_jsonb(left, right, symbol),
+            // A char(n) beside a literal: blanks at the end do not count on either side.
+            _ => Ok((left, right)),
+        };
     };
     let zoned = |e: Expr| cast(e, &T::Timestamptz, false, zone);
     match (&l, &r) {
@@ -371,6 +378,7 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
                 .with_hint("json has no equality; compare with ->> or use jsonb"))
         }
         (T::Interval, T::Interval) => Ok((span_of(left), span_of(right))),
+        (T::Jsonb, T::Jsonb) => comparable_jsonb(left, right, symbol),
         // DataFusion would cut the float to the scale of some decimal.
         (T::Float4 | T::Float8, T::Numeric(_)) => Ok((left, cast(right, &T::Float8, false, zone))),
         (T::Numeric(_), T::Float4 | T::Float8) => Ok((cast(left, &T::Float8, false, zone), right)),
@@ -382,6 +390,16 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
         _ if same_family(&l, &r) => Ok((left, right)),
         _ => Err(no_operator(symbol, Some(&l), Some(&r))),
     }
+}
+
+/// Documents by a text in which equal numbers are written alike.
+fn comparable_jsonb(left: Expr, right: Expr, symbol: &str) -> Result<(Expr, Expr)> {
+    if ["<", "<=", ">", ">="].contains(&symbol) {
+        return Err(SqlError::unsupported(format!("the operator {symbol} is not supported for jsonb"))
+            .with_hint("compare values inside it: (document ->> 'key')::numeric"));
+    }
+    let key = |document| crate::functions::json::comparison_key().call(vec![document]);
+    Ok((key(left), key(right)))
 }
 
 /// What intervals are compared by.

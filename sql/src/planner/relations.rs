@@ -319,7 +319,8 @@ fn series(
     let plan = match constant_series(&args) {
         // A long one must not be a list in memory.
         Some(series) => {
-            let schema = Schema::new(vec![SqlType::Int8.field(&column, true)]);
+            let fits = [series.start, series.stop, series.step].iter().all(|n| i32::try_from(*n).is_ok());
+            let schema = Schema::new(vec![if fits { SqlType::Int4 } else { SqlType::Int8 }.field(&column, true)]);
             let source = CatalogSource::new(Target::Series(series), Arc::new(schema));
             LogicalPlanBuilder::scan("generate_series", Arc::new(source), None)?.build()?
         }

@@ -5,20 +5,25 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
-use datafusion_expr::expr::{AggregateFunction, Between, Cast, InList, Placeholder, ScalarFunction, Sort};
+use datafusion_expr::expr::{AggregateFunction, Between, Cast, InList, ScalarFunction, Sort};
 use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, when};
+use datafusion_expr::{
+    BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, lit, when,
+};
 use millstream_catalog::SqlType;
 use millstream_catalog::types::field_ref;
 
 use super::common_type::{in_subquery, match_types, of_values, one_type_each};
 use super::constants::{fold, is_constant_operation, is_strict};
 use super::intervals::{by_span, in_expression};
-use super::operators::{comparable, is_null, resolve_as, span_of, type_of, typed_literal};
+use super::operators::{
+    comparable, is_null, is_untyped_parameter, resolve_as, resolve_parameter, span_of, type_of, typed_literal,
+};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{negate, plain_name};
@@ -29,14 +34,22 @@ use crate::types::numeric_layout;
 /// Runs the pass. Output names stay.
 pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
     let done = plan.transform_up_with_subqueries(|node| {
-        if matches!(node, LogicalPlan::Limit(_)) {
-            return Ok(Transformed::no(node));
+        if let LogicalPlan::Limit(mut limit) = node {
+            for number in [&mut limit.skip, &mut limit.fetch].into_iter().flatten() {
+                **number = resolve_parameter(std::mem::replace(number.as_mut(), lit(0_i64)), &SqlType::Int8);
+            }
+            return Ok(Transformed::yes(LogicalPlan::Limit(limit)));
         }
         let zone = ctx.session.time_zone.as_str();
         let node = match node {
             LogicalPlan::Values(values) => of_values(&values, zone)?.unwrap_or(LogicalPlan::Values(values)),
             // The types below may have changed.
             LogicalPlan::SubqueryAlias(_) => return Ok(Transformed::yes(node.recompute_schema()?)),
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Union(_) => node.recompute_schema()?,
             other => other,
         };
         let inputs = node.inputs();
@@ -56,7 +69,7 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         let node = if node.transformed { node.map_data(retyped)? } else { node };
         let node = match node.data {
             LogicalPlan::Filter(mut filter) if never(&filter.predicate) => {
-                filter.predicate = datafusion_expr::lit(false);
+                filter.predicate = lit(false);
                 Transformed::yes(LogicalPlan::Filter(filter))
             }
             data => Transformed { data, ..node },
@@ -167,6 +180,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
             if let (Some(value), true) = (session::constant(func.name(), ctx.session), args.is_empty()) {
                 return Ok(Transformed::yes(Expr::Literal(value, None)));
             }
+            let args = typed_parameters(&func, args, schema);
             if func.name() == "nullif" && has_null(&args.iter().collect::<Vec<_>>()) {
                 return Ok(Transformed::yes(args.into_iter().next().unwrap_or(Expr::Literal(ScalarValue::Null, None))));
             }
@@ -179,15 +193,18 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
                 let (first, t) = compared_number(l.clone(), &lt, &rt, zone)?;
                 let (left, right) = comparable(l.clone(), r.clone(), "=", schema, zone)?;
                 let null = typed_null(&field_ref(&t, "", true))?;
-                return Ok(Transformed::yes(when(left.eq(right), null).otherwise(first)?));
+                let choice = when(left.eq(right), null).otherwise(first)?;
+                return Ok(Transformed::yes(of_type(choice, Some(t), schema)));
             }
-            if matches!(func.name(), "coalesce" | "nullif" | "greatest" | "least" | "nvl") {
+            if ONE_TYPE.contains(&func.name()) {
                 let name = func.name().to_uppercase();
                 let args = match_types(args, schema, zone, &|l, r| mismatch(&name, l, r))?;
                 if args.iter().any(|e| type_of(e, schema) == Some(SqlType::Interval)) && func.name() != "coalesce" {
                     return Ok(Transformed::yes(interval_choice(func.name(), args)?));
                 }
-                return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(func, args))));
+                let chosen = args.iter().find_map(|e| type_of(e, schema));
+                let call = Expr::ScalarFunction(ScalarFunction::new_udf(func, args));
+                return Ok(Transformed::yes(of_type(call, chosen, schema)));
             }
             if let ("age", [since]) = (func.name(), args.as_slice()) {
                 // Counted to the midnight that the current day began with.
@@ -226,6 +243,33 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         other => Transformed::no(other),
     })
 }
+
+/// Parameters that nothing else gives a type have the one that the function takes in their place.
+fn typed_parameters(func: &ScalarUDF, args: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    if ONE_TYPE.contains(&func.name()) || !args.iter().any(is_untyped_parameter) {
+        return args;
+    }
+    let field = |e: &Expr| match is_untyped_parameter(e) {
+        true => Some(Arc::new(Field::new("", DataType::Null, true))),
+        false => e.to_field(schema).ok().map(|(_, field)| field),
+    };
+    let Some(fields) = args.iter().map(field).collect::<Option<Vec<_>>>() else { return args };
+    let wanted: Vec<Option<SqlType>> = match (func.name(), fields.as_slice()) {
+        ("array_has", [_, item]) => vec![SqlType::of(item).map(|t| SqlType::Array(Box::new(t))), None],
+        _ => match fields_with_udf(&fields, func) {
+            Ok(wanted) => wanted.iter().map(|f| SqlType::of(f)).collect(),
+            Err(_) => return args,
+        },
+    };
+    let typed = |(e, wanted): (Expr, Option<SqlType>)| match wanted {
+        Some(wanted) => resolve_parameter(e, &wanted),
+        None => e,
+    };
+    args.into_iter().zip(wanted).map(typed).collect()
+}
+
+/// Functions whose arguments have one type.
+const ONE_TYPE: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "nvl"];
 
 /// Functions that take a `char(n)` with the blanks at its end; all others take text, which has none.
 const KEEP_BLANKS: [&str; 8] =
@@ -359,9 +403,7 @@ fn rewrite_cast(explicit: Cast, schema: &DFSchema, zone: &str) -> Result<Transfo
             let own = if target == SqlType::Numeric(None) { numeric_layout(&text) } else { None };
             Ok(Transformed::yes(typed_literal(&text, &own.unwrap_or(target), zone)?))
         }
-        Expr::Placeholder(Placeholder { id, field: None }) => {
-            Ok(Transformed::yes(Expr::Placeholder(Placeholder::new_with_field(id, Some(field_ref(&target, "", true))))))
-        }
+        parameter if is_untyped_parameter(&parameter) => Ok(Transformed::yes(resolve_parameter(parameter, &target))),
         inner => {
             let Some(from) = type_of(&inner, schema) else {
                 if is_null(&inner) {
@@ -446,5 +488,15 @@ fn rewrite_case(case: Case, schema: &DFSchema, zone: &str) -> Result<Expr> {
             });
         }
     }
-    Ok(Expr::Case(Case { expr, when_then_expr: arms, else_expr }))
+    Ok(of_type(Expr::Case(Case { expr, when_then_expr: arms, else_expr }), sql_type, schema))
+}
+
+/// A choice among values of a type, which DataFusion gives no more than their layout.
+fn of_type(choice: Expr, sql_type: Option<SqlType>, schema: &DFSchema) -> Expr {
+    match (type_of(&choice, schema), sql_type) {
+        (Some(layout), Some(t)) if layout != t && layout.arrow_type() == t.arrow_type() => {
+            Expr::Cast(Cast::new_from_field(Box::new(choice), field_ref(&t, "", true)))
+        }
+        _ => choice,
+    }
 }

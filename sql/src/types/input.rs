@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use datafusion_common::ScalarValue;
-use millstream_catalog::SqlType;
 use millstream_catalog::types::{MAX_PRECISION, UNCONSTRAINED_SCALE};
+use millstream_catalog::{SqlType, jsonb};
 
+use super::date_text::{self, NoTime, Parts};
 use super::interval;
 use super::time::{self, MICROS_PER_DAY, Zone};
 use crate::error::{Result, SqlError};
@@ -34,21 +35,22 @@ pub fn parse_value(text: &str, sql_type: &SqlType, zone: &str) -> Result<ScalarV
         SqlType::Text | SqlType::Varchar(None) | SqlType::Name | SqlType::InternalChar => string(text),
         SqlType::Varchar(Some(n)) => string(&fit(text, *n, false, false)?),
         SqlType::Char(n) => string(&fit(text, *n, true, false)?),
-        SqlType::Json | SqlType::Jsonb => {
+        SqlType::Json => {
             json(text).map_err(|detail| invalid().with_detail(detail))?;
             string(text)
         }
+        SqlType::Jsonb => string(&jsonb::canonical(text).map_err(|detail| invalid().with_detail(detail))?),
         SqlType::Bytea => ScalarValue::Binary(Some(bytea(text).ok_or_else(invalid)?)),
         SqlType::Uuid => {
             let bytes = uuid(trimmed).ok_or_else(invalid)?;
             ScalarValue::FixedSizeBinary(16, Some(bytes))
         }
         SqlType::Date => {
-            let parts = time::parse(text).map_err(|range| time_error(text, sql_type, range))?;
+            let parts = date_text::parse(text).map_err(|e| time_error(text, sql_type, e))?;
             ScalarValue::Date32(Some(parts.days.ok_or_else(invalid)?))
         }
         SqlType::Time => {
-            let parts = time::parse(text).map_err(|range| time_error(text, sql_type, range))?;
+            let parts = date_text::parse(text).map_err(|e| time_error(text, sql_type, e))?;
             ScalarValue::Time64Microsecond(Some(parts.time_us.ok_or_else(invalid)?))
         }
         SqlType::Timestamp => ScalarValue::TimestampMicrosecond(Some(local_time(text, sql_type)?.0), None),
@@ -60,7 +62,7 @@ pub fn parse_value(text: &str, sql_type: &SqlType, zone: &str) -> Result<ScalarV
                 (None, Some(named)) => named.to_utc(local),
                 (None, None) => Zone::new(zone)?.to_utc(local),
             };
-            let utc = utc.ok_or_else(|| time_error(text, sql_type, true))?;
+            let utc = utc.ok_or_else(|| time_error(text, sql_type, NoTime::Range))?;
             ScalarValue::TimestampMicrosecond(Some(utc), Some("UTC".into()))
         }
         SqlType::Interval => ScalarValue::IntervalMonthDayNano(Some(interval::parse(text).ok_or_else(invalid)?)),
@@ -76,6 +78,10 @@ fn string(text: &str) -> ScalarValue {
 
 /// PostgreSQL's words for text that a type does not take.
 pub(crate) fn invalid_input(text: &str, sql_type: &SqlType) -> SqlError {
+    // A document can be long; what is wrong with it is in the detail.
+    if matches!(sql_type, SqlType::Json | SqlType::Jsonb) {
+        return SqlError::new("22P02", "invalid input syntax for type json");
+    }
     let plain = match sql_type {
         SqlType::Numeric(_) => "numeric".to_string(),
         other => other.to_string(),
@@ -87,16 +93,15 @@ pub(crate) fn invalid_input(text: &str, sql_type: &SqlType) -> SqlError {
     SqlError::new(code, format!("invalid input syntax for type {plain}: \"{text}\""))
 }
 
-fn time_error(text: &str, sql_type: &SqlType, out_of_range: bool) -> SqlError {
-    if out_of_range {
-        SqlError::new("22008", format!("date/time field value out of range: \"{text}\""))
-    } else {
-        invalid_input(text, sql_type)
+fn time_error(text: &str, sql_type: &SqlType, error: NoTime) -> SqlError {
+    match error {
+        NoTime::Range => SqlError::new("22008", format!("date/time field value out of range: \"{text}\"")),
+        NoTime::Form => invalid_input(text, sql_type),
     }
 }
 
-fn local_time(text: &str, sql_type: &SqlType) -> Result<(i64, time::Parts)> {
-    let parts = time::parse(text).map_err(|range| time_error(text, sql_type, range))?;
+fn local_time(text: &str, sql_type: &SqlType) -> Result<(i64, Parts)> {
+    let parts = date_text::parse(text).map_err(|e| time_error(text, sql_type, e))?;
     let days = parts.days.ok_or_else(|| invalid_input(text, sql_type))?;
     Ok((i64::from(days) * MICROS_PER_DAY + parts.time_us.unwrap_or(0), parts))
 }
@@ -262,7 +267,7 @@ pub(crate) fn numeric(text: &str, precision: u8, scale: i8, round: bool) -> Resu
 }
 
 /// The layout that holds just the digits of a numeric literal; `None` if it is none or has more than 38.
-pub(crate) fn numeric_layout(text: &str) -> Option<SqlType> {
+pub fn numeric_layout(text: &str) -> Option<SqlType> {
     let unsigned = text.trim().trim_start_matches(['+', '-']);
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
     let exponent = exponent.parse::<i16>().ok()?;

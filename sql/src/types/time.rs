@@ -1,4 +1,4 @@
-//! Dates, times and zones as text, by PostgreSQL's rules for ISO input.
+//! Time zones, and days by the calendar.
 
 use jiff::civil;
 use jiff::tz::{Offset, TimeZone};
@@ -74,101 +74,6 @@ pub(crate) fn civil_from_days(days: i64) -> (i64, u32, u32) {
     (yoe + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// What a date or time text says.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Parts {
-    pub(crate) days: Option<i32>,
-    /// Microseconds since midnight.
-    pub(crate) time_us: Option<i64>,
-    /// Offset in seconds east of UTC.
-    pub(crate) offset: Option<i32>,
-    /// A zone's name instead of an offset.
-    pub(crate) zone: Option<usize>,
-}
-
-/// Reads `[date] [T| ] [time] [offset | zone]`. `Err(false)`: no such form; `Err(true)`: a field is out of range. A zone
-/// name's byte offset is in [`Parts::zone`].
-pub(crate) fn parse(text: &str) -> Result<Parts, bool> {
-    let trimmed = text.trim_end();
-    let start = trimmed.len() - trimmed.trim_start().len();
-    let mut rest = &trimmed[start..];
-    let mut parts = Parts::default();
-    if rest.is_empty() {
-        return Err(false);
-    }
-    if rest.eq_ignore_ascii_case("epoch") {
-        return Ok(Parts { days: Some(0), time_us: Some(0), offset: Some(0), zone: None });
-    }
-    if let Some((date, after)) = take_date(rest)? {
-        parts.days = Some(date);
-        rest = after;
-        if let Some(after) = rest.strip_prefix(['T', 't']) {
-            rest = after;
-        } else {
-            rest = rest.trim_start();
-        }
-    }
-    if rest.starts_with(|c: char| c.is_ascii_digit()) {
-        let (time, after) = take_time(rest)?;
-        parts.time_us = Some(time);
-        rest = after.trim_start();
-    }
-    if rest.is_empty() {
-        return if parts.days.is_some() || parts.time_us.is_some() { Ok(parts) } else { Err(false) };
-    }
-    if rest.eq_ignore_ascii_case("z") || rest.eq_ignore_ascii_case("utc") || rest.eq_ignore_ascii_case("gmt") {
-        parts.offset = Some(0);
-    } else if let Some(offset) = offset_seconds(rest) {
-        parts.offset = Some(offset);
-    } else if rest.starts_with(|c: char| c.is_ascii_alphabetic()) && rest.contains('/') {
-        parts.zone = Some(trimmed.len() - rest.len());
-    } else {
-        return Err(false);
-    }
-    Ok(parts)
-}
-
-/// `YYYY-MM-DD`, with an optional sign-free year of four or more digits.
-fn take_date(text: &str) -> Result<Option<(i32, &str)>, bool> {
-    let Some((year, rest)) = digits(text) else { return Ok(None) };
-    let Some(rest) = rest.strip_prefix(['-', '/']) else { return Ok(None) };
-    if year.len() < 4 {
-        return Err(false);
-    }
-    let (month, rest) = digits(rest).ok_or(false)?;
-    let rest = rest.strip_prefix(['-', '/']).ok_or(false)?;
-    let (day, rest) = digits(rest).ok_or(false)?;
-    if month.len() > 2 || day.len() > 2 {
-        return Err(false);
-    }
-    let number = |s: &str| s.parse::<i64>().map_err(|_| true);
-    let days = days(number(year)?, number(month)?, number(day)?).ok_or(true)?;
-    Ok(Some((days, rest)))
-}
-
-/// `HH:MM[:SS[.ffffff]]`; further digits are rounded.
-fn take_time(text: &str) -> Result<(i64, &str), bool> {
-    let (hour, rest) = digits(text).ok_or(false)?;
-    let rest = rest.strip_prefix(':').ok_or(false)?;
-    let (minute, mut rest) = digits(rest).ok_or(false)?;
-    let (mut second, mut micros) = (0, 0);
-    if let Some(after) = rest.strip_prefix(':') {
-        let (s, after) = digits(after).ok_or(false)?;
-        second = s.parse::<i64>().map_err(|_| true)?;
-        rest = after;
-        if let Some(after) = rest.strip_prefix('.') {
-            let (fraction, after) = digits(after).unwrap_or(("", after));
-            micros = fraction_micros(fraction);
-            rest = after;
-        }
-    }
-    let (hour, minute) = (hour.parse::<i64>().map_err(|_| true)?, minute.parse::<i64>().map_err(|_| true)?);
-    if hour > 24 || minute > 59 || second > 60 || (hour == 24 && (minute, second, micros) != (0, 0, 0)) {
-        return Err(true);
-    }
-    Ok((((hour * 60 + minute) * 60 + second) * MICROS_PER_SECOND + micros, rest))
-}
-
 /// Digits behind a point as microseconds, rounded.
 pub(crate) fn fraction_micros(digits: &str) -> i64 {
     let mut micros = 0;
@@ -179,13 +84,8 @@ pub(crate) fn fraction_micros(digits: &str) -> i64 {
     micros + i64::from(bytes.next().is_some_and(|b| b >= b'5'))
 }
 
-fn digits(text: &str) -> Option<(&str, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    if end == 0 { None } else { Some(text.split_at(end)) }
-}
-
 /// `+HH`, `+HHMM`, `+HH:MM[:SS]` in seconds.
-fn offset_seconds(text: &str) -> Option<i32> {
+pub(super) fn offset_seconds(text: &str) -> Option<i32> {
     let (sign, rest) = match text.as_bytes().first()? {
         b'+' => (1, &text[1..]),
         b'-' => (-1, &text[1..]),

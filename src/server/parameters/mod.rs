@@ -1,6 +1,5 @@
 //! Parameter values of a Bind message to typed scalars, from PostgreSQL's text and binary forms.
 
-mod datetime;
 mod numeric;
 
 use std::sync::Arc;
@@ -8,12 +7,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ListArray, new_empty_array};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::common::ScalarValue;
-use jiff::tz::TimeZone;
 use millstream_catalog::SqlType;
+use millstream_sql::types::{numeric_layout, parse_value};
 
 use super::encode::Format;
 use super::encode::binary::{EPOCH_DAYS, EPOCH_US};
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{Error, Result};
 
 const INVALID_BINARY_REPRESENTATION: &str = "22P03";
 const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
@@ -24,7 +23,7 @@ pub fn decode(
     sql_type: &SqlType,
     format: Format,
     bytes: Option<&[u8]>,
-    zone: &TimeZone,
+    zone: &str,
 ) -> Result<ScalarValue> {
     let Some(bytes) = bytes else {
         return Ok(ScalarValue::try_new_null(&sql_type.arrow_type())?);
@@ -38,72 +37,21 @@ pub fn decode(
             )
         })?,
     };
-    Ok(match sql_type {
-        SqlType::Numeric(None) => numeric::with_scale(value, scale_of(format, bytes)),
+    Ok(match (sql_type, format) {
+        (SqlType::Numeric(None), Format::Binary) => numeric::with_scale(value, scale_of(bytes)),
         _ => value,
     })
 }
 
-/// Digits after the point of a numeric as the client sent it; `None` for one with an exponent.
-fn scale_of(format: Format, bytes: &[u8]) -> Option<i8> {
-    match format {
-        Format::Text if bytes.iter().any(|b| b.eq_ignore_ascii_case(&b'e')) => None,
-        Format::Text => {
-            let fraction = bytes.trim_ascii().split(|b| *b == b'.').nth(1).unwrap_or_default();
-            i8::try_from(fraction.len()).ok()
-        }
-        // Number of digit groups, weight and sign are before it.
-        Format::Binary => i8::try_from(u16::from_be_bytes(*bytes.get(6..)?.first_chunk()?)).ok(),
-    }
+/// Digits after the point of a numeric in binary form: number of digit groups, weight and sign are before them.
+fn scale_of(bytes: &[u8]) -> Option<i8> {
+    i8::try_from(u16::from_be_bytes(*bytes.get(6..)?.first_chunk()?)).ok()
 }
 
-fn from_text(sql_type: &SqlType, text: &str, zone: &TimeZone) -> Result<ScalarValue> {
-    let invalid = || invalid_syntax(sql_type, text);
-    let trimmed = text.trim_ascii();
-    Ok(match sql_type {
-        SqlType::Bool => ScalarValue::Boolean(Some(boolean(trimmed).ok_or_else(invalid)?)),
-        SqlType::Int2 => ScalarValue::Int16(Some(whole(sql_type, trimmed)?)),
-        SqlType::Int4 => ScalarValue::Int32(Some(whole(sql_type, trimmed)?)),
-        SqlType::Int8 => ScalarValue::Int64(Some(whole(sql_type, trimmed)?)),
-        SqlType::Oid => ScalarValue::UInt32(Some(whole(sql_type, trimmed)?)),
-        SqlType::Float4 => {
-            let value: f32 = trimmed.parse().map_err(|_| invalid())?;
-            check_finite(sql_type, trimmed, value.is_infinite())?;
-            ScalarValue::Float32(Some(value))
-        }
-        SqlType::Float8 => {
-            let value: f64 = trimmed.parse().map_err(|_| invalid())?;
-            check_finite(sql_type, trimmed, value.is_infinite())?;
-            ScalarValue::Float64(Some(value))
-        }
-        SqlType::Numeric(modifier) => {
-            let (value, scale) = numeric::parse(trimmed).ok_or_else(invalid)??;
-            numeric::scalar(value, scale, *modifier)?
-        }
-        SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Name | SqlType::InternalChar => string(text),
-        SqlType::Json | SqlType::Jsonb => json(sql_type, text)?,
-        SqlType::Bytea => ScalarValue::Binary(Some(bytea(text).ok_or_else(invalid)?)),
-        SqlType::Date => ScalarValue::Date32(Some(datetime::date(trimmed).ok_or_else(invalid)?)),
-        SqlType::Time => ScalarValue::Time64Microsecond(Some(datetime::time(trimmed).ok_or_else(invalid)?)),
-        SqlType::Timestamp => timestamp(datetime::timestamp(trimmed).ok_or_else(invalid)?),
-        SqlType::Timestamptz => timestamptz(datetime::timestamptz(trimmed, zone).ok_or_else(invalid)?),
-        SqlType::Interval => ScalarValue::IntervalMonthDayNano(Some(datetime::interval(trimmed).ok_or_else(invalid)?)),
-        SqlType::Uuid => {
-            let id = uuid::Uuid::try_parse(trimmed).map_err(|_| invalid())?;
-            ScalarValue::FixedSizeBinary(16, Some(id.as_bytes().to_vec()))
-        }
-        SqlType::Array(item) => {
-            let mut items = Vec::new();
-            for element in array_elements(trimmed).ok_or_else(|| malformed_array(text))? {
-                items.push(match element {
-                    Some(element) => from_text(item, &element, zone)?,
-                    None => ScalarValue::try_new_null(&item.arrow_type())?,
-                });
-            }
-            list(item, items)?
-        }
-        SqlType::Record(_) => return Err(Error::unsupported("input of anonymous composite types is not implemented")),
-    })
+fn from_text(sql_type: &SqlType, text: &str, zone: &str) -> Result<ScalarValue> {
+    // A numeric keeps its digits as they were sent, as a literal does.
+    let own = if *sql_type == SqlType::Numeric(None) { numeric_layout(text) } else { None };
+    Ok(parse_value(text, own.as_ref().unwrap_or(sql_type), zone)?)
 }
 
 /// `None`: not the type's binary form.
@@ -131,9 +79,9 @@ fn from_binary(sql_type: &SqlType, bytes: &[u8]) -> Result<Option<ScalarValue>> 
         SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Name | SqlType::InternalChar => {
             string(utf8(bytes)?)
         }
-        SqlType::Json => json(sql_type, utf8(bytes)?)?,
+        SqlType::Json => from_text(sql_type, utf8(bytes)?, "UTC")?,
         SqlType::Jsonb => match bytes.split_first() {
-            Some((1, rest)) => json(sql_type, utf8(rest)?)?,
+            Some((1, rest)) => from_text(sql_type, utf8(rest)?, "UTC")?,
             _ => return Ok(None),
         },
         SqlType::Bytea => ScalarValue::Binary(Some(bytes.to_vec())),
@@ -230,137 +178,6 @@ fn utf8(bytes: &[u8]) -> Result<&str> {
             ))
         }
     }
-}
-
-fn json(sql_type: &SqlType, text: &str) -> Result<ScalarValue> {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => Ok(string(text)),
-        Err(e) => {
-            Err(Error::new(sqlstate::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type {sql_type}"))
-                .with_detail(e.to_string()))
-        }
-    }
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    let text = text.to_ascii_lowercase();
-    let starts = |word: &str, least: usize| text.len() >= least && word.starts_with(&text);
-    if text == "1" || text == "on" || starts("true", 1) || starts("yes", 1) {
-        Some(true)
-    } else if text == "0" || starts("off", 2) || starts("false", 1) || starts("no", 1) {
-        Some(false)
-    } else {
-        None
-    }
-}
-
-fn whole<T: TryFrom<i128>>(sql_type: &SqlType, text: &str) -> Result<T> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(invalid_syntax(sql_type, text));
-    }
-    text.parse::<i128>().ok().and_then(|v| T::try_from(v).ok()).ok_or_else(|| {
-        Error::new(
-            sqlstate::NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("value \"{text}\" is out of range for type {sql_type}"),
-        )
-    })
-}
-
-/// Rust reads `1e999` as infinity; PostgreSQL refuses it.
-fn check_finite(sql_type: &SqlType, text: &str, infinite: bool) -> Result<()> {
-    if infinite && !text.to_ascii_lowercase().contains("inf") {
-        return Err(Error::new(
-            sqlstate::NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("\"{text}\" is out of range for type {sql_type}"),
-        ));
-    }
-    Ok(())
-}
-
-/// `\x` and hexadecimal digits, or the older escape form.
-fn bytea(text: &str) -> Option<Vec<u8>> {
-    if let Some(hex) = text.strip_prefix("\\x") {
-        let digits: Vec<u8> = hex
-            .chars()
-            .filter(|c| !c.is_ascii_whitespace())
-            .map(|c| c.to_digit(16).map(|d| d as u8))
-            .collect::<Option<_>>()?;
-        return digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect());
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        (rest, _) = match (first, tail) {
-            (b'\\', [b'\\', tail @ ..]) => (tail, bytes.push(b'\\')),
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
-                (tail, bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0')))
-            }
-            (b'\\', _) => return None,
-            (plain, tail) => (tail, bytes.push(*plain)),
-        };
-    }
-    Some(bytes)
-}
-
-/// The elements of a one-dimensional array literal `{1,NULL,"a b"}`; `None` if it is not one.
-fn array_elements(text: &str) -> Option<Vec<Option<String>>> {
-    let inner = text.strip_prefix('{')?.strip_suffix('}')?;
-    let mut elements = Vec::new();
-    if inner.trim_ascii().is_empty() {
-        return Some(elements);
-    }
-    let mut chars = inner.chars().peekable();
-    loop {
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        let mut element = String::new();
-        let mut quoted = false;
-        if chars.next_if_eq(&'"').is_some() {
-            quoted = true;
-            loop {
-                match chars.next()? {
-                    '"' => break,
-                    '\\' => element.push(chars.next()?),
-                    c => element.push(c),
-                }
-            }
-            while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        } else {
-            while let Some(c) = chars.next_if(|c| *c != ',') {
-                match c {
-                    '\\' => element.push(chars.next()?),
-                    '{' | '}' | '"' => return None,
-                    c => element.push(c),
-                }
-            }
-            element.truncate(element.trim_ascii_end().len());
-            if element.is_empty() {
-                return None;
-            }
-        }
-        elements.push((quoted || !element.eq_ignore_ascii_case("null")).then_some(element));
-        match chars.next() {
-            None => return Some(elements),
-            Some(',') => {}
-            Some(_) => return None,
-        }
-    }
-}
-
-fn malformed_array(text: &str) -> Error {
-    Error::new(sqlstate::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\""))
-        .with_hint("write a one-dimensional array as {1,2,NULL}")
-}
-
-fn invalid_syntax(sql_type: &SqlType, text: &str) -> Error {
-    const INVALID_DATETIME_FORMAT: &str = "22007";
-    let code = match sql_type {
-        SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Interval => {
-            INVALID_DATETIME_FORMAT
-        }
-        _ => sqlstate::INVALID_TEXT_REPRESENTATION,
-    };
-    Error::new(code, format!("invalid input syntax for type {sql_type}: \"{text}\""))
 }
 
 #[cfg(test)]

@@ -1,37 +1,9 @@
-//! Exact decimals: text to digits and scale, and digits and scale to a `numeric(p, s)`.
+//! Exact decimals: digits and scale to a `numeric(p, s)`.
 
 use datafusion::common::ScalarValue;
 use millstream_catalog::types::{MAX_PRECISION, UNCONSTRAINED_SCALE};
 
 use crate::error::{Error, Result, sqlstate};
-
-/// Reads `-12.50e3` as digits and scale. `None`: not a number; an error: more digits than any numeric has.
-pub fn parse(text: &str) -> Option<Result<(i128, i32)>> {
-    let (negative, unsigned) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (unsigned, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.len() + fraction.len() == 0 || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let digits = format!("{whole}{fraction}");
-    let scale = i64::from(fraction.len() as u32) - i64::from(exponent);
-    let significant = digits.trim_start_matches('0').trim_end_matches('0');
-    let trailing = digits.len() - digits.trim_end_matches('0').len();
-    if significant.is_empty() {
-        return Some(Ok((0, scale.clamp(0, i64::from(MAX_PRECISION)) as i32)));
-    }
-    let (Ok(value), Ok(scale)) = (significant.parse::<i128>(), i32::try_from(scale - trailing as i64)) else {
-        return Some(Err(overflow("value has more than 38 digits")));
-    };
-    Some(Ok((if negative { -value } else { value }, scale)))
-}
 
 /// `value` × 10^-`scale` as a numeric of this precision and scale, rounded half away from zero; without them it must
 /// fit exactly.

@@ -241,6 +241,10 @@ impl SqlSession for FakeSession {
         std::mem::take(&mut self.changes)
     }
 
+    fn time_zone(&self) -> &str {
+        "UTC"
+    }
+
     fn format(&self) -> OutputFormat {
         OutputFormat::default()
     }

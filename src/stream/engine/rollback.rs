@@ -20,29 +20,28 @@ impl EpochLoop {
     /// lighter if it failed by its size.
     pub(super) fn recover_from(&mut self, error: &Error, mut work: Work) {
         work.waiters.ddl.extend(work.made.drain(..).map(|(_, reply)| reply));
+        // Whoever is told finds everything as it was.
+        self.roll_back(error);
         if error.sqlstate() == sqlstate::PROGRAM_LIMIT_EXCEEDED {
-            self.lighten(error, work);
-            self.roll_back(error);
-            return;
+            return self.lighten(error, work);
         }
         let told = commit_failed(error);
         work.waiters.fail(&told);
         for statement in work.statements {
             let _ = statement.reply.send(Err(told.clone()));
         }
-        self.roll_back(error);
         std::thread::sleep(PAUSE);
     }
 
     /// Goes back to the last committed epoch and does all of the failed one again but the DDL statement whose view failed.
     pub(super) fn do_again_without(&mut self, (_, reply): Made, error: &Error, mut work: Work) {
         tracing::info!(epoch = work.epoch, %error, "the epoch is done again without a view that cannot be built");
+        self.roll_back(error);
         let _ = reply.send(Err(error.clone()));
         for flush in std::mem::take(&mut work.waiters.flushes) {
             self.later(Command::Flush(flush));
         }
         self.again(work);
-        self.roll_back(error);
     }
 
     /// Decides what of an epoch that grew past the limit is done again: less input if there was any, else all but the
@@ -97,13 +96,13 @@ impl EpochLoop {
             .into_iter()
             .partition(|(ids, _)| ids.iter().all(|id| self.catalog.get(*id).is_some()));
         self.ddl_waiting = made;
-        for (_, reply) in lost {
-            let _ = reply.send(Err(told.clone()));
-        }
         if let Err(e) = self.go_back_to(&published) {
             // Without a readable last epoch there is nothing to go on from: better stop than give wrong answers.
             tracing::error!(error = %e, "cannot go back to the last committed epoch, the server stops");
             std::process::abort();
+        }
+        for (_, reply) in lost {
+            let _ = reply.send(Err(told.clone()));
         }
     }
 

@@ -154,6 +154,10 @@ impl Reader {
                 cursor.skip_value()?;
                 push_view(views, long, cursor.since(mark).as_bytes());
             }
+            (Some(_), Data::Text { views, long, rule: TextRule::Jsonb }) => {
+                cursor.skip_value()?;
+                push_text(views, long, TextRule::Jsonb, cursor.since(mark))?;
+            }
             (Some(b'"'), Data::Text { views, long, rule: TextRule::Any }) => {
                 let string = cursor.string()?;
                 if string.escaped {

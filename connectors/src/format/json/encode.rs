@@ -215,11 +215,11 @@ pub fn write_headers(headers: &[Header<'_>], out: &mut Vec<u8>) {
         write_string(name, out);
         match value.map(|v| (v, std::str::from_utf8(v))) {
             None => out.extend_from_slice(b",\"value\":null"),
-            Some((_, Ok(text))) => {
+            Some((_, Ok(text))) if !text.contains('\0') => {
                 out.extend_from_slice(b",\"value\":");
                 write_string(text, out);
             }
-            Some((bytes, Err(_))) => {
+            Some((bytes, _)) => {
                 out.extend_from_slice(b",\"base64\":\"");
                 out.extend_from_slice(BASE64_STANDARD.encode(bytes).as_bytes());
                 out.push(b'"');

@@ -74,7 +74,7 @@ impl ExactSum {
             _ => return None,
         };
         let computable = match output {
-            DataType::Decimal128(_, to) => *to >= scale,
+            DataType::Decimal128(_, to) => average || *to >= scale,
             DataType::Float64 => average,
             DataType::Int16 | DataType::Int32 | DataType::Int64 => !average && scale == 0,
             _ => false,
@@ -150,12 +150,14 @@ impl ExactSum {
         let mut errors = Vec::new();
         let output_scale = if let DataType::Decimal128(_, scale) = self.output { scale } else { 0 };
         let shift = power_of_ten((output_scale - self.scale).max(0) as u32);
+        // An average may have fewer digits than what it is of.
+        let unit = power_of_ten((self.scale - output_scale).max(0) as u32);
         let mut value = |group: usize, limit: i128| -> i128 {
             let (sum, count) = (sums[group], counts[group]);
             if count <= 0 {
                 return 0;
             }
-            let divisor = if self.average { i128::from(count) } else { 1 };
+            let divisor = if self.average { i128::from(count) * unit } else { 1 };
             match scaled_quotient(sum, shift, divisor).filter(|v| v.unsigned_abs() < limit.unsigned_abs()) {
                 Some(v) => v,
                 None => {
