@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray, StringViewBuilder};
 use arrow::compute::kernels::arity::try_unary;
 use arrow::datatypes::{
     DataType, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
@@ -155,7 +155,7 @@ fn cast_values(array: &ArrayRef, from: &SqlType, to: &SqlType, assignment: bool,
         (T::Float4 | T::Float8, T::Int2 | T::Int4 | T::Int8) => float_to_int(array, to),
         (T::Numeric(_), T::Int2 | T::Int4 | T::Int8) => numeric_to_int(array, to),
         (T::Numeric(_), T::Numeric(_)) => rescale(array, to),
-        (T::Float4 | T::Float8, T::Numeric(_)) => parse_all(&text_of(array, from, zone)?, to, zone),
+        (T::Float4 | T::Float8, T::Numeric(_)) => parse_all(&certain_digits(array), to, zone),
         (T::Numeric(_), T::Float4 | T::Float8) => numeric_to_float(array, to),
         (T::Int2 | T::Int4 | T::Int8 | T::Oid, T::Numeric(_)) => {
             let wide = arrow::compute::cast(array, &DataType::Decimal128(20, 0))?;
@@ -195,6 +195,19 @@ fn cast_values(array: &ArrayRef, from: &SqlType, to: &SqlType, assignment: bool,
         (f, t) if can_cast(f, t, false) => arrow_cast(array, &to.arrow_type(), to),
         (f, t) => Err(cannot_cast(f, t)),
     }
+}
+
+/// Floats as text with the decimal digits that any float of their width has for certain, 6 or 15, as PostgreSQL makes
+/// numerics of them.
+fn certain_digits(floats: &ArrayRef) -> ArrayRef {
+    Arc::new(match floats.data_type() {
+        DataType::Float32 => floats
+            .as_primitive::<Float32Type>()
+            .iter()
+            .map(|v| v.map(|v| format!("{v:.5e}")))
+            .collect::<StringViewArray>(),
+        _ => floats.as_primitive::<Float64Type>().iter().map(|v| v.map(|v| format!("{v:.14e}"))).collect(),
+    })
 }
 
 /// PostgreSQL's words for a cast that does not exist.

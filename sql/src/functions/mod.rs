@@ -6,7 +6,7 @@
 //!   `date_trunc`
 //! * `interval`: order, scaling and parts of intervals
 //! * `math`: rounding, roots, logarithms
-//! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation;
+//! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation; [`float_sum`] and `float_aggregates`: both of floats;
 //!   `ordered_set`: percentiles and `mode`; `own_type`: `min`, `max`, `array_agg` with the type of their argument
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * `text`: lengths, `format`, patterns; `json`: builders
@@ -18,6 +18,8 @@ pub mod cast;
 mod dates;
 mod datetime;
 mod define;
+mod float_aggregates;
+pub mod float_sum;
 pub(crate) mod interval;
 pub(crate) mod json;
 pub(crate) mod math;

@@ -1,7 +1,7 @@
-//! `var_pop`, `var_samp`, `stddev_pop` and `stddev_samp` of integers and decimals, from exact sums.
+//! `var_pop`, `var_samp`, `stddev_pop` and `stddev_samp`, from exact sums.
 //!
 //! The number of values, their sum and the sum of their squares are kept exactly, so that the result, a double, does not
-//! depend on the order of the values and does not drift when values are taken back. Floats go to DataFusion's functions.
+//! depend on the order of the values and does not drift when values are taken back. For floats see `float_sum`.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::utils::format_state_name;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
+use super::float_aggregates::FloatSpread;
 use crate::error::SqlError;
 
 /// Bytes of encoded [`Moments`].
@@ -148,18 +149,17 @@ pub struct Spread {
 
 /// The four functions.
 pub fn all() -> Vec<Arc<AggregateUDF>> {
-    use datafusion_functions_aggregate::{stddev, variance};
-    let function = |name, aliases: &[&str], sample, root, inner| {
+    let function = |name, aliases: &[&str], sample, root| {
         let aliases = aliases.iter().map(ToString::to_string).collect();
         let signature = Signature::user_defined(Volatility::Immutable);
         let spread = Spread { sample, root };
-        Arc::new(AggregateUDF::new_from_impl(ExactSpread { name, aliases, spread, inner, signature }))
+        Arc::new(AggregateUDF::new_from_impl(ExactSpread { name, aliases, spread, signature }))
     };
     vec![
-        function("var_pop", &["var_population"], false, false, variance::var_pop_udaf()),
-        function("var_samp", &["var", "variance", "var_sample"], true, false, variance::var_samp_udaf()),
-        function("stddev_pop", &[], false, true, stddev::stddev_pop_udaf()),
-        function("stddev_samp", &["stddev"], true, true, stddev::stddev_udaf()),
+        function("var_pop", &["var_population"], false, false),
+        function("var_samp", &["var", "variance", "var_sample"], true, false),
+        function("stddev_pop", &[], false, true),
+        function("stddev_samp", &["stddev"], true, true),
     ]
 }
 
@@ -168,7 +168,6 @@ struct ExactSpread {
     name: &'static str,
     aliases: Vec<String>,
     spread: Spread,
-    inner: Arc<AggregateUDF>,
     signature: Signature,
 }
 
@@ -178,13 +177,6 @@ fn exact_scale(input: &DataType) -> Option<i8> {
         DataType::Int32 | DataType::Int64 => Some(0),
         DataType::Decimal128(_, scale) => Some(*scale),
         _ => None,
-    }
-}
-
-impl ExactSpread {
-    fn scale(args: &AccumulatorArgs) -> Option<i8> {
-        let scale = exact_scale(args.expr_fields.first()?.data_type())?;
-        (!args.is_distinct).then_some(scale)
     }
 }
 
@@ -224,20 +216,17 @@ impl AggregateUDFImpl for ExactSpread {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn Accumulator>> {
-        match Self::scale(&args) {
-            Some(scale) => Ok(Box::new(One { spread: self.spread, scale, moments: Moments::default() })),
-            None if args.is_distinct => {
-                Err(SqlError::unsupported(format!("{}(DISTINCT ...) is not supported", self.name)).into())
-            }
-            None => self.inner.accumulator(args),
+        if args.is_distinct {
+            return Err(SqlError::unsupported(format!("{}(DISTINCT ...) is not supported", self.name)).into());
         }
+        Ok(match args.expr_fields.first().and_then(|f| exact_scale(f.data_type())) {
+            Some(scale) => Box::new(One { spread: self.spread, scale, moments: Moments::default() }),
+            None => Box::new(FloatSpread::new(self.spread)),
+        })
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> DfResult<Vec<FieldRef>> {
-        match args.input_fields.first().and_then(|f| exact_scale(f.data_type())) {
-            Some(_) => Ok(vec![Arc::new(Field::new(format_state_name(args.name, "moments"), DataType::Binary, false))]),
-            None => self.inner.state_fields(args),
-        }
+        Ok(vec![Arc::new(Field::new(format_state_name(args.name, "moments"), DataType::Binary, true))])
     }
 }
 

@@ -1,7 +1,7 @@
 //! `sum` and `avg` with exact results: integers and decimals are added up in 128 bits, an overflow is 22003.
 //!
 //! sum(smallint, integer) is bigint, sum(bigint) numeric(38,0), sum(numeric(p,s)) numeric(38,s); avg of all of them is
-//! numeric with at least 16 fractional digits. Floats and intervals go to DataFusion's functions.
+//! numeric with at least 16 fractional digits. Floats are added up exactly too (`float_aggregates`), intervals by DataFusion.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use millstream_catalog::types::MAX_PRECISION;
 
 use super::arithmetic::{DIVISION_SCALE, divide, overflow, plain_name};
 use super::define::number_field;
+use super::float_aggregates::{self, FloatSum, is_float};
 use crate::error::SqlError;
 
 /// `sum`.
@@ -60,6 +61,12 @@ impl Exact {
         let scale = exact_scale(args.expr_fields.first()?.data_type())?;
         Some(Spec { average: self.average, scale, output: args.return_field.data_type().clone() })
     }
+
+    fn floats(&self, args: &AccumulatorArgs) -> Option<FloatSum> {
+        let output = args.return_field.data_type().clone();
+        let input = args.expr_fields.first()?;
+        is_float(input.data_type()).then_some(FloatSum { average: self.average, output })
+    }
 }
 
 impl AggregateUDFImpl for Exact {
@@ -81,7 +88,8 @@ impl AggregateUDFImpl for Exact {
             D::UInt32 | D::Int64 => D::Int64,
             D::UInt64 => D::Decimal128(20, 0),
             D::Decimal32(p, s) | D::Decimal64(p, s) | D::Decimal128(p, s) => D::Decimal128(*p, *s),
-            D::Float16 | D::Float32 | D::Float64 => D::Float64,
+            D::Float16 | D::Float32 => D::Float32,
+            D::Float64 => D::Float64,
             D::Interval(_) if !self.average => input.clone(),
             other => {
                 let name = SqlType::from_arrow(other).map_or_else(|| other.to_string(), |t| plain_name(&t));
@@ -100,6 +108,8 @@ impl AggregateUDFImpl for Exact {
             (D::Decimal128(_, s), false) => D::Decimal128(MAX_PRECISION, *s),
             (D::Int32 | D::Int64, true) => D::Decimal128(MAX_PRECISION, DIVISION_SCALE),
             (D::Decimal128(_, s), true) => D::Decimal128(MAX_PRECISION, (*s).max(DIVISION_SCALE)),
+            (D::Float32, false) => D::Float32,
+            (D::Float32 | D::Float64, _) => D::Float64,
             (other, _) => self.inner.return_type(std::slice::from_ref(other))?,
         })
     }
@@ -117,6 +127,9 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn Accumulator>> {
+        if let Some(sum) = self.floats(&args) {
+            return Ok(sum.one(args.is_distinct));
+        }
         match self.spec(&args) {
             Some(spec) => {
                 let distinct = args.is_distinct.then(HashSet::new);
@@ -127,11 +140,14 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            let what = format!("{}(DISTINCT) over a moving frame is not supported", self.name());
+            return Err(SqlError::unsupported(what).into());
+        }
+        if let Some(sum) = self.floats(&args) {
+            return Ok(sum.one(false));
+        }
         match self.spec(&args) {
-            Some(_) if args.is_distinct => {
-                Err(SqlError::unsupported(format!("{}(DISTINCT) over a moving frame is not supported", self.name()))
-                    .into())
-            }
             Some(spec) => Ok(Box::new(One { spec, sum: 0, count: 0, distinct: None })),
             None => self.inner.create_sliding_accumulator(args),
         }
@@ -139,7 +155,8 @@ impl AggregateUDFImpl for Exact {
 
     fn state_fields(&self, args: StateFieldsArgs) -> DfResult<Vec<FieldRef>> {
         let Some(scale) = args.input_fields.first().and_then(|f| exact_scale(f.data_type())) else {
-            return self.inner.state_fields(args);
+            let is_float = args.input_fields.first().is_some_and(|f| is_float(f.data_type()));
+            return if is_float { Ok(float_aggregates::state_fields(&args)) } else { self.inner.state_fields(args) };
         };
         let sum = DataType::Decimal128(MAX_PRECISION, scale);
         Ok(if args.is_distinct {
@@ -155,12 +172,16 @@ impl AggregateUDFImpl for Exact {
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
         match self.spec(&args) {
+            _ if self.floats(&args).is_some() => !args.is_distinct,
             Some(_) => !args.is_distinct,
             None => self.inner.groups_accumulator_supported(args),
         }
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn GroupsAccumulator>> {
+        if let Some(sum) = self.floats(&args) {
+            return Ok(sum.groups());
+        }
         match self.spec(&args) {
             Some(spec) => Ok(Box::new(Groups { spec, sums: Vec::new(), counts: Vec::new() })),
             None => self.inner.create_groups_accumulator(args),

@@ -8,8 +8,9 @@
 //! * [`ddl`]: DROP, ALTER, COMMENT, TRUNCATE
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
-//! * [`session`]: the arguments of SESSION windows
+//! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
 
+mod asof;
 mod clauses;
 mod columns;
 mod create;
@@ -145,6 +146,7 @@ pub(crate) fn tokenize(text: &Text<'_>, sql: &str) -> Result<Vec<TokenWithSpan>>
     let mut tokens: Vec<TokenWithSpan> =
         tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
     session::move_keys(&mut tokens);
+    asof::add_match_conditions(&mut tokens);
     tokens.retain(|t| !matches!(t.token, Token::Whitespace(_)));
     Ok(tokens)
 }

@@ -6,9 +6,10 @@
 //! * [`intervals`]: grouping, sorting and joining by intervals
 //! * [`blame`]: the place of an error in the text
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
-//! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS
+//! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
 //! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
 
+mod asof;
 mod blame;
 mod checked;
 mod columns;
@@ -37,6 +38,8 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
 
+pub use asof::{AsofJoin, AsofParts, without_asof};
+pub(crate) use asof::{INNER as ASOF_INNER, LEFT as ASOF_LEFT};
 pub use checked::checked_arithmetic;
 pub use columns::column_expression;
 pub(crate) use provider::{table_reference, written};

@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{self, LimitClause, Query, VisitMut, Visitor
 use millstream_catalog::types::{MAX_PRECISION, field_ref};
 use millstream_catalog::{Column, ObjectId, SqlType};
 
+use super::asof;
 use super::checked::checked_arithmetic;
 use super::lateral_rows::lateral_rows;
 use super::lateral_top::lateral_tops;
@@ -47,6 +48,7 @@ pub(crate) fn plan_query_with(
     let mut named = query.clone();
     inline_windows(&mut named)?;
     refuse_unconsumed(&named)?;
+    asof::nest(&mut named)?;
     name_columns(&mut named);
     expand_exponents(&mut named)?;
     fetch_as_limit(&mut named)?;

@@ -259,7 +259,8 @@ fn check_join(operator: &JoinOperator) -> Result<()> {
             return no(true, "ANTI JOIN").map_err(|e| e.with_hint("use NOT EXISTS"));
         }
         JoinOperator::CrossApply | JoinOperator::OuterApply => return no(true, "APPLY"),
-        JoinOperator::AsOf { .. } => return no(true, "ASOF JOIN"),
+        // `asof` looks at it.
+        JoinOperator::AsOf { .. } => return Ok(()),
         JoinOperator::StraightJoin(_) => return no(true, "STRAIGHT_JOIN"),
         JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
             return no(true, "ARRAY JOIN");

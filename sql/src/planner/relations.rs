@@ -50,6 +50,9 @@ impl RelationPlanner for WindowRelations {
         if let TableFactor::Table { name, alias, version: Some(_), .. } = relation {
             return as_of_now(name, alias, context);
         }
+        if let Some(plan) = super::asof::planned(&relation, context)? {
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))));
+        }
         let Some((name, args, alias)) = call(&relation) else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };

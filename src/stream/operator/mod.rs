@@ -5,6 +5,7 @@
 //! under its view's object id; memory holds caches only, which [`Operator::reset`] drops.
 
 pub mod aggregate;
+pub mod asof;
 mod event_time;
 pub mod expand;
 mod groups;

@@ -16,6 +16,7 @@ pub const CONSTRUCTS: &[&str] = &[
     "outer join of outer join",
     "non-equi join",
     "interval join",
+    "asof join",
     "exists",
     "not exists",
     "in",
@@ -36,7 +37,7 @@ pub const CONSTRUCTS: &[&str] = &[
 
 /// A view of one of the kinds of this file.
 pub fn generate(random: &mut StdRng, relations: &[Relation], name: String) -> View {
-    match random.random_range(0..13) {
+    match random.random_range(0..14) {
         0..3 => outer_join(random, relations).into_view(name),
         3 => non_equi_join(random, relations).into_view(name),
         4 => exists(random, relations).into_view(name),
@@ -44,6 +45,7 @@ pub fn generate(random: &mut StdRng, relations: &[Relation], name: String) -> Vi
         7 | 8 => scalar_subquery(random, relations).into_view(name),
         9 => interval_join(random, relations).into_view(name),
         10 | 11 => set_operation(random, relations, name),
+        12 => asof_join(random, relations).into_view(name),
         _ => distinct(random, relations).into_view(name),
     }
 }
@@ -270,6 +272,35 @@ fn scalar_subquery(random: &mut StdRng, relations: &[Relation]) -> Draft {
             draft.constructs.push("scalar subquery");
             draft.item(format!("(SELECT {function}({value}) FROM {} AS y{filter})", other.name), result);
         }
+    }
+    draft
+}
+
+fn asof_join(random: &mut StdRng, relations: &[Relation]) -> Draft {
+    let (mut draft, relation) = from_one(random, relations);
+    let other = pick_relation(random, relations);
+    draft.reads.push(other.name.clone());
+    draft.constructs.push("asof join");
+    let words = *["ASOF JOIN", "ASOF LEFT JOIN"].choose(random).expect("not empty");
+    let op = *[">=", ">", "<=", "<"].choose(random).expect("not empty");
+    let time = *[Ty::Stamp, Ty::Stamp, Ty::Int, Ty::Big, Ty::Num].choose(random).expect("not empty");
+    let (left, right) = (columns_of(relation, time), columns_of(other, time));
+    let (left, right) = match (left.choose(random), right.choose(random)) {
+        (Some(left), Some(right)) => (format!("x.{left}"), format!("y.{right}")),
+        _ => (column(random, "x.", relation, Ty::Text), column(random, "y.", other, Ty::Text)),
+    };
+    let mut on = format!("{left} {op} {right}");
+    if random.random_bool(0.8) {
+        on = format!("{} AND {on}", correlation(random, relation, other));
+    }
+    draft.from += &format!(" {words} {} AS y ON {on}", other.name);
+    for _ in 0..random.random_range(1..3) {
+        let one = other.columns.choose(random).expect("a relation has columns");
+        let (sql, ty) = expression(random, "y.", one);
+        draft.item(sql, ty);
+    }
+    if random.random_bool(0.3) {
+        draft.tail = format!(" WHERE {}", predicate(random, "y.", other));
     }
     draft
 }

@@ -247,8 +247,8 @@ async fn generator_is_valid() {
                 Step::CreateView(n) => {
                     let view = &case.views[*n];
                     let over_windows = view.reads.iter().any(|read| windowed.contains(&read));
-                    // PostgreSQL has neither event-time windows nor DISTINCT in a window function.
-                    let ours = ["TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "count(DISTINCT"]
+                    // PostgreSQL has neither event-time windows nor ASOF joins nor DISTINCT in a window function.
+                    let ours = ["TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", "count(DISTINCT", "ASOF "]
                         .iter()
                         .any(|word| view.sql.contains(word));
                     if over_windows || ours || view.emit_on_window_close {

@@ -1,9 +1,10 @@
-//! Variance and standard deviation of integers and decimals, from exact sums that values are added to and taken from.
+//! Variance and standard deviation of numbers, from exact sums that values are added to and taken from.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BinaryBuilder, Float64Array};
-use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, BinaryBuilder, Float64Array};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type};
+use millstream_sql::functions::float_sum::FloatMoments;
 use millstream_sql::functions::moments::{Moments, Spread};
 
 use super::rows::Rows;
@@ -32,6 +33,7 @@ impl Variance {
         let scale = match argument {
             DataType::Int32 | DataType::Int64 => 0,
             DataType::Decimal128(_, scale) => *scale,
+            DataType::Float64 => 0,
             _ => return None,
         };
         let spread = Spread { sample, root };
@@ -45,7 +47,13 @@ impl Variance {
     /// The state with the rows added.
     pub(super) fn apply(&self, rows: &Rows<'_>, old: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let argument = rows.argument().ok_or_else(|| bad_layout("a variance has no argument"))?;
-        let mut moments = decode(&old[0])?;
+        if self.argument == DataType::Float64 {
+            let values = argument.as_primitive::<Float64Type>().values();
+            let mut moments = decode(&old[0], FloatMoments::decode)?;
+            rows.each(|row, group, weight| moments[group].add(values[row], weight));
+            return Ok(vec![Arc::new(BinaryArray::from_iter_values(moments.iter().map(FloatMoments::encode)))]);
+        }
+        let mut moments = decode(&old[0], Moments::decode)?;
         match self.argument {
             DataType::Int32 => {
                 let values = argument.as_primitive::<Int32Type>().values();
@@ -75,15 +83,31 @@ impl Variance {
 
     /// The results of these states.
     pub fn finish(&self, state: &[ArrayRef]) -> Result<Finished> {
-        let moments = decode(&state[0])?;
+        if self.argument == DataType::Float64 {
+            return Ok(self.finish_floats(&decode(&state[0], FloatMoments::decode)?));
+        }
+        let moments = decode(&state[0], Moments::decode)?;
         let values: Float64Array = moments.iter().map(|m| self.result(m)).collect();
         Ok(Finished::of(Arc::new(values)))
     }
+
+    /// The results for gathered floats.
+    pub fn finish_floats(&self, moments: &[FloatMoments]) -> Finished {
+        let mut errors = Vec::new();
+        let result = |(group, moments): (usize, &FloatMoments)| {
+            moments.result(self.spread).unwrap_or_else(|e| {
+                errors.push((group, e.into()));
+                None
+            })
+        };
+        let values: Float64Array = moments.iter().enumerate().map(result).collect();
+        Finished { values: Arc::new(values), errors }
+    }
 }
 
-fn decode(column: &ArrayRef) -> Result<Vec<Moments>> {
+fn decode<T>(column: &ArrayRef, of: fn(&[u8]) -> Option<T>) -> Result<Vec<T>> {
     let cut_off =
         || Error::new(sqlstate::DATA_CORRUPTED, "stored data cannot be decoded: the sums of a variance are cut off");
     let bytes = column.as_binary::<i32>();
-    bytes.iter().map(|bytes| Moments::decode(bytes.unwrap_or_default()).ok_or_else(cut_off)).collect()
+    bytes.iter().map(|bytes| of(bytes.unwrap_or_default()).ok_or_else(cut_off)).collect()
 }

@@ -11,6 +11,7 @@ use arrow::datatypes::{
     UInt16Type, UInt32Type,
 };
 
+use millstream_sql::functions::float_sum::{FloatMoments, Total};
 use millstream_sql::functions::moments::Moments;
 
 use super::function::Aggregated;
@@ -19,7 +20,7 @@ use crate::state::KeyCodec;
 use crate::stream::operator::aggregate::AggregateKind;
 use crate::stream::operator::aggregate::exact::{ExactSum, Wide};
 use crate::stream::operator::aggregate::extreme::OrderKeys;
-use crate::stream::operator::aggregate::float::{FloatSum, Total};
+use crate::stream::operator::aggregate::float::FloatSum;
 use crate::stream::operator::aggregate::variance::Variance;
 use crate::stream::operator::groups::Groups;
 
@@ -47,6 +48,12 @@ enum State {
         values: Vec<i128>,
         now: Moments,
         recorded: Vec<Option<f64>>,
+    },
+    FloatSpread {
+        variance: Variance,
+        values: Vec<f64>,
+        now: FloatMoments,
+        recorded: Vec<FloatMoments>,
     },
     Float {
         sum: FloatSum,
@@ -92,13 +99,7 @@ impl Slide {
                 return Ok(State::Exact { sum, values, count: 0, now: Wide::default(), counts, recorded });
             }
             let sum = FloatSum::new(average, argument.data_type(), output).ok_or_else(unsupported)?;
-            let values = match argument.data_type() {
-                DataType::Float32 => {
-                    argument.as_primitive::<Float32Type>().values().iter().map(|v| f64::from(*v)).collect()
-                }
-                _ => argument.as_primitive::<Float64Type>().values().to_vec(),
-            };
-            Ok(State::Float { sum, values, now: Total::default(), recorded: Vec::new() })
+            Ok(State::Float { sum, values: floats(argument), now: Total::default(), recorded: Vec::new() })
         };
         let state = match kind {
             AggregateKind::Count => State::Count { now: 0, recorded: Vec::new() },
@@ -114,8 +115,15 @@ impl Slide {
             AggregateKind::VarPop | AggregateKind::VarSamp | AggregateKind::StddevPop | AggregateKind::StddevSamp => {
                 let argument = argument.ok_or_else(unsupported)?;
                 let variance = Variance::new(kind, argument.data_type(), output).ok_or_else(unsupported)?;
-                let values = integers(argument).ok_or_else(unsupported)?;
-                State::Spread { variance, values, now: Moments::default(), recorded: Vec::new() }
+                match integers(argument) {
+                    Some(values) => State::Spread { variance, values, now: Moments::default(), recorded: Vec::new() },
+                    None => State::FloatSpread {
+                        variance,
+                        values: floats(argument),
+                        now: FloatMoments::default(),
+                        recorded: Vec::new(),
+                    },
+                }
             }
             _ => return Err(unsupported()),
         };
@@ -142,6 +150,7 @@ impl Slide {
             State::Count { now, .. } => *now = 0,
             State::Exact { count, now, .. } => (*count, *now) = (0, Wide::default()),
             State::Spread { now, .. } => *now = Moments::default(),
+            State::FloatSpread { now, .. } => *now = FloatMoments::default(),
             State::Float { now, .. } => *now = Total::default(),
             State::Extreme { candidates, .. } => candidates.clear(),
         }
@@ -165,6 +174,7 @@ impl Slide {
                 now.add(values[row]);
             }
             State::Spread { values, now, .. } => now.add(values[row], 1),
+            State::FloatSpread { values, now, .. } => now.add(values[row], 1),
             State::Float { values, now, .. } => now.add(values[row], 1),
             State::Extreme { order, wins, candidates, .. } => {
                 while candidates.back().is_some_and(|last| order.compare(row, order, *last) == *wins) {
@@ -191,6 +201,7 @@ impl Slide {
                 now.add(-values[row]);
             }
             State::Spread { values, now, .. } => now.add(values[row], -1),
+            State::FloatSpread { values, now, .. } => now.add(values[row], -1),
             State::Float { values, now, .. } => {
                 now.add(values[row], -1);
                 now.settle();
@@ -212,6 +223,7 @@ impl Slide {
                 recorded.push(*now);
             }
             State::Spread { variance, now, recorded, .. } => recorded.push(variance.result(now)),
+            State::FloatSpread { now, recorded, .. } => recorded.push(now.clone()),
             State::Float { now, recorded, .. } => recorded.push(now.clone()),
             State::Extreme { candidates, recorded, .. } => {
                 recorded.push(candidates.front().map(|row| *row as u32));
@@ -238,10 +250,19 @@ impl Slide {
                 };
                 return Ok(Aggregated { values, errors: Vec::new() });
             }
+            State::FloatSpread { variance, recorded, .. } => variance.finish_floats(&recorded),
             State::Exact { sum, counts, recorded, .. } => sum.finish(&sum.state(counts, &recorded))?,
             State::Float { sum, recorded, .. } => sum.finish(&FloatSum::state(&recorded))?,
         };
         Ok(Aggregated { values: finished.values, errors: finished.errors })
+    }
+}
+
+/// Floats as doubles.
+fn floats(column: &ArrayRef) -> Vec<f64> {
+    match column.data_type() {
+        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().map(|v| f64::from(*v)).collect(),
+        _ => column.as_primitive::<Float64Type>().values().to_vec(),
     }
 }
 

@@ -95,7 +95,7 @@ impl Builder<'_> {
     }
 
     /// A join's input with its keys as columns: those that are expressions are added at the end.
-    fn keyed_side(&mut self, edge: Edge, plan: &LogicalPlan, keys: &[Expr]) -> Result<(Edge, Vec<usize>)> {
+    pub(super) fn keyed_side(&mut self, edge: Edge, plan: &LogicalPlan, keys: &[Expr]) -> Result<(Edge, Vec<usize>)> {
         let schema = plan.schema();
         let plain: Option<Vec<usize>> = keys.iter().map(|k| plain_column(k, schema)).collect();
         let has_columns = !edge.properties.schema.fields().is_empty();

@@ -1,6 +1,7 @@
 //! The walk from an optimised logical plan to operators: one match, and a file for each kind of node.
 
 mod aggregate;
+mod asof;
 mod join;
 mod over;
 mod project;
@@ -19,6 +20,7 @@ use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_catalog::ObjectId;
+use millstream_sql::AsofJoin;
 
 use self::refusal::refusal;
 use super::single_row::SingleRow;
@@ -116,10 +118,14 @@ impl<'a> Builder<'a> {
             LogicalPlan::Values(values) => self.values(values),
             // LATERAL without a reference to what is beside it.
             LogicalPlan::Subquery(subquery) if subquery.outer_ref_columns.is_empty() => self.edge(&subquery.subquery),
-            LogicalPlan::Extension(extension) => match extension.node.as_ref().as_any().downcast_ref::<SingleRow>() {
-                Some(single) => self.single_row(single),
-                None => Err(refusal(plan)),
-            },
+            LogicalPlan::Extension(extension) => {
+                let node = extension.node.as_ref().as_any();
+                match (node.downcast_ref::<SingleRow>(), node.downcast_ref::<AsofJoin>()) {
+                    (Some(single), _) => self.single_row(single),
+                    (_, Some(join)) => self.asof_join(join),
+                    _ => Err(refusal(plan)),
+                }
+            }
             LogicalPlan::Window(window) => self.window(window, None),
             LogicalPlan::Limit(limit) => self.limit(limit),
             // Rows of a view have no order; the SELECT that reads it gives one.
