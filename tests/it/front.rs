@@ -97,6 +97,20 @@ async fn extended_protocol() {
     assert_eq!(statement.columns()[0].type_(), &Type::INT8);
     let row = session.client.query_one(&statement, &[&(1_i64 << 40), &"row%"]).await.expect("a row");
     assert_eq!(row.get::<_, i64>(0), 3);
+    for (sql, types) in [
+        ("SELECT i FROM t ORDER BY i LIMIT $1 OFFSET $2", vec![Type::INT8, Type::INT8]),
+        ("SELECT i FROM t WHERE i = ANY($1)", vec![Type::INT4_ARRAY]),
+        ("SELECT i FROM t WHERE c = ANY($1) AND NOT l = ANY($2)", vec![Type::TEXT_ARRAY, Type::INT8_ARRAY]),
+        ("SELECT upper($1), coalesce(l, $2) FROM t", vec![Type::TEXT, Type::INT8]),
+        ("SELECT i FROM t WHERE i = $1 OR $1 IS NULL", vec![Type::INT4]),
+        ("SELECT $1, $2::date", vec![Type::TEXT, Type::DATE]),
+    ] {
+        assert_eq!(session.client.prepare(sql).await.expect("a statement").params(), types, "{sql}");
+    }
+    let limited = session.client.query("SELECT i FROM t ORDER BY i LIMIT $1 OFFSET $2", &[&2_i64, &1_i64]).await;
+    assert_eq!(limited.expect("rows").iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [1, 2]);
+    let listed = session.client.query("SELECT i FROM t WHERE i = ANY($1) ORDER BY i", &[&vec![0_i32, 2, 77]]).await;
+    assert_eq!(listed.expect("rows").iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [0, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

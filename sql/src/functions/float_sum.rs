@@ -230,15 +230,23 @@ impl Total {
 #[derive(Debug, Clone, Default)]
 pub struct FloatMoments {
     total: Total,
+    /// Of the values whose square is a double.
     squares: Sum,
+    /// How many values have no such square.
+    huge: i64,
 }
+
+/// Squares of values from here on may be beyond the range of a double.
+const HUGE: f64 = 1e150;
 
 impl FloatMoments {
     /// Takes in `weight` copies of a value, or takes them away.
     pub fn add(&mut self, value: f64, weight: i64) {
         self.total.add(value, weight);
-        if value.is_finite() {
+        if value.is_finite() && value.abs() < HUGE {
             self.squares.add_product(value, value, weight);
+        } else if value.is_finite() {
+            self.huge += weight;
         }
         if self.total.has_no_finite() {
             self.total.settle();
@@ -250,6 +258,7 @@ impl FloatMoments {
     pub fn merge(&mut self, other: &Self) {
         self.total.merge(&other.total);
         self.squares.merge(&other.squares);
+        self.huge += other.huge;
     }
 
     /// The spread of the values: `None` without any, and for a sample of one; NaN if one is not finite.
@@ -263,6 +272,9 @@ impl FloatMoments {
         }
         if self.total.special().is_some() {
             return Ok(Some(f64::NAN));
+        }
+        if self.huge > 0 {
+            return Err(overflow());
         }
         let n = count as f64;
         let mean = self.total.sum.rounded() / n;
@@ -284,7 +296,8 @@ impl FloatMoments {
             return Vec::new();
         }
         let total = self.total.encode();
-        let mut bytes = (total.len() as u16).to_le_bytes().to_vec();
+        let mut bytes = self.huge.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&(total.len() as u16).to_le_bytes());
         bytes.extend_from_slice(&total);
         self.squares.encode(&mut bytes);
         bytes
@@ -295,9 +308,11 @@ impl FloatMoments {
         if bytes.is_empty() {
             return Some(Self::default());
         }
-        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (huge, rest) = bytes.split_first_chunk::<8>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
         let (total, squares) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-        Some(Self { total: Total::decode(total)?, squares: Sum::decode(squares)? })
+        let (total, squares) = (Total::decode(total)?, Sum::decode(squares)?);
+        Some(Self { total, squares, huge: i64::from_le_bytes(*huge) })
     }
 }
 
@@ -376,6 +391,7 @@ mod tests {
         for (value, weight) in [(1e200, 1), (2.5, 1), (f64::NAN, 1), (4.5, 1), (f64::NAN, -1), (1e200, -1)] {
             moments.add(value, weight);
         }
+        assert_eq!(moments.result(SAMPLE).unwrap(), Some(2.0));
         moments.add(1e200, 1);
         assert!(moments.result(SAMPLE).is_err());
     }

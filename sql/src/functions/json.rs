@@ -1,8 +1,9 @@
-//! Functions that build JSON: `json_build_object`, `json_build_array` and their `jsonb` forms.
+//! Functions that build and look at JSON: `json_build_object`, `json_build_array`, `to_json`, `json_typeof`, `json_array_length`
+//! and their `jsonb` forms, `jsonb ||`, and what `json_agg` makes of a list.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, StringViewArray, StringViewBuilder, new_null_array};
 use arrow::datatypes::{DataType, Field};
 use datafusion_expr::{ScalarUDF, Volatility};
 use millstream_catalog::{SqlType, jsonb};
@@ -30,7 +31,131 @@ pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
         builder("json_build_array", SqlType::Json, list),
         builder("jsonb_build_object", SqlType::Jsonb, |c| as_jsonb(object(c)?)),
         builder("jsonb_build_array", SqlType::Jsonb, |c| as_jsonb(list(c)?)),
+        builder("to_json", SqlType::Json, document),
+        builder("to_jsonb", SqlType::Jsonb, |c| as_jsonb(document(c)?)),
+        builder(LIST, SqlType::Json, items),
+        builder(LIST_B, SqlType::Jsonb, |c| as_jsonb(items(c)?)),
+        define(
+            "json_typeof",
+            &["jsonb_typeof"],
+            |t, _| of_document(t, DataType::Utf8View),
+            |c| {
+                let kind = |text: &str| Ok(kind_of(text)?.to_string());
+                Ok(Arc::new(each_document(c, kind)?.into_iter().collect::<StringViewArray>()))
+            },
+        ),
+        define(
+            "json_array_length",
+            &["jsonb_array_length"],
+            |t, _| of_document(t, DataType::Int32),
+            |c| Ok(Arc::new(each_document(c, array_length)?.into_iter().collect::<Int32Array>())),
+        ),
+        concat(),
     ]
+}
+
+/// What `json_agg` and `jsonb_agg` call on the list of their values.
+pub(crate) const LIST: &str = "json_list";
+pub(crate) const LIST_B: &str = "jsonb_list";
+
+/// `jsonb || jsonb`: two objects become one, anything else a list of what both sides hold.
+pub(crate) fn concat() -> Arc<ScalarUDF> {
+    let typing: super::define::Type = |types, _| {
+        let [_, _] = types else { return None };
+        Typing::new(vec![DataType::Utf8View; 2], DataType::Utf8View)
+    };
+    build(Definition {
+        name: "jsonb_concat",
+        aliases: &[],
+        volatility: Volatility::Immutable,
+        strict: true,
+        result: Some(SqlType::Jsonb),
+        typing,
+        kernel: |c| {
+            let (left, right) = (c.arguments[0].as_string_view(), c.arguments[1].as_string_view());
+            let joined = left.iter().zip(right.iter()).map(|pair| match pair {
+                (Some(left), Some(right)) => Some(joined(left, right)),
+                _ => None,
+            });
+            as_jsonb(Arc::new(joined.collect::<StringViewArray>()))
+        },
+    })
+}
+
+fn joined(left: &str, right: &str) -> String {
+    let (left, right) = (left.trim(), right.trim());
+    let inner = |text: &str| text[1..text.len() - 1].trim().to_string();
+    let comma = |l: &str, r: &str| if l.is_empty() || r.is_empty() { "" } else { "," };
+    if left.starts_with('{') && right.starts_with('{') {
+        let (l, r) = (inner(left), inner(right));
+        return format!("{{{l}{}{r}}}", comma(&l, &r));
+    }
+    let items = |text: &str| if text.starts_with('[') { inner(text) } else { text.to_string() };
+    let (l, r) = (items(left), items(right));
+    format!("[{l}{}{r}]", comma(&l, &r))
+}
+
+fn of_document(types: &[DataType], result: DataType) -> Option<Typing> {
+    matches!(types, [DataType::Utf8View | DataType::Utf8 | DataType::Null])
+        .then(|| Typing { arguments: vec![DataType::Utf8View], result })
+}
+
+fn each_document<T>(call: &Call<'_>, f: impl Fn(&str) -> Result<T>) -> Result<Vec<Option<T>>> {
+    call.arguments[0].as_string_view().iter().map(|text| text.map(&f).transpose()).collect()
+}
+
+fn kind_of(text: &str) -> Result<&'static str> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map_err(|e| SqlError::new("22P02", "invalid input syntax for type json").with_detail(e.to_string()))?;
+    Ok(match text.trim_start().as_bytes().first() {
+        Some(b'{') => "object",
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "boolean",
+        Some(b'n') => "null",
+        _ => "number",
+    })
+}
+
+fn array_length(text: &str) -> Result<i32> {
+    let refused = |what: &str| Err(SqlError::new("22023", format!("cannot get array length of a {what}")));
+    match kind_of(text)? {
+        "array" => {
+            let items: Vec<serde::de::IgnoredAny> = serde_json::from_str(text).unwrap_or_default();
+            Ok(items.len() as i32)
+        }
+        "object" => refused("non-array"),
+        _ => refused("scalar"),
+    }
+}
+
+/// One value as a document; NULL stays NULL.
+fn document(call: &Call<'_>) -> Result<ArrayRef> {
+    let ([value], [field]) = (call.arguments, call.fields) else {
+        return Err(SqlError::new("42883", "to_json takes one argument"));
+    };
+    let texts = documents(value, field, call)?;
+    let texts = texts.into_iter().enumerate().map(|(row, text)| value.is_valid(row).then_some(text));
+    Ok(Arc::new(texts.collect::<StringViewArray>()))
+}
+
+/// A list of values as a JSON array with blanks behind its commas; NULL stays NULL.
+fn items(call: &Call<'_>) -> Result<ArrayRef> {
+    let ([lists], [field]) = (call.arguments, call.fields) else {
+        return Err(SqlError::internal("a list of JSON is made of one argument"));
+    };
+    let Some(SqlType::Array(item)) = SqlType::of(field) else {
+        return Ok(new_null_array(call.result, call.rows));
+    };
+    let (lists, field) = (lists.as_list::<i32>(), item.field("item", true));
+    let mut out = StringViewBuilder::with_capacity(call.rows);
+    for row in 0..call.rows {
+        match lists.is_null(row) {
+            true => out.append_null(),
+            false => out.append_value(format!("[{}]", documents(&lists.value(row), &field, call)?.join(", "))),
+        }
+    }
+    Ok(Arc::new(out.finish()))
 }
 
 /// A text that is the same for documents that `=` holds equal.

@@ -8,11 +8,13 @@
 //! * `math`: rounding, roots, logarithms
 //! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation; [`float_sum`] and `float_aggregates`: both of floats;
 //!   `ordered_set`: percentiles and `mode`; `own_type`: `min`, `max`, `array_agg` with the type of their argument
+//! * [`approx_distinct`]: `approx_count_distinct`
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
+pub mod approx_distinct;
 pub mod arithmetic;
 pub mod cast;
 mod dates;
@@ -92,7 +94,7 @@ fn index() -> &'static Index {
         }
         let mut aggregate = HashMap::new();
         let base = datafusion_functions_aggregate::all_default_aggregate_functions();
-        let own = [sums::sum(), sums::avg()].into_iter();
+        let own = [sums::sum(), sums::avg(), approx_distinct::approx_count_distinct()].into_iter();
         let own = own.chain(moments::all()).chain(ordered_set::all()).chain(own_type::all());
         for f in base.into_iter().chain(own) {
             for name in f.aliases().iter().map(String::as_str).chain([f.name()]) {

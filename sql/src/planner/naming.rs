@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 
 use super::dml::select_columns;
+use crate::functions::json;
 use crate::types::{internal_name, normalize, sql_type};
 
 /// Between a repeated name and its number; no client can type it by accident.
@@ -60,6 +61,7 @@ impl VisitorMut for Name {
         clock_interval(expr);
         escaped_pattern(expr);
         rows_of_series(expr);
+        gathered_json(expr);
         ControlFlow::Continue(())
     }
 }
@@ -162,6 +164,25 @@ fn rows_of_series(expr: &mut Expr) {
         }
         _ => {}
     }
+}
+
+/// `json_agg(x)` as a list of values that becomes JSON; `gen_random_uuid()` as DataFusion's function, which gives text.
+fn gathered_json(expr: &mut Expr) {
+    let Expr::Function(function) = &*expr else { return };
+    let list = match function.name.to_string().to_lowercase().as_str() {
+        "json_agg" => json::LIST,
+        "jsonb_agg" => json::LIST_B,
+        "gen_random_uuid" => {
+            let uuid = Box::new(call("uuid", Vec::new()));
+            *expr =
+                Expr::Cast { kind: CastKind::Cast, expr: uuid, data_type: DataType::Uuid, array: false, format: None };
+            return;
+        }
+        _ => return,
+    };
+    let mut gathered = function.clone();
+    gathered.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("array_agg"))]);
+    *expr = call(list, vec![Expr::Function(gathered)]);
 }
 
 /// A pattern with its own escape character as one with the backslash, and SIMILAR TO as a match with a regular expression.

@@ -85,7 +85,9 @@ impl ExprPlanner for Operators {
                 }
                 let is_jsonb = |t: &Option<SqlType>| *t == Some(SqlType::Jsonb);
                 if (is_jsonb(&l) || l.is_none()) && (is_jsonb(&r) || r.is_none()) && (is_jsonb(&l) || is_jsonb(&r)) {
-                    return Err(SqlError::unsupported("jsonb || jsonb is not supported").into());
+                    let left = resolve_as(left, &SqlType::Jsonb, &self.zone)?;
+                    let right = resolve_as(right, &SqlType::Jsonb, &self.zone)?;
+                    return Ok(PlannerResult::Planned(crate::functions::json::concat().call(vec![left, right])));
                 }
                 let texts = |t: &Option<SqlType>| t.as_ref().is_none_or(SqlType::is_text);
                 if !texts(&l) && !texts(&r) {

@@ -3,12 +3,13 @@
 //!
 //! It may run again over a plan that it has seen (a view inside a query) and then changes nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
-use datafusion_expr::expr::{AggregateFunction, Between, Cast, InList, ScalarFunction, Sort};
+use datafusion_expr::expr::{AggregateFunction, Between, Cast, InList, Placeholder, ScalarFunction, Sort};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::utils::merge_schema;
@@ -76,6 +77,37 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         };
         let node = node.map_data(|node| one_type_each(node, zone).map_err(DataFusionError::from))?;
         node.map_data(|node| by_span(node).map_err(DataFusionError::from))
+    })?;
+    same_parameters(done.data)
+}
+
+/// Gives a parameter the type that one of its places tells in all of them.
+fn same_parameters(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut types: HashMap<String, FieldRef> = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::Placeholder(Placeholder { id, field: Some(field) }) = e {
+                    types.entry(id.clone()).or_insert_with(|| field.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    if types.is_empty() {
+        return Ok(plan);
+    }
+    let done = plan.transform_up_with_subqueries(|node| {
+        let node = node.map_expressions(|expr| {
+            expr.transform_up(|e| match e {
+                Expr::Placeholder(Placeholder { id, field: None }) if types.contains_key(&id) => {
+                    let field = types.get(&id).cloned();
+                    Ok(Transformed::yes(Expr::Placeholder(Placeholder::new_with_field(id, field))))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })?;
+        if node.transformed { node.map_data(retyped) } else { Ok(node) }
     })?;
     Ok(done.data)
 }
@@ -257,7 +289,8 @@ fn typed_parameters(func: &ScalarUDF, args: Vec<Expr>, schema: &DFSchema) -> Vec
     let wanted: Vec<Option<SqlType>> = match (func.name(), fields.as_slice()) {
         ("array_has", [_, item]) => vec![SqlType::of(item).map(|t| SqlType::Array(Box::new(t))), None],
         _ => match fields_with_udf(&fields, func) {
-            Ok(wanted) => wanted.iter().map(|f| SqlType::of(f)).collect(),
+            // Of what an array is, only a value beside it can tell.
+            Ok(wanted) => wanted.iter().map(|f| SqlType::of(f).filter(|t| !matches!(t, SqlType::Array(_)))).collect(),
             Err(_) => return args,
         },
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type};
 
+use super::approximate::ApproximateCount;
 use super::distinct::Distinct;
 use super::exact::ExactSum;
 use super::extreme::Extreme;
@@ -30,6 +31,7 @@ pub(super) enum Function {
     Extreme(Extreme),
     Tally(Tally),
     Variance(Variance),
+    Approximate(ApproximateCount),
     Ordered(Ordered),
     Distinct(Distinct),
 }
@@ -71,6 +73,7 @@ impl Function {
             (K::VarPop | K::VarSamp | K::StddevPop | K::StddevSamp, Some(from)) => {
                 Variance::new(call.kind, from, to).map(Self::Variance)
             }
+            (K::ApproxCountDistinct, Some(_)) => ApproximateCount::new(append_only, to)?.map(Self::Approximate),
             (kind, Some(from)) if kind.depends_on_order() => {
                 if call.order_by.is_empty() {
                     return Err(needs_order(call.kind.name()));
@@ -100,6 +103,7 @@ impl Function {
             Self::Extreme(extreme) => extreme.state_types(),
             Self::Tally(tally) => tally.state_types(),
             Self::Variance(variance) => variance.state_types(),
+            Self::Approximate(_) => ApproximateCount::state_types(),
             Self::Ordered(ordered) => ordered.state_types(),
             Self::Distinct(distinct) => distinct.function.state_types(),
         }
@@ -136,6 +140,7 @@ impl Function {
             Self::Extreme(extreme) => extreme.apply(rows, old, values),
             Self::Tally(tally) => tally.apply(rows, old),
             Self::Variance(variance) => variance.apply(rows, old),
+            Self::Approximate(_) => ApproximateCount::apply(rows, old),
             Self::Ordered(ordered) => ordered.apply(rows, old, values),
             Self::Distinct(distinct) => distinct.apply(rows, old, values),
         }
@@ -153,6 +158,7 @@ impl Function {
             Self::Float(sum) => sum.finish(state),
             Self::Tally(tally) => tally.finish(state),
             Self::Variance(variance) => variance.finish(state),
+            Self::Approximate(_) => ApproximateCount::finish(state),
             Self::Distinct(distinct) => distinct.function.finish(row_weights, state),
         }
     }

@@ -12,6 +12,7 @@
 //! **Time.** If a group column carries a watermark, a group is closed when that has passed its value: its state is freed,
 //! its result stays. A row of a closed group is late. With EMIT ON WINDOW CLOSE a group's result appears when it closes.
 
+mod approximate;
 mod distinct;
 pub(super) mod exact;
 pub(super) mod extreme;
@@ -79,10 +80,11 @@ pub enum AggregateKind {
     PercentileCont,
     PercentileDisc,
     Mode,
+    ApproxCountDistinct,
 }
 
 impl AggregateKind {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Count,
         Self::Sum,
         Self::Avg,
@@ -104,6 +106,7 @@ impl AggregateKind {
         Self::PercentileCont,
         Self::PercentileDisc,
         Self::Mode,
+        Self::ApproxCountDistinct,
     ];
 
     /// The aggregate of this name, if it is one that can be kept.
@@ -123,7 +126,8 @@ impl AggregateKind {
 
     /// Whether it does not matter how often a value is there.
     pub fn ignores_copies(self) -> bool {
-        matches!(self, Self::Min | Self::Max | Self::BoolAnd | Self::BoolOr | Self::BitAnd | Self::BitOr)
+        use AggregateKind as K;
+        matches!(self, K::Min | K::Max | K::BoolAnd | K::BoolOr | K::BitAnd | K::BitOr | K::ApproxCountDistinct)
     }
 
     /// Its SQL name.
@@ -150,6 +154,7 @@ impl AggregateKind {
             Self::PercentileCont => "percentile_cont",
             Self::PercentileDisc => "percentile_disc",
             Self::Mode => "mode",
+            Self::ApproxCountDistinct => "approx_count_distinct",
         }
     }
 }

@@ -141,7 +141,7 @@ fn aggregate_call(expr: &Expr, arguments: &mut Vec<Expr>, first: usize) -> Resul
     let name = func.name();
     let kind = AggregateKind::of_name(name).ok_or_else(|| {
         Error::unsupported(format!("aggregate {name}() is not supported in a continuous view"))
-            .with_hint("those that are: count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, var_pop, var_samp, stddev_pop, stddev_samp, array_agg, string_agg, first_value, last_value, percentile_cont, percentile_disc, mode")
+            .with_hint("those that are: count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, var_pop, var_samp, stddev_pop, stddev_samp, array_agg, string_agg, first_value, last_value, percentile_cont, percentile_disc, mode, approx_count_distinct")
     })?;
     if params.null_treatment.is_some() {
         return Err(Error::unsupported(format!("IGNORE NULLS in {name}() is not supported in a continuous view")));
