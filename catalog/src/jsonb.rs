@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-/// Documents nested more deeply are refused.
-const MAX_DEPTH: usize = 1000;
+/// Documents nested more deeply are refused: each level takes a piece of the stack.
+const MAX_DEPTH: usize = 128;
 /// The digits of a numeric in PostgreSQL, before and behind the point.
 const MAX_WHOLE_DIGITS: i64 = 131_072;
 const MAX_SCALE: i64 = 16_383;
