@@ -24,7 +24,7 @@ use super::message::{
 use super::rows::{Failure, Interrupts, Progress, Rows, send_copy};
 use super::socket::{Disconnect, Message, Socket, protocol_violation, shutting_down};
 use crate::error::{Error, Result, sqlstate};
-use crate::session::api::{OutOfBand, Response, SqlSession, TransactionStatus};
+use crate::session::api::{OutOfBand, Parameter, Response, SqlSession, TransactionStatus};
 
 /// Pieces of a COPY that may wait for the session.
 const COPY_QUEUE_CHUNKS: usize = 4;
@@ -218,7 +218,7 @@ where
     pub(super) async fn execute(
         &mut self,
         statement: &Q::Statement,
-        parameters: &[datafusion::common::ScalarValue],
+        parameters: &[Parameter],
         interrupts: &Interrupts,
     ) -> Result<Response, Failure> {
         let started = Instant::now();

@@ -1,7 +1,6 @@
 //! The extended query protocol: prepared statements and portals.
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::ScalarValue;
 use pgwire::messages::extendedquery::{Bind, Close, Describe, Execute, Parse};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -15,7 +14,7 @@ use super::parameters;
 use super::rows::{Failure, Interrupts, Progress, Rows};
 use super::socket::{Disconnect, protocol_violation};
 use crate::error::{Error, Result, sqlstate};
-use crate::session::api::{Description, Response, SqlSession};
+use crate::session::api::{Description, Parameter, Response, SqlSession};
 
 const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
 const DUPLICATE_CURSOR: &str = "42P03";
@@ -32,7 +31,7 @@ pub struct Prepared<St> {
 /// A statement with its parameters, ready to run or running.
 pub struct Portal<St> {
     statement: Option<St>,
-    parameters: Vec<ScalarValue>,
+    parameters: Vec<Parameter>,
     columns: Option<SchemaRef>,
     formats: Vec<Format>,
     state: PortalState,

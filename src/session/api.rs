@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::ScalarValue;
+use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::BoxStream;
 use millstream_catalog::SqlType;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// The value of a parameter, with what tells its SQL type where its layout does not.
+pub type Parameter = ScalarAndMetadata;
 
 use crate::error::{Error, Result};
 
@@ -76,7 +79,7 @@ pub trait SqlSession: Send + 'static {
     fn execute(
         &mut self,
         statement: &Self::Statement,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Response>> + Send;
 

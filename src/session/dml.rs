@@ -9,14 +9,14 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use millstream_catalog::{Object, ObjectId};
 use millstream_sql::plan::{DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
 use millstream_sql::{Parsed, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Response, RowsTag};
+use super::api::{Parameter, Response, RowsTag};
 use super::{Scope, Session, complete, memory};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, Relation};
@@ -29,12 +29,7 @@ use crate::stream::plan::physical;
 const RETRIES: usize = 100;
 
 impl Session {
-    pub(super) async fn insert(
-        &mut self,
-        p: InsertPlan,
-        parameters: &[ScalarValue],
-        scope: &Scope,
-    ) -> Result<Response> {
+    pub(super) async fn insert(&mut self, p: InsertPlan, parameters: &[Parameter], scope: &Scope) -> Result<Response> {
         let object = table_of(scope, p.table)?;
         let schema = object.arrow_schema();
         let batches = self.collect(p.plan, parameters, scope).await?;
@@ -123,7 +118,7 @@ impl Session {
         &mut self,
         p: UpdatePlan,
         parsed: &Parsed,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Response> {
         if self.transaction.is_some() {
@@ -142,7 +137,7 @@ impl Session {
         Err(too_many_conflicts(&table_of(scope, p.table)?.name))
     }
 
-    async fn update_once(&mut self, p: UpdatePlan, parameters: &[ScalarValue], scope: &Scope) -> Result<Response> {
+    async fn update_once(&mut self, p: UpdatePlan, parameters: &[Parameter], scope: &Scope) -> Result<Response> {
         let object = table_of(scope, p.table)?;
         let batches = self.collect(p.plan, parameters, scope).await?;
         let (old, new) = old_and_new(&object, &batches)?;
@@ -169,7 +164,7 @@ impl Session {
         &mut self,
         p: DeletePlan,
         parsed: &Parsed,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Response> {
         if self.transaction.is_some() {
@@ -188,7 +183,7 @@ impl Session {
         Err(too_many_conflicts(&table_of(scope, p.table)?.name))
     }
 
-    async fn delete_once(&mut self, p: DeletePlan, parameters: &[ScalarValue], scope: &Scope) -> Result<Response> {
+    async fn delete_once(&mut self, p: DeletePlan, parameters: &[Parameter], scope: &Scope) -> Result<Response> {
         let object = table_of(scope, p.table)?;
         let batches = self.collect(p.plan, parameters, scope).await?;
         let old = old_rows(&object, &batches)?;
@@ -230,13 +225,12 @@ impl Session {
     async fn plan_again(
         &self,
         parsed: &Parsed,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         cancel: &CancellationToken,
     ) -> Result<(Scope, Plan)> {
         let mut scope = self.scope(&parsed.statement).await?;
         scope.cancel = cancel.clone();
-        let types: Vec<_> =
-            parameters.iter().map(|p| millstream_catalog::SqlType::from_arrow(&p.data_type())).collect();
+        let types: Vec<_> = parameters.iter().map(super::sql_type_of).collect();
         let plan = self.plan(parsed, &scope, &types)?;
         Ok((scope, plan))
     }
@@ -263,7 +257,7 @@ struct Upsert {
     values: Vec<Expr>,
     condition: Option<Expr>,
     schema: Arc<DFSchema>,
-    parameters: Vec<ScalarValue>,
+    parameters: Vec<Parameter>,
     checks: RowChecks,
 }
 
@@ -385,7 +379,7 @@ fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
 }
 
 /// The rows that RETURNING gives.
-fn returned(returning: &Returning, rows: &RecordBatch, parameters: &[ScalarValue], tag: &str) -> Result<Response> {
+fn returned(returning: &Returning, rows: &RecordBatch, parameters: &[Parameter], tag: &str) -> Result<Response> {
     let schema = DFSchema::try_from(rows.schema().as_ref().clone())?;
     let columns = returning.exprs.iter().map(|e| evaluate(e, &schema, rows, parameters)).collect::<Result<Vec<_>>>()?;
     let output = output_schema(&returning.columns);
@@ -393,19 +387,19 @@ fn returned(returning: &Returning, rows: &RecordBatch, parameters: &[ScalarValue
     Ok(memory::rows(output, vec![batch], RowsTag::Counted(tag.to_string())))
 }
 
-fn evaluate(expr: &Expr, schema: &DFSchema, rows: &RecordBatch, parameters: &[ScalarValue]) -> Result<ArrayRef> {
+fn evaluate(expr: &Expr, schema: &DFSchema, rows: &RecordBatch, parameters: &[Parameter]) -> Result<ArrayRef> {
     let expr = with_values(expr, parameters)?;
     Ok(physical(&expr, schema)?.evaluate(rows)?.into_array(rows.num_rows())?)
 }
 
-fn with_values(expr: &Expr, parameters: &[ScalarValue]) -> Result<Expr> {
+fn with_values(expr: &Expr, parameters: &[Parameter]) -> Result<Expr> {
     use datafusion::common::tree_node::{Transformed, TreeNode};
     let replaced = expr.clone().transform(|e| match &e {
         Expr::Placeholder(p) => {
             let value =
                 p.id.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| parameters.get(n - 1));
             Ok(match value {
-                Some(value) => Transformed::yes(Expr::Literal(value.clone(), None)),
+                Some(value) => Transformed::yes(Expr::Literal(value.value.clone(), value.metadata.clone())),
                 None => Transformed::no(e),
             })
         }

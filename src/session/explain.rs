@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::ScalarValue;
 use millstream_catalog::{Draft, ObjectId, SqlType};
 use millstream_sql::Plan;
 use millstream_sql::plan::ExplainPlan;
 
-use super::api::{Response, RowsTag};
+use super::api::{Parameter, Response, RowsTag};
 use super::definitions;
 use super::{Scope, Session, memory, query};
 use crate::error::{Error, Result};
@@ -23,7 +22,7 @@ impl Session {
     pub(super) async fn explain(
         &self,
         explain: ExplainPlan,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Response> {
         let lines = match *explain.plan {
@@ -94,7 +93,7 @@ impl Session {
         plan: datafusion::logical_expr::LogicalPlan,
         analyze: bool,
         verbose: bool,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Vec<String>> {
         let plan = query::with_parameters(plan, parameters)?;

@@ -32,15 +32,15 @@ mod transaction;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use datafusion::common::ScalarValue;
+use arrow::datatypes::{Field, SchemaRef};
+use datafusion::common::metadata::FieldMetadata;
 use datafusion::datasource::TableProvider;
 use millstream_catalog::{DEFAULT_SCHEMA, SqlType};
 use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, SessionVars, Statement};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::api::{ClientInfo, Description, Notice, OutputFormat, Response, SqlSession, TransactionStatus};
+use self::api::{ClientInfo, Description, Notice, OutputFormat, Parameter, Response, SqlSession, TransactionStatus};
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
 use self::rows::LateNotices;
@@ -175,17 +175,12 @@ impl Session {
         Ok(parsed.plan(&context)?)
     }
 
-    async fn run(
-        &mut self,
-        parsed: &Parsed,
-        parameters: &[ScalarValue],
-        cancel: CancellationToken,
-    ) -> Result<Response> {
+    async fn run(&mut self, parsed: &Parsed, parameters: &[Parameter], cancel: CancellationToken) -> Result<Response> {
         let statement = &parsed.statement;
         self.enter_transaction(statement)?;
         let mut scope = self.scope(statement).await?;
         scope.cancel = cancel.clone();
-        let types: Vec<Option<SqlType>> = parameters.iter().map(|p| SqlType::from_arrow(&p.data_type())).collect();
+        let types: Vec<Option<SqlType>> = parameters.iter().map(sql_type_of).collect();
         let plan = self.plan(parsed, &scope, &types)?;
         self.check_transaction(&plan)?;
         match plan {
@@ -265,7 +260,7 @@ impl SqlSession for Session {
     async fn execute(
         &mut self,
         statement: &Arc<Parsed>,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         cancel: CancellationToken,
     ) -> Result<Response> {
         self.database.doing(self.id, Some(millstream_sql::masked(&statement.text)));
@@ -328,4 +323,10 @@ impl SqlSession for Session {
 /// A statement without rows.
 fn complete(tag: impl Into<String>) -> Response {
     Response::Complete { tag: tag.into() }
+}
+
+/// The SQL type of a bound value.
+fn sql_type_of(parameter: &Parameter) -> Option<SqlType> {
+    let metadata = parameter.metadata.as_ref().map(FieldMetadata::to_hashmap).unwrap_or_default();
+    SqlType::of(&Field::new("", parameter.value.data_type(), true).with_metadata(metadata))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::ParamValues;
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
@@ -17,7 +17,7 @@ use millstream_sql::plan::{PlannedQuery, output_schema};
 use millstream_sql::{ExternalCall, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Description, Notice, Response, RowsTag};
+use super::api::{Description, Notice, Parameter, Response, RowsTag};
 use super::resolver::StatementResolver;
 use super::{Scope, Session, explain, show};
 use crate::batch::{Batch, files};
@@ -27,7 +27,7 @@ impl Session {
     pub(super) async fn query(
         &mut self,
         query: PlannedQuery,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
         cancel: CancellationToken,
     ) -> Result<Response> {
@@ -42,7 +42,7 @@ impl Session {
     pub(super) async fn rows_of(
         &self,
         plan: LogicalPlan,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
         cancel: &CancellationToken,
     ) -> Result<SendableRecordBatchStream> {
@@ -62,7 +62,7 @@ impl Session {
     pub(super) async fn collect(
         &self,
         plan: LogicalPlan,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Vec<RecordBatch>> {
         let limit = self.database.options.limits.write_set_limit_bytes;
@@ -149,11 +149,11 @@ pub fn describe(plan: &Plan) -> Description {
 }
 
 /// Puts values in the place of `$1`, `$2`, ….
-pub fn with_parameters(plan: LogicalPlan, parameters: &[ScalarValue]) -> Result<LogicalPlan> {
+pub fn with_parameters(plan: LogicalPlan, parameters: &[Parameter]) -> Result<LogicalPlan> {
     if parameters.is_empty() {
         return Ok(plan);
     }
-    let values = ParamValues::from(parameters.to_vec());
+    let values = ParamValues::List(parameters.to_vec());
     Ok(plan.replace_params_with_values(&values)?)
 }
 

@@ -8,7 +8,7 @@
 //! * `math`: rounding, roots, logarithms
 //! * [`sums`]: `sum` and `avg` with exact results; [`moments`]: variance and standard deviation; [`float_sum`] and `float_aggregates`: both of floats;
 //!   `ordered_set`: percentiles and `mode`; `own_type`: `min`, `max`, `array_agg` with the type of their argument
-//! * [`approx_distinct`]: `approx_count_distinct`
+//! * [`approx_distinct`] has `approx_count_distinct`
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP

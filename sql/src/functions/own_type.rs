@@ -126,7 +126,8 @@ impl AggregateUDFImpl for OwnType {
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        self.inner.groups_accumulator_supported(args)
+        // That of floats begins with the least and the greatest number, which are not infinite, and loses NaN.
+        !args.expr_fields.iter().any(|f| f.data_type().is_floating()) && self.inner.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> DfResult<Box<dyn GroupsAccumulator>> {

@@ -268,6 +268,8 @@ const MATCH: &str = "__match";
 
 fn in_order(join: &AsofJoin) -> DfResult<LogicalPlan> {
     let parts = join.parts()?;
+    let function =
+        |name: &str| functions::scalar(name).ok_or_else(|| SqlError::internal(format!("{name} is not registered")));
     let (key, left, right) = (|i| format!("__key_{i}"), |i| format!("__left_{i}"), |i| format!("__right_{i}"));
     let named = |plan: &LogicalPlan, name: &dyn Fn(usize) -> String| -> Vec<Expr> {
         plan.schema().columns().into_iter().enumerate().map(|(i, c)| Expr::Column(c).alias(name(i))).collect()
@@ -284,19 +286,30 @@ fn in_order(join: &AsofJoin) -> DfResult<LogicalPlan> {
         left_columns.push((*l).clone().alias(key(i)));
         right_columns.push((*r).clone().alias(key(i)));
     }
+    let keys = if parts.keys.is_empty() {
+        // DataFusion cannot order what is in one partition and has a constant in each branch (a plan that it refuses): a
+        // key that is false in all rows, which it cannot know.
+        let no_key = |time: &Expr| {
+            let text = Expr::Cast(Cast::new(Box::new(time.clone()), arrow::datatypes::DataType::Utf8View));
+            Ok::<_, SqlError>(function("octet_length")?.call(vec![text]).lt(lit(0)).alias(key(0)))
+        };
+        left_columns.push(no_key(parts.left_time)?);
+        right_columns.push(no_key(parts.right_time)?);
+        1
+    } else {
+        parts.keys.len()
+    };
     left_columns.extend([parts.left_time.clone().alias(TIME), lit(true).alias(IS_LEFT)]);
     right_columns.extend([parts.right_time.clone().alias(TIME), lit(false).alias(IS_LEFT)]);
     left_columns.extend(named(&join.left, &left).into_iter().chain(nulls(&join.right, &right)?));
     right_columns.extend(nulls(&join.left, &left)?.into_iter().chain(named(&join.right, &right)));
     // What is NULL there is nobody's match.
-    let mut compared = (0..parts.keys.len()).map(|i| column(key(i))).chain([column(TIME.into())]);
+    let mut compared = (0..keys).map(|i| column(key(i))).chain([column(TIME.into())]);
     let right_rows = LogicalPlanBuilder::from(join.right.as_ref().clone()).project(right_columns)?;
     let right_rows = compared.try_fold(right_rows, |rows, c| rows.filter(c.is_not_null()))?.build()?;
     let rows =
         LogicalPlanBuilder::from(join.left.as_ref().clone()).project(left_columns)?.union(right_rows)?.build()?;
 
-    let function =
-        |name: &str| functions::scalar(name).ok_or_else(|| SqlError::internal(format!("{name} is not registered")));
     let width = join.right.schema().fields().len();
     let fields = (0..width).flat_map(|i| [lit(right(i)), column(right(i))]).collect();
     let row = Expr::ScalarFunction(ScalarFunction::new_udf(function("named_struct")?, fields));
@@ -312,7 +325,7 @@ fn in_order(join: &AsofJoin) -> DfResult<LogicalPlan> {
         fun: WindowFunctionDefinition::AggregateUDF(last_value),
         params: WindowFunctionParams {
             args: vec![when(column(IS_LEFT.into()).is_false(), row).end()?],
-            partition_by: (0..parts.keys.len()).map(|i| column(key(i))).collect(),
+            partition_by: (0..keys).map(|i| column(key(i))).collect(),
             order_by,
             window_frame: WindowFrame::new_bounds(
                 WindowFrameUnits::Rows,

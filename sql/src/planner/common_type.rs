@@ -30,7 +30,7 @@ pub(crate) fn match_types(
     if let Some(other) = known.iter().find(|other| !mixes(first, other)) {
         return Err(error(first, other));
     }
-    let common = common_type(&known);
+    let common = common_type(&known).or_else(|| common_text(&types));
     // A literal beside a numeric keeps its digits.
     let target = literal_type(common.as_ref().unwrap_or(first));
     let convert = |(expr, t): (Expr, &Option<SqlType>)| match (t, &common) {
@@ -54,7 +54,8 @@ pub(crate) fn one_type_each(node: LogicalPlan, zone: &str) -> Result<LogicalPlan
             let targets: Vec<Option<SqlType>> = (0..width)
                 .map(|i| {
                     let types: Vec<SqlType> = inputs.iter().filter_map(|p| column_type(p.schema(), i)).collect();
-                    common_type(&types.iter().collect::<Vec<_>>()).filter(is_converted)
+                    let text = || common_text(&types.iter().cloned().map(Some).collect::<Vec<_>>());
+                    common_type(&types.iter().collect::<Vec<_>>()).filter(is_converted).or_else(text)
                 })
                 .collect();
             let inputs = inputs.iter().map(|input| with_types(input, &targets, zone)).collect::<Result<_>>()?;
@@ -93,7 +94,7 @@ fn one_type_in_branches(branches: &mut [Arc<LogicalPlan>], i: usize, zone: &str)
                     format!("UNION types {} and {} cannot be matched", plain_name(first), plain_name(other)),
                 ));
             }
-            literal_type(common_type(&known).as_ref().unwrap_or(first))
+            literal_type(common_type(&known).or_else(|| common_text(&types)).as_ref().unwrap_or(first))
         }
         None => SqlType::Text,
     };
@@ -208,6 +209,12 @@ fn common_type(types: &[&SqlType]) -> Option<SqlType> {
     }
     let precision = (whole + i16::from(scale)).clamp(1, i16::from(MAX_PRECISION));
     Some(T::Numeric(Some((precision as u8, scale))))
+}
+
+/// What texts of several lengths become where one of them is of a `char(n)`, which would cut or pad the others.
+fn common_text(types: &[Option<SqlType>]) -> Option<SqlType> {
+    let is_char = |t: &Option<SqlType>| matches!(t, Some(SqlType::Char(_)));
+    (types.iter().any(is_char) && types.iter().any(|t| *t != types[0])).then_some(SqlType::Text)
 }
 
 /// The value in another type of its family, a literal as a literal.

@@ -3,6 +3,7 @@
 //! UPDATE and DELETE become a query of the target joined with FROM / USING: the row's identity, its old columns, and for
 //! UPDATE its new ones. The one table writer carries the result out.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -12,14 +13,14 @@ use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion_sql::planner::{PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::{
     self, AssignmentTarget, Ident, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor,
-    TableWithJoins, Value,
+    TableWithJoins, Value, Visit, Visitor,
 };
 use millstream_catalog::object::{Table, columns_schema};
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, Object, ObjectKind, SqlType};
 
 use super::naming::expr_name;
-use super::operators::{is_null, is_untyped, is_untyped_parameter, resolve_as, type_of};
+use super::operators::{is_null, is_untyped, resolve_parameter, type_of};
 use super::provider::{Provider, Relation, resolve, table_reference};
 use super::query::{analyze, expand_exponents, parameters, plan_exprs, plan_query_with};
 use super::refuse::refuse_unconsumed;
@@ -204,9 +205,7 @@ fn assign(expr: Expr, schema: &DFSchema, column: &Column, zone: &str) -> Result<
     if is_null(&expr) {
         return Ok(Expr::Literal(ScalarValue::try_new_null(&target.arrow_type())?, None));
     }
-    if is_untyped_parameter(&expr) {
-        return resolve_as(expr, target, zone);
-    }
+    let expr = resolve_parameter(expr, target);
     let from = if is_untyped(&expr) { Some(SqlType::Text) } else { type_of(&expr, schema) };
     let Some(from) = from else { return Ok(cast(expr, target, true, zone)) };
     if !is_untyped(&expr) && !can_cast(&from, target, true) {
@@ -314,6 +313,9 @@ pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
     let (source, targets) = match &s.source {
         None => (LogicalPlanBuilder::empty(true).build()?, Vec::new()),
         Some(query) => match plain_values(query) {
+            Some(values) if has_subquery(values) => {
+                insert_query(selects(values)?.as_ref(), &targets, explicit, &object, ctx)?
+            }
             Some(values) => insert_values(values, &targets, explicit, &object, ctx)?,
             None => insert_query(query, &targets, explicit, &object, ctx)?,
         },
@@ -366,6 +368,27 @@ fn plain_values(query: &Query) -> Option<&ast::Values> {
         }
         _ => None,
     }
+}
+
+fn has_subquery(values: &ast::Values) -> bool {
+    struct Subqueries;
+    impl Visitor for Subqueries {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    values.visit(&mut Subqueries).is_break()
+}
+
+/// `VALUES` as SELECTs of its rows, in which there may be subqueries.
+fn selects(values: &ast::Values) -> Result<Box<Query>> {
+    let rows = values.rows.iter().map(|row| {
+        let items: Vec<String> = row.content.iter().map(ToString::to_string).collect();
+        format!("SELECT {}", items.join(", "))
+    });
+    crate::parser::parse_query(&rows.collect::<Vec<_>>().join(" UNION ALL "))
 }
 
 fn check_count(given: usize, targets: usize, explicit: bool) -> Result<()> {

@@ -57,6 +57,7 @@ impl VisitorMut for Name {
 
     /// DataFusion would read AT TIME ZONE as a cast that forgets the zone.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        bound_tightly(expr);
         at_time_zone(expr);
         clock_interval(expr);
         escaped_pattern(expr);
@@ -111,6 +112,36 @@ pub(crate) fn hide_beside_star(query: &mut Query) -> bool {
         }
     }
     hidden
+}
+
+/// What sqlparser gives to the wrong operator: a minus binds more tightly than `^`, and IS DISTINCT FROM than AND and OR.
+fn bound_tightly(expr: &mut Expr) {
+    /// The first operand of a chain of operators, for `of` of it to take its place.
+    fn first(expr: Expr, among: &[BinaryOperator], of: &dyn Fn(Box<Expr>) -> Expr) -> Expr {
+        match expr {
+            Expr::BinaryOp { left, op, right } if among.contains(&op) => {
+                Expr::BinaryOp { left: Box::new(first(*left, among, of)), op, right }
+            }
+            other => of(Box::new(other)),
+        }
+    }
+    let and_or = [BinaryOperator::And, BinaryOperator::Or];
+    let is_chain = |e: &Expr, among: &[BinaryOperator]| matches!(e, Expr::BinaryOp { op, .. } if among.contains(op));
+    match expr {
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: power } if is_chain(power, &[BinaryOperator::PGExp]) => {
+            let minus = |operand| Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand };
+            *expr = first(power.as_ref().clone(), &[BinaryOperator::PGExp], &minus);
+        }
+        Expr::IsDistinctFrom(left, right) if is_chain(right, &and_or) => {
+            let left = left.clone();
+            *expr = first(right.as_ref().clone(), &and_or, &|r| Expr::IsDistinctFrom(left.clone(), r));
+        }
+        Expr::IsNotDistinctFrom(left, right) if is_chain(right, &and_or) => {
+            let left = left.clone();
+            *expr = first(right.as_ref().clone(), &and_or, &|r| Expr::IsNotDistinctFrom(left.clone(), r));
+        }
+        _ => {}
+    }
 }
 
 /// `x AT TIME ZONE z` as `timezone(z, x)`.

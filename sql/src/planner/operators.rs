@@ -192,6 +192,9 @@ pub(crate) fn type_of(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     if matches!(expr, Expr::Literal(ScalarValue::Int64(Some(v)), None) if i32::try_from(*v).is_ok()) {
         return Some(SqlType::Int4);
     }
+    if let Expr::Placeholder(Placeholder { field: Some(field), .. }) = expr {
+        return SqlType::of(field);
+    }
     // What DataFusion says of a cast still has the mark of json or uuid that its argument has.
     if let Expr::Cast(cast) = expr {
         return SqlType::of(&cast.field);
@@ -227,13 +230,23 @@ pub(crate) fn resolve_as(expr: Expr, target: &SqlType, zone: &str) -> Result<Exp
     }
 }
 
-/// A parameter without a type gets this one; anything else stays.
+/// A parameter without a type gets this one, without its length or scale, which a value that is bound need not have;
+/// anything else stays.
 pub(crate) fn resolve_parameter(expr: Expr, target: &SqlType) -> Expr {
     match expr {
         Expr::Placeholder(Placeholder { id, field: None }) => {
-            Expr::Placeholder(Placeholder::new_with_field(id, Some(field_ref(target, "", true))))
+            Expr::Placeholder(Placeholder::new_with_field(id, Some(field_ref(&without_modifier(target), "", true))))
         }
         other => other,
+    }
+}
+
+/// A type without its length or scale.
+pub(crate) fn without_modifier(t: &SqlType) -> SqlType {
+    match t {
+        SqlType::Char(_) => SqlType::Text,
+        SqlType::Array(item) => SqlType::Array(Box::new(without_modifier(item))),
+        other => literal_type(other),
     }
 }
 
@@ -263,7 +276,7 @@ fn plan_arithmetic(op: Op, left: &Expr, right: &Expr, schema: &DFSchema, zone: &
             (left, resolve_as(right, &target, zone)?)
         }
         (None, Some(r)) => {
-            let target = if matches!(op, Op::Add | Op::Mul) { arithmetic_partner(op, r) } else { r.clone() };
+            let target = if matches!(op, Op::Add | Op::Mul) { arithmetic_partner(op, r) } else { literal_type(r) };
             (resolve_as(left, &target, zone)?, right)
         }
         _ => (left, right),
@@ -334,7 +347,7 @@ fn arithmetic_partner(op: Op, known: &SqlType) -> SqlType {
     match (op, known) {
         (Op::Add, SqlType::Timestamp | SqlType::Timestamptz | SqlType::Date | SqlType::Time) => SqlType::Interval,
         (Op::Mul | Op::Div, SqlType::Interval) => SqlType::Float8,
-        (_, known) => known.clone(),
+        (_, known) => literal_type(known),
     }
 }
 
@@ -359,6 +372,15 @@ pub(crate) fn no_operator(symbol: &str, left: Option<&SqlType>, right: Option<&S
 pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchema, zone: &str) -> Result<(Expr, Expr)> {
     use SqlType as T;
     let (l, r) = (type_of(&left, schema), type_of(&right, schema));
+    match (&l, &r) {
+        (Some(l), None) if is_untyped_parameter(&right) => {
+            return comparable(left, resolve_parameter(right, l), symbol, schema, zone);
+        }
+        (None, Some(r)) if is_untyped_parameter(&left) => {
+            return comparable(resolve_parameter(left, r), right, symbol, schema, zone);
+        }
+        _ => {}
+    }
     let (left, right) = match (&l, &r) {
         (Some(l), None) => (left, resolve_as(right, &literal_type(l), zone)?),
         (None, Some(r)) => (resolve_as(left, &literal_type(r), zone)?, right),
@@ -384,6 +406,10 @@ pub(crate) fn comparable(left: Expr, right: Expr, symbol: &str, schema: &DFSchem
         // DataFusion would cut the float to the scale of some decimal.
         (T::Float4 | T::Float8, T::Numeric(_)) => Ok((left, cast(right, &T::Float8, false, zone))),
         (T::Numeric(_), T::Float4 | T::Float8) => Ok((cast(left, &T::Float8, false, zone), right)),
+        // Not every integer is a real.
+        (T::Float4, T::Int2 | T::Int4 | T::Int8) | (T::Int2 | T::Int4 | T::Int8, T::Float4) => {
+            Ok((cast(left, &T::Float8, false, zone), cast(right, &T::Float8, false, zone)))
+        }
         (T::Timestamptz, T::Timestamp | T::Date) => Ok((left, zoned(right))),
         (T::Timestamp | T::Date, T::Timestamptz) => Ok((zoned(left), right)),
         (T::Char(_), _) | (_, T::Char(_)) if l.is_text() && r.is_text() => {

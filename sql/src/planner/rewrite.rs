@@ -24,6 +24,7 @@ use super::constants::{fold, is_constant_operation, is_strict};
 use super::intervals::{by_span, in_expression};
 use super::operators::{
     comparable, is_null, is_untyped_parameter, resolve_as, resolve_parameter, span_of, type_of, typed_literal,
+    without_modifier,
 };
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
@@ -146,6 +147,13 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         Expr::Literal(value, metadata) => match number_literal(&value)? {
             Some(value) => Transformed::yes(Expr::Literal(value, metadata)),
             None => Transformed::no(Expr::Literal(value, metadata)),
+        },
+        // DataFusion has given it the type of what it stands beside, with its length or scale.
+        Expr::Placeholder(Placeholder { id, field: Some(field) }) => match SqlType::of(&field) {
+            Some(t) if without_modifier(&t) != t => {
+                Transformed::yes(resolve_parameter(Expr::Placeholder(Placeholder::new_with_field(id, None)), &t))
+            }
+            _ => Transformed::no(Expr::Placeholder(Placeholder::new_with_field(id, Some(field)))),
         },
         // A function called by another of its names has one; NamePreserver keeps those of columns.
         Expr::Alias(alias) if matches!(*alias.expr, Expr::Literal(..)) => Transformed::yes(*alias.expr),
@@ -436,7 +444,11 @@ fn rewrite_cast(explicit: Cast, schema: &DFSchema, zone: &str) -> Result<Transfo
             let own = if target == SqlType::Numeric(None) { numeric_layout(&text) } else { None };
             Ok(Transformed::yes(typed_literal(&text, &own.unwrap_or(target), zone)?))
         }
-        parameter if is_untyped_parameter(&parameter) => Ok(Transformed::yes(resolve_parameter(parameter, &target))),
+        parameter if is_untyped_parameter(&parameter) => {
+            let parameter = resolve_parameter(parameter, &target);
+            let is_exact = type_of(&parameter, schema).as_ref() == Some(&target);
+            Ok(Transformed::yes(if is_exact { parameter } else { cast(parameter, &target, false, zone) }))
+        }
         inner => {
             let Some(from) = type_of(&inner, schema) else {
                 if is_null(&inner) {

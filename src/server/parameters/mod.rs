@@ -13,6 +13,7 @@ use millstream_sql::types::{numeric_layout, parse_value};
 use super::encode::Format;
 use super::encode::binary::{EPOCH_DAYS, EPOCH_US};
 use crate::error::{Error, Result};
+use crate::session::api::Parameter;
 
 const INVALID_BINARY_REPRESENTATION: &str = "22P03";
 const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
@@ -24,9 +25,11 @@ pub fn decode(
     format: Format,
     bytes: Option<&[u8]>,
     zone: &str,
-) -> Result<ScalarValue> {
+) -> Result<Parameter> {
+    let metadata = sql_type.field("", true).metadata().clone();
+    let typed = |value| Parameter::new(value, (!metadata.is_empty()).then(|| metadata.into()));
     let Some(bytes) = bytes else {
-        return Ok(ScalarValue::try_new_null(&sql_type.arrow_type())?);
+        return Ok(typed(ScalarValue::try_new_null(&sql_type.arrow_type())?));
     };
     let value = match format {
         Format::Text => from_text(sql_type, utf8(bytes)?, zone)?,
@@ -38,8 +41,10 @@ pub fn decode(
         })?,
     };
     Ok(match (sql_type, format) {
-        (SqlType::Numeric(None), Format::Binary) => numeric::with_scale(value, scale_of(bytes)),
-        _ => value,
+        // A numeric has the layout of its digits.
+        (SqlType::Numeric(None), Format::Binary) => Parameter::new(numeric::with_scale(value, scale_of(bytes)), None),
+        (SqlType::Numeric(None), Format::Text) => Parameter::new(value, None),
+        _ => typed(value),
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{Stream, StreamExt, stream};
@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::server::Server;
 use crate::session::api::{
-    ClientInfo, CopyChunk, CopyIn, CopyOut, Description, Notice, OutOfBand, OutputFormat, Response, RowsTag, Sessions,
-    SqlSession, TransactionStatus,
+    ClientInfo, CopyChunk, CopyIn, CopyOut, Description, Notice, OutOfBand, OutputFormat, Parameter, Response, RowsTag,
+    Sessions, SqlSession, TransactionStatus,
 };
 
 /// Counts what the tests look at from outside.
@@ -119,7 +119,7 @@ impl SqlSession for FakeSession {
     async fn execute(
         &mut self,
         statement: &String,
-        parameters: &[ScalarValue],
+        parameters: &[Parameter],
         cancel: CancellationToken,
     ) -> Result<Response> {
         let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
@@ -130,7 +130,7 @@ impl SqlSession for FakeSession {
             "echo" => {
                 let types: Vec<SqlType> = rest.split(", ").map(|t| SqlType::parse(t).unwrap()).collect();
                 let schema = echo_schema(&types);
-                let columns = parameters.iter().map(|p| p.to_array().unwrap()).collect();
+                let columns = parameters.iter().map(|p| p.value.to_array().unwrap()).collect();
                 let batch = RecordBatch::try_new(schema.clone(), columns)?;
                 self.rows(schema, stream::iter([Ok(batch)]))
             }
