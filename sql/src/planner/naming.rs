@@ -55,6 +55,30 @@ impl VisitorMut for Name {
         ControlFlow::Continue(())
     }
 
+    /// What a subquery puts out has no name that a query could use; that of a column inside it would be in the way where
+    /// the subquery is correlated by that column.
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let query = match expr {
+            Expr::InSubquery { subquery, .. } => subquery,
+            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => match right.as_mut() {
+                Expr::Subquery(query) => query,
+                _ => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            for (n, item) in select.projection.iter_mut().enumerate() {
+                if let SelectItem::UnnamedExpr(value) = item
+                    && !is_column(value)
+                {
+                    let alias = Ident::with_quote('"', format!("__value_{n}"));
+                    *item = SelectItem::ExprWithAlias { expr: value.clone(), alias };
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// DataFusion would read AT TIME ZONE as a cast that forgets the zone.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         bound_tightly(expr);

@@ -355,5 +355,9 @@ fn series_of_list(args: Vec<Expr>, column: &str) -> DfResult<LogicalPlan> {
     let function = crate::functions::scalar("generate_series")
         .ok_or_else(|| SqlError::internal("generate_series is not registered"))?;
     let list = Expr::ScalarFunction(ScalarFunction::new_udf(function, args)).alias(column);
-    LogicalPlanBuilder::empty(true).project(vec![list])?.unnest_column(Column::new_unqualified(column))?.build()
+    // A series of NULL has no numbers.
+    LogicalPlanBuilder::empty(true)
+        .project(vec![list])?
+        .unnest_column_with_options(Column::new_unqualified(column), UnnestOptions::new().with_preserve_nulls(false))?
+        .build()
 }
