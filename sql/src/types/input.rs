@@ -46,11 +46,11 @@ pub fn parse_value(text: &str, sql_type: &SqlType, zone: &str) -> Result<ScalarV
             ScalarValue::FixedSizeBinary(16, Some(bytes))
         }
         SqlType::Date => {
-            let parts = date_text::parse(text).map_err(|e| time_error(text, sql_type, e))?;
+            let parts = time_parts(text, sql_type)?;
             ScalarValue::Date32(Some(parts.days.ok_or_else(invalid)?))
         }
         SqlType::Time => {
-            let parts = date_text::parse(text).map_err(|e| time_error(text, sql_type, e))?;
+            let parts = time_parts(text, sql_type)?;
             ScalarValue::Time64Microsecond(Some(parts.time_us.ok_or_else(invalid)?))
         }
         SqlType::Timestamp => ScalarValue::TimestampMicrosecond(Some(local_time(text, sql_type)?.0), None),
@@ -100,8 +100,17 @@ fn time_error(text: &str, sql_type: &SqlType, error: NoTime) -> SqlError {
     }
 }
 
-fn local_time(text: &str, sql_type: &SqlType) -> Result<(i64, Parts)> {
+fn time_parts(text: &str, sql_type: &SqlType) -> Result<Parts> {
     let parts = date_text::parse(text).map_err(|e| time_error(text, sql_type, e))?;
+    // Also where the zone is not used it must be one.
+    if let Some(at) = parts.zone {
+        Zone::new(text[at..].trim())?;
+    }
+    Ok(parts)
+}
+
+fn local_time(text: &str, sql_type: &SqlType) -> Result<(i64, Parts)> {
+    let parts = time_parts(text, sql_type)?;
     let days = parts.days.ok_or_else(|| invalid_input(text, sql_type))?;
     Ok((i64::from(days) * MICROS_PER_DAY + parts.time_us.unwrap_or(0), parts))
 }

@@ -56,7 +56,8 @@ impl Builder<'_> {
             true => (0..group_by.len()).collect(),
             false => key_columns(&arguments[..groups], &aggregate.input, shown, |g| has_watermark(&g)),
         };
-        let time_column = key.iter().copied().find(has_watermark);
+        // Positions in `group_by`, whose last is that of the grouping sets' number.
+        let time_column = key.iter().copied().find(|k| has_watermark(&group_by[*k]));
         let emit_on_close = self.options.emit_on_window_close && !self.emitted_on_close && time_column.is_some();
         self.emitted_on_close |= emit_on_close;
         let output = arrow_schema(&aggregate.schema);
