@@ -12,6 +12,7 @@ use datafusion_expr::{Accumulator, EmitTo, GroupsAccumulator};
 
 use super::float_sum::{FloatMoments, Total, overflow};
 use super::moments::Spread;
+use super::sums::passes;
 use crate::error::{Result, SqlError};
 
 /// Whether the aggregates of this file are for that type.
@@ -153,9 +154,8 @@ impl GroupsAccumulator for Groups {
         total_num_groups: usize,
     ) -> DfResult<()> {
         self.totals.resize_with(total_num_groups, Total::default);
-        let passes = passing(opt_filter);
         each(&values[0], |row, value| {
-            if passes(row) {
+            if passes(opt_filter, row) {
                 self.totals[group_indices[row]].add(value, 1);
             }
         });
@@ -187,19 +187,14 @@ impl GroupsAccumulator for Groups {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> DfResult<Vec<ArrayRef>> {
-        let passes = passing(opt_filter);
         let mut totals = vec![Total::default(); values[0].len()];
-        each(&values[0], |row, value| totals[row].add(value, i64::from(passes(row))));
+        each(&values[0], |row, value| totals[row].add(value, i64::from(passes(opt_filter, row))));
         Ok(vec![Arc::new(BinaryArray::from_iter_values(totals.iter().map(Total::encode)))])
     }
 
     fn size(&self) -> usize {
         self.totals.capacity() * size_of::<Total>()
     }
-}
-
-fn passing(filter: Option<&BooleanArray>) -> impl Fn(usize) -> bool + '_ {
-    move |row| filter.is_none_or(|f| f.is_valid(row) && f.value(row))
 }
 
 /// A measure of spread of one group.
