@@ -25,6 +25,8 @@ pub mod sqlstate {
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     /// 57014: the work was asked to stop.
     pub const QUERY_CANCELED: &str = "57014";
+    /// 58P01: there is no such file.
+    pub const UNDEFINED_FILE: &str = "58P01";
     /// 58030: any other failure of the outside.
     pub const IO_ERROR: &str = "58030";
     /// XX000: something that should not happen.

@@ -4,6 +4,7 @@
 //! * [`sink`]: a validated sink ([`SinkSpec`]): rows become [`Message`]s, a [`SinkWriter`] delivers them.
 //! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
 //! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
+//! * `files`: lines of files.
 //! * `nexmark`: the events of the Nexmark benchmark, made up as they are read.
 //! * [`generator`]: realistic payments with planted fraud, for the demo, the benchmarks and the tests.
 //!
@@ -14,16 +15,18 @@
 
 pub mod chunk;
 pub mod error;
+mod files;
 pub mod format;
 pub mod generator;
 #[cfg(feature = "kafka")]
 pub mod kafka;
-mod nexmark;
+pub mod nexmark;
 pub mod options;
 pub mod sink;
 pub mod source;
 
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
+pub use format::FieldsRead;
 pub use sink::{Message, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};

@@ -10,7 +10,8 @@ use millstream_catalog::object::{Source, columns_schema};
 
 use crate::chunk::{ChunkQueue, Positions};
 use crate::error::{ConnectorError, Result};
-use crate::format::RecordFormat;
+use crate::files::{self, FilesSource};
+use crate::format::{FieldsRead, RecordFormat};
 #[cfg(feature = "kafka")]
 use crate::kafka;
 use crate::nexmark::{self, NexmarkSource};
@@ -60,11 +61,15 @@ enum Connector {
         source: kafka::KafkaSource,
         format: RecordFormat,
     },
+    Files {
+        source: FilesSource,
+        format: RecordFormat,
+    },
     Nexmark(NexmarkSource),
 }
 
 /// Names of the connectors, for hints.
-const KNOWN: &str = if cfg!(feature = "kafka") { "kafka, nexmark" } else { "nexmark" };
+const KNOWN: &str = if cfg!(feature = "kafka") { "filesystem, kafka, nexmark" } else { "filesystem, nexmark" };
 
 impl SourceSpec {
     /// Checks the options and the format of a source. Nothing outside is asked: that is [`SourceSpec::probe`].
@@ -81,24 +86,26 @@ impl SourceSpec {
                 let mut options = Options::new("kafka source", &source.options);
                 options.take("connector");
                 let kafka = kafka::KafkaSource::take(&mut options)?;
-                let on_error = options.take_word(
-                    "on_error",
-                    &[("dead_letter", OnError::DeadLetter), ("skip", OnError::Skip), ("stop", OnError::Stop)],
-                )?;
+                let on_error = take_on_error(&mut options)?;
                 let (idle_timeout, late_rows) = take_common(&mut options)?;
                 options.finish("properties.*")?;
-                let format = source.format.as_ref().ok_or_else(|| {
-                    ConnectorError::option("a kafka source needs a FORMAT clause")
-                        .with_hint("add FORMAT PLAIN ENCODE JSON")
-                })?;
-                let format = RecordFormat::new(&source.columns, format)?;
-                Ok(Self {
-                    on_error: on_error.unwrap_or(OnError::DeadLetter),
-                    ..Self::of(source, idle_timeout, late_rows, Connector::Kafka { source: kafka, format })
-                })
+                let format = record_format("kafka", source)?;
+                let connector = Connector::Kafka { source: kafka, format };
+                Ok(Self { on_error, ..Self::of(source, idle_timeout, late_rows, connector) })
             }
             #[cfg(not(feature = "kafka"))]
             Some("kafka") => Err(ConnectorError::unsupported("this server was built without the kafka connector")),
+            Some("filesystem") => {
+                let mut options = Options::new("filesystem source", &source.options);
+                options.take("connector");
+                let files = FilesSource::take(&mut options, &source.columns)?;
+                let on_error = take_on_error(&mut options)?;
+                let (idle_timeout, late_rows) = take_common(&mut options)?;
+                options.finish("")?;
+                let format = record_format("filesystem", source)?;
+                let connector = Connector::Files { source: files, format };
+                Ok(Self { on_error, ..Self::of(source, idle_timeout, late_rows, connector) })
+            }
             Some("nexmark") => {
                 let mut options = Options::new("nexmark source", &source.options);
                 options.take("connector");
@@ -136,8 +143,20 @@ impl SourceSpec {
             Connector::Kafka { source, format } => {
                 Self { connector: Connector::Kafka { source: source.with_group(group), format }, ..self }
             }
-            Connector::Nexmark(_) => self,
+            Connector::Files { .. } | Connector::Nexmark(_) => self,
         }
+    }
+
+    /// The same, of which readers leave out all but `fields` of the columns of records there; those are NULL then.
+    pub fn with_fields(&self, fields: FieldsRead) -> Self {
+        let mut spec = self.clone();
+        match &mut spec.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka { format, .. } => *format = format.with_fields(fields),
+            Connector::Files { format, .. } => *format = format.with_fields(fields),
+            Connector::Nexmark(_) => {}
+        }
+        spec
     }
 
     /// Schema of all columns, included ones among them, in declared order.
@@ -170,6 +189,7 @@ impl SourceSpec {
         match &self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka { source, .. } => source.topic(),
+            Connector::Files { source, .. } => source.path(),
             Connector::Nexmark(_) => "",
         }
     }
@@ -179,7 +199,7 @@ impl SourceSpec {
         match &self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka { source, .. } => source.startup == kafka::Startup::Latest,
-            Connector::Nexmark(_) => false,
+            Connector::Files { .. } | Connector::Nexmark(_) => false,
         }
     }
 
@@ -191,6 +211,7 @@ impl SourceSpec {
         match &self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka { source, .. } => source.probe(timeout),
+            Connector::Files { source, .. } => Ok(source.files()?.into_keys().collect()),
             Connector::Nexmark(_) => Ok(vec![nexmark::PARTITION]),
         }
     }
@@ -240,6 +261,18 @@ impl SourceSpec {
                 };
                 Ok(Reader(Box::new(kafka::KafkaReader::start(task, positions)?)))
             }
+            Connector::Files { source, format } => {
+                let task = files::ReadTask {
+                    source: source.clone(),
+                    format: format.clone(),
+                    columns: columns.into(),
+                    on_error: self.on_error,
+                    queue,
+                    doorbell,
+                    ends,
+                };
+                Ok(Reader(Box::new(files::FilesReader::start(task, positions)?)))
+            }
             Connector::Nexmark(source) => {
                 let task = nexmark::ReadTask {
                     source: source.clone(),
@@ -265,12 +298,29 @@ impl SourceSpec {
             Connector::Kafka { source, format } => {
                 Box::new(kafka::BoundedReader::start(source, format.decoder(columns)?, self.on_error)?)
             }
+            Connector::Files { source, format } => {
+                Box::new(files::BoundedReader::start(source, format.decoder(columns)?, self.on_error)?)
+            }
             Connector::Nexmark(source) => {
                 Box::new(nexmark::BoundedReader::new(source.clone(), columns, schema.clone()))
             }
         };
         Ok(BoundedRead { schema, inner })
     }
+}
+
+/// The format of a source that has records.
+fn record_format(connector: &str, source: &Source) -> Result<RecordFormat> {
+    let format = source.format.as_ref().ok_or_else(|| {
+        ConnectorError::option(format!("a {connector} source needs a FORMAT clause"))
+            .with_hint("add FORMAT PLAIN ENCODE JSON")
+    })?;
+    RecordFormat::new(&source.columns, format)
+}
+
+fn take_on_error(options: &mut Options<'_>) -> Result<OnError> {
+    let words = [("dead_letter", OnError::DeadLetter), ("skip", OnError::Skip), ("stop", OnError::Stop)];
+    Ok(options.take_word("on_error", &words)?.unwrap_or(OnError::DeadLetter))
 }
 
 /// Takes the options that all sources have: after how long a partition is idle, and what operators do with late rows.

@@ -139,6 +139,9 @@ impl SqlError {
     }
 
     fn from_execution_message(message: &str) -> Self {
+        if let Some(field) = missing_field(message) {
+            return field;
+        }
         let code = match message {
             m if m.starts_with("unable to parse date from") || m.starts_with("Unable to parse date from") => "22008",
             m if m.starts_with("negative") && m.contains("not allowed") => "22011",
@@ -162,6 +165,9 @@ impl SqlError {
     }
 
     fn from_plan_message(message: &str) -> Self {
+        if let Some(field) = missing_field(message) {
+            return field;
+        }
         let renamed = postgresql_types(message);
         let m = renamed.as_str();
         if m.contains("non-boolean predicate") {
@@ -230,6 +236,13 @@ impl SqlError {
         }
         Self::new("42601", lower_first(m))
     }
+}
+
+/// A field that a record does not have.
+fn missing_field(message: &str) -> Option<SqlError> {
+    let before = message.split(" not found in struct").next().filter(|before| *before != message)?;
+    let field = before.split_whitespace().last()?.trim_matches(['\'', '"']);
+    Some(SqlError::new("42703", format!("column \"{field}\" not found in data type record")))
 }
 
 impl fmt::Display for SqlError {

@@ -16,7 +16,7 @@ use millstream_sql::statement::DropKind;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Notice, Response};
-use super::definitions::{self, StoredQuery};
+use super::definitions::{self, PARALLELISM, StoredQuery};
 use super::transaction::{Transaction, is_outside};
 use super::{Scope, Session, complete};
 use crate::batch::files;
@@ -136,13 +136,17 @@ impl Session {
 
     pub(super) async fn create_materialized_view(
         &mut self,
-        p: CreateMaterializedViewPlan,
+        mut p: CreateMaterializedViewPlan,
         parsed: &Parsed,
         scope: &Scope,
         cancel: CancellationToken,
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
+        let parallelism = self.settings.get(PARALLELISM)?;
+        if parallelism != "0" {
+            p.options.entry(PARALLELISM.into()).or_insert(parallelism);
+        }
         let planned = self.plan_materialized_view(&p, id, scope)?;
         let view = MaterializedView {
             columns: p.query.columns.iter().map(nullable).collect(),
@@ -197,9 +201,10 @@ impl Session {
                     let message = format!("option \"{LATE_ROWS}\" cannot be '{value}'");
                     return wrong(message, "use 'keep' to keep late rows, or 'count' (the default)");
                 }
+                (PARALLELISM, _) => {}
                 _ => {
                     let message = format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name);
-                    return wrong(message, "the option is late_rows");
+                    return wrong(message, "the options are late_rows, parallelism");
                 }
             }
         }
@@ -212,6 +217,7 @@ impl Session {
                 time_zone: &p.time_zone,
                 owner: &self.client.user,
                 emit_on_window_close: p.emit_on_window_close,
+                parallelism: definitions::parallelism(p.options.get(PARALLELISM).map_or("0", String::as_str))?,
             },
         )
     }
@@ -227,6 +233,7 @@ impl Session {
             time_zone: &sink.time_zone,
             owner: &self.client.user,
             emit_on_window_close: p.emit_on_window_close,
+            parallelism: definitions::parallelism(&self.settings.get(PARALLELISM)?)?,
         };
         let planned = definitions::plan_stored(&scope.published.catalog, &stored)?;
         sink.fingerprint = planned.fingerprint();

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::object::{Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
@@ -11,6 +14,7 @@ use millstream_sql::{PlanContext, SessionVars};
 
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::NewObject;
+use crate::stream::generated::Generated;
 use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
 
 /// What runs for each object of a catalog, in the order of their ids: what an object reads was made before it.
@@ -69,13 +73,30 @@ pub fn table_object(object: &Object, table: &Table) -> Result<NewObject> {
 /// What runs for a source.
 pub fn source_object(object: &Object, source: &Source) -> Result<NewObject> {
     let watermark = source.watermark.as_ref().map(|w| watermark(object, w)).transpose()?;
-    Ok(NewObject::Source { id: object.id, spec: Box::new(SourceSpec::new(source)?), watermark })
+    let spec = Box::new(SourceSpec::new(source)?);
+    Ok(NewObject::Source { id: object.id, spec, watermark, generated: generated(object)?.into() })
+}
+
+/// The generated columns of a source.
+///
+/// # Errors
+/// None for a source that CREATE accepted.
+pub fn generated(object: &Object) -> Result<Vec<Generated>> {
+    let schema = DFSchema::try_from(object.arrow_schema().as_ref().clone())?;
+    let columns = object.columns().iter().enumerate().filter(|(_, c)| c.generated.is_some());
+    let planned = columns.map(|(column, _)| {
+        let expr = millstream_sql::generation_expression(object.columns(), column, &object.name)?;
+        let expr = expr.rewrite(&mut TypeCoercionRewriter::new(&schema))?.data;
+        let reads = plan::columns_read(std::iter::once(&expr), &schema)?;
+        Ok(Generated { column, expression: plan::physical(&expr, &schema)?, reads })
+    });
+    planned.collect()
 }
 
 /// The watermark's column and its expression over the object's columns.
 fn watermark(object: &Object, watermark: &Watermark) -> Result<(usize, Arc<dyn PhysicalExpr>)> {
     let expr = millstream_sql::column_expression(&watermark.expression, object.columns(), &object.name)?;
-    let schema = datafusion::common::DFSchema::try_from(object.arrow_schema().as_ref().clone())?;
+    let schema = DFSchema::try_from(object.arrow_schema().as_ref().clone())?;
     Ok((watermark.column, plan::physical(&expr, &schema)?))
 }
 
@@ -88,18 +109,43 @@ pub struct StoredQuery<'a> {
     /// Who made it: what `current_user` is in it.
     pub owner: &'a str,
     pub emit_on_window_close: bool,
+    /// Shards of its operators.
+    pub parallelism: usize,
+}
+
+/// Option of a view: the shards of its operators, `0` for as many as there are cores.
+pub const PARALLELISM: &str = "parallelism";
+/// More are of no use.
+const PARALLELISM_MAX: usize = 256;
+
+/// The shards that a view's option asks for.
+///
+/// # Errors
+/// 22023 for what is no such number.
+pub fn parallelism(option: &str) -> Result<usize> {
+    let asked = option.trim().parse().ok().filter(|n| *n <= PARALLELISM_MAX).ok_or_else(|| {
+        let message = format!("option \"{PARALLELISM}\" cannot be '{option}'");
+        Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
+            .with_hint(format!("use a number from 1 to {PARALLELISM_MAX}, or 0 for as many as there are cores"))
+    })?;
+    Ok(if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) })
 }
 
 impl<'a> StoredQuery<'a> {
     /// That of a continuous view or a sink; `None` for other objects.
     pub fn of(object: &'a Object) -> Option<Self> {
-        let (query, time_zone, emit_on_window_close) = match &object.kind {
-            ObjectKind::MaterializedView(view) => (&view.query, &view.time_zone, view.emit_on_window_close),
-            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close),
+        let (query, time_zone, emit_on_window_close, parallel) = match &object.kind {
+            ObjectKind::MaterializedView(view) => {
+                let parallel = view.options.get(PARALLELISM).map_or("0", String::as_str);
+                (&view.query, &view.time_zone, view.emit_on_window_close, parallel)
+            }
+            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close, "0"),
             _ => return None,
         };
         let (id, references, owner) = (object.id, &object.references, &object.owner);
-        Some(Self { id, query, references, time_zone, owner, emit_on_window_close })
+        // CREATE has accepted the option.
+        let parallelism = parallelism(parallel).unwrap_or(1);
+        Some(Self { id, query, references, time_zone, owner, emit_on_window_close, parallelism })
     }
 }
 
@@ -123,7 +169,7 @@ pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<Planne
         parameters: &[],
     };
     let planned = millstream_sql::plan_query(&query, &context)?;
-    let options = Options { emit_on_window_close: stored.emit_on_window_close };
+    let options = Options { emit_on_window_close: stored.emit_on_window_close, parallelism: stored.parallelism };
     plan::plan(planned.plan, &CatalogRelations(catalog), stored.id, options)
 }
 

@@ -78,7 +78,8 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
             }
             ObjectKind::Source(s) => {
-                let rows = SourceRows::new(object.name.clone(), SourceSpec::new(s)?, self.notices.clone());
+                let generated = super::definitions::generated(object)?;
+                let rows = SourceRows::new(object.name.clone(), SourceSpec::new(s)?, generated, self.notices.clone());
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),

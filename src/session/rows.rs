@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use millstream_connectors::SourceSpec;
+use millstream_connectors::{FieldsRead, SourceSpec};
 use parking_lot::Mutex;
 
 use super::api::Notice;
@@ -13,6 +13,8 @@ use super::overlay::Overlay;
 use crate::batch::tables::{RowBatches, RowScan, ScanRequest};
 use crate::error::Result;
 use crate::state::{Relation, Snapshot};
+use crate::stream::columns_read::ColumnsRead;
+use crate::stream::generated::{Completion, Generated, with_inputs};
 
 /// A table or continuous view as of a snapshot, a table with what the transaction has changed.
 pub struct StoredRows {
@@ -86,14 +88,15 @@ pub type LateNotices = Arc<Mutex<Vec<Notice>>>;
 pub struct SourceRows {
     name: String,
     spec: SourceSpec,
+    generated: Vec<Generated>,
     schema: SchemaRef,
     notices: LateNotices,
 }
 
 impl SourceRows {
     /// The records of a source, all its columns; of those that cannot be read a notice tells.
-    pub fn new(name: String, spec: SourceSpec, notices: LateNotices) -> Self {
-        Self { name, schema: spec.schema().clone(), spec, notices }
+    pub fn new(name: String, spec: SourceSpec, generated: Vec<Generated>, notices: LateNotices) -> Self {
+        Self { name, schema: spec.schema().clone(), spec, generated, notices }
     }
 }
 
@@ -109,7 +112,14 @@ impl RowScan for SourceRows {
     }
 
     fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
-        let mut read = self.spec.read_bounded(&request.projection)?;
+        let wanted = ColumnsRead::of(request.projection.iter().copied(), &FieldsRead::new());
+        let inputs = with_inputs(&wanted, &self.generated);
+        // What is computed is not asked for, what it is computed of comes behind.
+        let mut columns = request.projection.clone();
+        columns.extend(inputs.columns().filter(|c| !request.projection.contains(c)));
+        let completion = Completion::new(&columns, &self.generated, &self.schema)?;
+        let kept: Vec<usize> = (0..request.projection.len()).collect();
+        let mut read = self.spec.with_fields(inputs.fields()).read_bounded(completion.recorded())?;
         let (name, notices) = (self.name.clone(), self.notices.clone());
         Ok(Box::new(std::iter::from_fn(move || {
             let batch = read.next();
@@ -118,7 +128,8 @@ impl RowScan for SourceRows {
                 let hint = "a continuous view on the source keeps them in millstream.dead_letters";
                 notices.lock().push(Notice::warning(text).with_hint(hint));
             }
-            Some(batch?.map_err(Into::into))
+            let complete = |batch: RecordBatch| project(completion.complete(&batch)?, &kept);
+            Some(batch?.map_err(Into::into).and_then(complete))
         })))
     }
 }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use millstream_catalog::SqlType;
 
 use super::api::{Notice, Response};
+use super::definitions::parallelism;
 use super::{Session, complete};
 use crate::error::{Error, Result, sqlstate};
 
@@ -30,6 +31,8 @@ enum Kind {
     Duration,
     TimeZone,
     SearchPath,
+    /// As a view's option of that name.
+    Parallelism,
     /// Only this value is supported: setting another is an error.
     Fixed,
     /// RisingWave's, without a meaning here: accepted with a notice.
@@ -58,6 +61,13 @@ const KNOWN: &[Known] = &[
     known("integer_datetimes", "on", true, Kind::Fixed, "Times are integers on the wire."),
     known("IntervalStyle", "postgres", true, Kind::Fixed, "How intervals print."),
     known("lock_timeout", "0", false, Kind::Duration, "There are no locks to wait for."),
+    known(
+        "parallelism",
+        "0",
+        false,
+        Kind::Parallelism,
+        "Shards of the operators of new continuous views; 0 is as many as there are cores.",
+    ),
     known("search_path", "public", false, Kind::SearchPath, "Schemas in which names are looked up."),
     known("server_encoding", "UTF8", true, Kind::Fixed, "Encoding of the database."),
     known("server_version", "17.0", true, Kind::Fixed, "PostgreSQL version that is spoken."),
@@ -74,7 +84,7 @@ const KNOWN: &[Known] = &[
         Kind::Ignored,
         "RisingWave's; every write here is visible when it returns.",
     ),
-    known("streaming_parallelism", "0", false, Kind::Ignored, "RisingWave's."),
+    known("streaming_parallelism", "0", false, Kind::Ignored, "RisingWave's; see parallelism."),
     known("query_mode", "auto", false, Kind::Ignored, "RisingWave's."),
     known("background_ddl", "false", false, Kind::Ignored, "RisingWave's."),
     known("streaming_use_shared_source", "true", false, Kind::Ignored, "RisingWave's; sources are always shared here."),
@@ -186,6 +196,10 @@ impl Settings {
                 duration(value)
                     .ok_or_else(|| invalid("it is a number of milliseconds, or has a unit: ms, s, min, h, d"))?;
                 value.to_string()
+            }
+            Kind::Parallelism => {
+                parallelism(value).map_err(|e| invalid(e.hint().unwrap_or_default()))?;
+                value.trim().to_string()
             }
             Kind::TimeZone => {
                 self.zone =

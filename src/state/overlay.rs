@@ -15,7 +15,7 @@ use super::segments::Tail;
 use super::snapshot::clip;
 use super::store::{Store, batch_get};
 use super::system::{self, EpochRecord};
-use super::write_set::{SortedWrites, TableWrites, WriteSet};
+use super::write_set::{Finder, SortedWrites, TableWrites, WriteSet};
 use crate::error::{Error, Result};
 
 /// Which writes a scan sees.
@@ -38,6 +38,8 @@ pub struct State {
     base_bounds: Arc<Bounds>,
     frozen: Option<Arc<FrozenSet>>,
     open: WriteSet,
+    /// What the open epoch wrote before it was forked: in a fork that it reads through, in its origin until they are joined.
+    forked: Option<Arc<WriteSet>>,
     record: EpochRecord,
     /// Small segments that may be merged, by segment table appended to since the start.
     tails: HashMap<TableId, Tail>,
@@ -57,7 +59,45 @@ impl State {
     pub fn new(store: Arc<Store>) -> Self {
         let base_bounds = store.bounds().current();
         let record = EpochRecord { epoch: store.epoch() + 1, now_us: 0 };
-        Self { store, base_bounds, frozen: None, open: WriteSet::default(), record, tails: HashMap::new() }
+        let open = WriteSet::default();
+        Self { store, base_bounds, frozen: None, open, forked: None, record, tails: HashMap::new() }
+    }
+
+    /// A state for a part of the open epoch's work that runs beside others: it sees what the epoch has written so far and
+    /// what it writes itself. No two forks may write the same key, and the origin may not be used until [`State::join`]
+    /// has taken them back.
+    pub fn fork(&mut self) -> Self {
+        let forked = self.forked.get_or_insert_with(|| Arc::new(std::mem::take(&mut self.open)));
+        Self {
+            store: self.store.clone(),
+            base_bounds: self.base_bounds.clone(),
+            frozen: self.frozen.clone(),
+            open: WriteSet::default(),
+            forked: Some(forked.clone()),
+            record: self.record,
+            tails: HashMap::new(),
+        }
+    }
+
+    /// Takes over what forks have written, all that there are.
+    pub fn join(&mut self, forks: Vec<Self>) {
+        let written: Vec<WriteSet> = forks.into_iter().map(|fork| fork.open).collect();
+        if let Some(forked) = self.forked.take() {
+            // The forks are gone, so nobody else has it.
+            self.open = Arc::into_inner(forked).unwrap_or_default();
+        }
+        written.into_iter().for_each(|writes| self.open.absorb(writes));
+    }
+
+    /// What the open epoch has written, newest first.
+    fn open_layers(&self) -> impl Iterator<Item = &WriteSet> {
+        std::iter::once(&self.open).chain(self.forked.as_deref())
+    }
+
+    /// The same as far as a table is concerned: nothing behind what drops it.
+    fn open_layers_of(&self, table: TableId) -> (impl Iterator<Item = &WriteSet>, bool) {
+        let dropped = self.open_layers().position(|layer| layer.drops.contains(&table.object));
+        (self.open_layers().take(dropped.map_or(2, |at| at + 1)), dropped.is_some())
     }
 
     /// The store underneath.
@@ -105,14 +145,15 @@ impl State {
         if let Some(bound) = self.bound(table, Level::Open) {
             order.retain(|i| keys.get(*i as usize) >= bound);
         }
-        let open_drops = self.open.drops.contains(&table.object);
+        let (layers, open_drops) = self.open_layers_of(table);
         let frozen = self.frozen.as_ref().filter(|_| !open_drops);
-        let mut in_open = self.open.tables.get(&table).map(TableWrites::finder).unwrap_or_default();
+        let mut in_open: Vec<Finder<'_>> =
+            layers.filter_map(|layer| layer.tables.get(&table)).map(TableWrites::finder).collect();
         let mut in_frozen = frozen.and_then(|f| f.tables.get(&table)).map(SortedWrites::finder).unwrap_or_default();
         let in_base = !open_drops && frozen.is_none_or(|f| !f.drops.contains(&table.object));
         order.retain(|i| {
             let key = keys.get(*i as usize);
-            match in_open.get(key).or_else(|| in_frozen.get(key)) {
+            match in_open.iter_mut().find_map(|finder| finder.get(key)).or_else(|| in_frozen.get(key)) {
                 Some(value) => {
                     if let Some(value) = value {
                         found.set(*i as usize, value);
@@ -132,10 +173,11 @@ impl State {
         let mut runs = Vec::new();
         let mut below = true;
         if level == Level::Open {
-            if let Some(writes) = self.open.tables.get(&table) {
+            let (layers, dropped) = self.open_layers_of(table);
+            for writes in layers.filter_map(|layer| layer.tables.get(&table)) {
                 runs.extend(writes.cursors(from, to));
             }
-            below = !self.open.drops.contains(&table.object);
+            below = !dropped;
         }
         if below && let Some(frozen) = &self.frozen {
             if let Some(writes) = frozen.tables.get(&table) {
@@ -234,6 +276,7 @@ impl State {
     pub fn rollback(&mut self) {
         self.frozen = None;
         self.open = WriteSet::default();
+        self.forked = None;
         self.tails.clear();
         self.base_bounds = self.store.bounds().current();
         self.record.epoch = self.store.epoch() + 1;
@@ -267,10 +310,11 @@ impl State {
     }
 
     fn written(&self, table: TableId, key: &[u8]) -> Layer<'_> {
-        if let Some(value) = self.open.tables.get(&table).and_then(|writes| writes.get(key)) {
+        let (mut layers, dropped) = self.open_layers_of(table);
+        if let Some(value) = layers.find_map(|layer| layer.tables.get(&table)?.get(key)) {
             return Layer::Written(value);
         }
-        if self.open.drops.contains(&table.object) {
+        if dropped {
             return Layer::Ends;
         }
         let Some(frozen) = &self.frozen else { return Layer::Through };
@@ -282,10 +326,11 @@ impl State {
 
     fn bound(&self, table: TableId, level: Level) -> Option<&[u8]> {
         if level == Level::Open {
-            if let Some(bound) = self.open.bounds.get(&table) {
+            let (mut layers, dropped) = self.open_layers_of(table);
+            if let Some(bound) = layers.find_map(|layer| layer.bounds.get(&table)) {
                 return Some(bound);
             }
-            if self.open.drops.contains(&table.object) {
+            if dropped {
                 return None;
             }
         }

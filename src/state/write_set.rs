@@ -38,6 +38,18 @@ impl WriteSet {
         self.drops.remove(&object);
     }
 
+    /// Takes over what was written after it, to other keys or to the same ones. Nothing was dropped and no segment appended.
+    pub(super) fn absorb(&mut self, newer: Self) {
+        debug_assert!(newer.drops.is_empty() && newer.ordinals.is_empty(), "only keyed writes are joined");
+        for (table, writes) in newer.tables {
+            self.table(table).absorb(writes);
+        }
+        for (table, bound) in newer.bounds {
+            let own = self.bounds.entry(table).or_default();
+            *own = std::mem::take(own).max(bound);
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.tables.values().map(TableWrites::bytes).sum()
     }
@@ -242,6 +254,21 @@ impl TableWrites {
         }
         self.runs.push(run);
         self.settle();
+    }
+
+    /// Takes over newer writes.
+    fn absorb(&mut self, newer: Self) {
+        if self.runs.is_empty() {
+            *self = newer;
+            return;
+        }
+        let moved = self.data.len();
+        self.data.extend_from_slice(&newer.data);
+        for mut run in newer.runs {
+            run.entries.iter_mut().for_each(|entry| entry.offset += moved);
+            self.runs.push(run);
+            self.settle();
+        }
     }
 
     /// The write to a key, if there is one: `Some(None)` is a deletion.

@@ -5,6 +5,7 @@ mod client;
 mod copy;
 mod demo;
 mod disk;
+mod files;
 mod front;
 mod inside;
 mod kafka;

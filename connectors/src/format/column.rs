@@ -2,11 +2,12 @@
 //!
 //! Arrow's own builders cannot be truncated, which is what lets a record that fails in its fifth column leave no trace.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, FixedSizeBinaryArray, ListArray,
-    NullBufferBuilder, PrimitiveArray, StringViewArray, StructArray, make_view,
+    NullBufferBuilder, PrimitiveArray, StringViewArray, StructArray, make_view, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
@@ -42,7 +43,55 @@ pub(crate) enum Data {
     Timestamp { values: Vec<i64>, utc: bool },
     Uuid(Vec<u8>),
     List { offsets: Vec<i32>, items: Box<ColumnBuilder>, item_type: SqlType },
-    Record { columns: Vec<ColumnBuilder>, reader: json::ObjectReader, fields: Fields },
+    Record(Record),
+}
+
+/// The fields of a column of records.
+pub(crate) struct Record {
+    /// Of the fields that are read, then of those that are only checked; the latter hold the value of one record.
+    pub columns: Vec<ColumnBuilder>,
+    pub kept: usize,
+    pub reader: json::ObjectReader,
+    /// All fields, and where among the builders each of them is.
+    fields: Fields,
+    places: Vec<usize>,
+}
+
+impl Record {
+    fn new(sql_type: &SqlType, read: Option<&BTreeSet<usize>>) -> Result<Self> {
+        let (SqlType::Record(types), DataType::Struct(fields)) = (sql_type, sql_type.arrow_type()) else {
+            return Err(ConnectorError::internal("a record that is no struct"));
+        };
+        let is_read = |i: &usize| read.is_none_or(|read| read.contains(i));
+        let (mut order, checked): (Vec<usize>, Vec<usize>) = (0..types.len()).partition(is_read);
+        let kept = order.len();
+        order.extend(checked);
+        let names = order.iter().enumerate().map(|(place, i)| (types[*i].0.as_str(), place));
+        let mut places = vec![0; types.len()];
+        order.iter().enumerate().for_each(|(place, i)| places[*i] = place);
+        Ok(Self {
+            reader: json::ObjectReader::new(names),
+            columns: order.iter().map(|i| ColumnBuilder::new(&types[*i].1)).collect::<Result<_>>()?,
+            kept,
+            fields,
+            places,
+        })
+    }
+
+    /// The builders of the fields that are read.
+    fn kept_mut(&mut self) -> impl Iterator<Item = &mut ColumnBuilder> {
+        self.columns[..self.kept].iter_mut()
+    }
+
+    fn finish(&mut self, nulls: Option<NullBuffer>, rows: usize) -> ArrayRef {
+        let mut read: Vec<ArrayRef> = self.kept_mut().map(ColumnBuilder::finish).collect();
+        read.resize_with(self.columns.len(), || new_null_array(&DataType::Null, 0));
+        let columns = self.places.iter().zip(&self.fields).map(|(place, field)| match *place < self.kept {
+            true => read[*place].clone(),
+            false => new_null_array(field.data_type(), rows),
+        });
+        Arc::new(StructArray::new(self.fields.clone(), columns.collect(), nulls))
+    }
 }
 
 /// What a text column does to a value.
@@ -93,16 +142,7 @@ impl ColumnBuilder {
             SqlType::Array(item) => {
                 Data::List { offsets: vec![0], items: Box::new(Self::new(item)?), item_type: item.as_ref().clone() }
             }
-            SqlType::Record(fields) => {
-                let DataType::Struct(arrow_fields) = sql_type.arrow_type() else {
-                    return Err(ConnectorError::internal("a record that is no struct"));
-                };
-                Data::Record {
-                    columns: fields.iter().map(|(_, t)| Self::new(t)).collect::<Result<_>>()?,
-                    reader: json::ObjectReader::new(fields.iter().enumerate().map(|(i, (n, _))| (n.as_str(), i))),
-                    fields: arrow_fields,
-                }
-            }
+            SqlType::Record(_) => Data::Record(Record::new(sql_type, None)?),
             SqlType::Interval | SqlType::InternalChar => {
                 return Err(ConnectorError::unsupported(format!(
                     "columns of type {sql_type} cannot be read from records"
@@ -110,6 +150,20 @@ impl ColumnBuilder {
             }
         };
         Ok(Self { nulls: NullBufferBuilder::new(0), data })
+    }
+
+    /// An empty column of records of which only some fields are read, by position; the others are NULL in what comes of
+    /// it, but a value that they cannot take is an error all the same.
+    ///
+    /// # Errors
+    /// As [`ColumnBuilder::new`].
+    pub fn of_fields(sql_type: &SqlType, read: &BTreeSet<usize>) -> Result<Self> {
+        match sql_type {
+            SqlType::Record(_) => {
+                Ok(Self { nulls: NullBufferBuilder::new(0), data: Data::Record(Record::new(sql_type, Some(read))?) })
+            }
+            _ => Self::new(sql_type),
+        }
     }
 
     /// Values so far.
@@ -151,7 +205,7 @@ impl ColumnBuilder {
             Data::Bytea { offsets, bytes } => offsets.push(bytes.len() as i32),
             Data::Uuid(v) => v.extend_from_slice(&[0; 16]),
             Data::List { offsets, items, .. } => offsets.push(items.len() as i32),
-            Data::Record { columns, .. } => columns.iter_mut().for_each(Self::append_null),
+            Data::Record(record) => record.kept_mut().for_each(Self::append_null),
         }
         self.nulls.append_null();
     }
@@ -178,7 +232,7 @@ impl ColumnBuilder {
                 offsets.truncate(rows + 1);
                 items.truncate(offsets.last().map_or(0, |o| *o as usize));
             }
-            Data::Record { columns, .. } => columns.iter_mut().for_each(|c| c.truncate(rows)),
+            Data::Record(record) => record.kept_mut().for_each(|c| c.truncate(rows)),
         }
         if self.nulls.len() > rows {
             self.nulls.truncate(rows);
@@ -200,7 +254,7 @@ impl ColumnBuilder {
                 long.clear();
             }
             Data::List { items, .. } => items.clear(),
-            Data::Record { columns, .. } => columns.iter_mut().for_each(Self::clear),
+            Data::Record(record) => record.columns.iter_mut().for_each(Self::clear),
             _ => {}
         }
     }
@@ -245,7 +299,7 @@ impl ColumnBuilder {
                 offsets.push(end_offset(bytes.len())?);
             }
             Data::List { .. } => return Err(not_a(value, "array")),
-            Data::Record { .. } => return Err(not_a(value, "record")),
+            Data::Record(_) => return Err(not_a(value, "record")),
         }
         self.mark_valid();
         Ok(())
@@ -330,8 +384,8 @@ impl ColumnBuilder {
         match &mut self.data {
             Data::List { offsets, items, .. } => {
                 for (name, value) in headers {
-                    if let Data::Record { columns, .. } = &mut items.data
-                        && let [names, values] = columns.as_mut_slice()
+                    if let Data::Record(record) = &mut items.data
+                        && let [names, values] = record.columns.as_mut_slice()
                     {
                         // Text takes every name, bytea every value.
                         if names.append_text(name).is_err() {
@@ -360,7 +414,7 @@ impl ColumnBuilder {
 
     /// The values as an array; the column is empty after it.
     pub fn finish(&mut self) -> ArrayRef {
-        let nulls = self.nulls.finish();
+        let (rows, nulls) = (self.len(), self.nulls.finish());
         self.nulls = NullBufferBuilder::new(0);
         match &mut self.data {
             Data::Bool(v) => {
@@ -398,10 +452,7 @@ impl ColumnBuilder {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, vec![0])));
                 Arc::new(ListArray::new(Arc::new(item_type.field("item", true)), offsets, items.finish(), nulls))
             }
-            Data::Record { columns, fields, .. } => {
-                let columns = columns.iter_mut().map(Self::finish).collect();
-                Arc::new(StructArray::new(fields.clone(), columns, nulls))
-            }
+            Data::Record(record) => record.finish(nulls, rows),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod number;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch};
@@ -47,7 +48,11 @@ pub type Header<'a> = (&'a str, Option<&'a [u8]>);
 pub struct RecordFormat {
     columns: Arc<[Column]>,
     schema: SchemaRef,
+    fields: Arc<FieldsRead>,
 }
+
+/// Of columns of records of which not all fields are read, those that are, by position.
+pub type FieldsRead = BTreeMap<usize, BTreeSet<usize>>;
 
 impl RecordFormat {
     /// Checks a source's format and that it can fill the source's columns.
@@ -57,19 +62,18 @@ impl RecordFormat {
     pub fn new(columns: &[Column], format: &Format) -> Result<Self> {
         check_format(format, "source", &["plain"])?;
         for column in columns {
-            if column.generated.is_some() || column.default.is_some() {
-                return Err(ConnectorError::unsupported(format!(
-                    "column \"{}\" of a source cannot have a default or generated value",
-                    column.name
-                ))
-                .with_hint("compute it in a view on the source"));
-            }
             match column.include {
                 Some(include) => check_include(column, include)?,
+                None if column.generated.is_some() => {}
                 None => json::check_readable(&column.name, &column.sql_type)?,
             }
         }
-        Ok(Self { columns: columns.into(), schema: columns_schema(columns) })
+        Ok(Self { columns: columns.into(), schema: columns_schema(columns), fields: Arc::default() })
+    }
+
+    /// The same, with decoders that leave out what is not in `fields` of the columns there.
+    pub fn with_fields(&self, fields: FieldsRead) -> Self {
+        Self { fields: Arc::new(fields), ..self.clone() }
     }
 
     /// The source's columns in declared order.
@@ -94,8 +98,16 @@ impl RecordFormat {
         let included = declared.iter().filter_map(|(at, c)| Some((*at, c.include?))).collect();
         let required =
             declared.iter().filter(|(_, c)| !c.nullable).map(|(at, c)| (*at, c.name.as_str().into())).collect();
-        let builders = all.iter().map(|i| ColumnBuilder::new(&self.columns[*i].sql_type)).collect::<Result<_>>()?;
-        let kept = columns.len();
+        let (kept, none) = (columns.len(), BTreeSet::new());
+        let builders = all.iter().enumerate().map(|(at, i)| {
+            let sql_type = &self.columns[*i].sql_type;
+            match (at < kept, self.fields.get(i)) {
+                (true, None) => ColumnBuilder::new(sql_type),
+                (true, Some(fields)) => ColumnBuilder::of_fields(sql_type, fields),
+                (false, _) => ColumnBuilder::of_fields(sql_type, &none),
+            }
+        });
+        let builders = builders.collect::<Result<_>>()?;
         let reader = json::Reader::default();
         Ok(RecordDecoder { schema, builders, kept, object, included, required, rows: 0, reader })
     }
@@ -104,7 +116,8 @@ impl RecordFormat {
 /// Whether a record can be malformed in a column that nobody reads.
 fn is_checked(column: &Column) -> bool {
     match column.include {
-        None | Some(Include::Key | Include::Timestamp) => true,
+        None => column.generated.is_none(),
+        Some(Include::Key | Include::Timestamp) => true,
         Some(Include::Partition | Include::Offset | Include::Headers) => false,
     }
 }

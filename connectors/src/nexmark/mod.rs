@@ -1,12 +1,14 @@
 //! The events of the Nexmark benchmark, an auction house, made up as they are read: the same for the same options.
 //!
 //! * [`model`]: what event `n` is. [`columns`]: events as columns.
+//! * [`json`]: events as JSON, for topics and files.
 //! * [`reader`]: the thread behind [`crate::Reader`], and a SELECT on the source.
 //!
 //! A source has the one partition 0, in which an event's number is its offset. As every event can be made from its number
 //! alone, a reader goes on exactly where a committed epoch ended.
 
 mod columns;
+mod json;
 mod model;
 mod reader;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_catalog::Column;
 
 use self::columns::Known;
+pub use self::json::JsonEvents;
 use self::model::Model;
 pub(crate) use self::reader::{BoundedReader, NexmarkReader, ReadTask};
 use crate::error::{ConnectorError, Result};
@@ -45,8 +48,8 @@ pub(crate) struct NexmarkSource {
     pub events: i64,
     /// Events a second that a reader gives; 0: as many as are taken.
     rate: i64,
-    /// What fills each declared column.
-    columns: Arc<[&'static Known]>,
+    /// What fills each declared column; nothing a generated one.
+    columns: Arc<[Option<&'static Known>]>,
 }
 
 impl NexmarkSource {
@@ -71,13 +74,17 @@ impl NexmarkSource {
             return Err(ConnectorError::option("events of a nexmark source would be after the last timestamp")
                 .with_hint("write an earlier first_event_time, a higher event_rate or fewer events"));
         }
-        let columns = declared.iter().map(columns::known).collect::<Result<_>>()?;
+        let recorded = |column: &Column| match column.generated {
+            Some(_) => Ok(None),
+            None => columns::known(column).map(Some),
+        };
+        let columns = declared.iter().map(recorded).collect::<Result<_>>()?;
         Ok(Self { model, events, rate, columns })
     }
 
     /// The events `from..to` as the declared columns at `columns`, of the given schema.
     fn batch(&self, schema: &SchemaRef, columns: &[usize], from: i64, to: i64) -> Result<RecordBatch> {
-        let known = columns.iter().map(|i| self.columns[*i]);
+        let known = columns.iter().filter_map(|i| self.columns[*i]);
         columns::batch(&self.model, schema, known, from as u64..to as u64)
     }
 }

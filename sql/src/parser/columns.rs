@@ -81,9 +81,32 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
         return Err(c.unexpected());
     }
     let at = c.unexpected().position;
-    let column = c.run(Parser::parse_column_def)?;
-    e.columns.push(definition(column).map_err(|e| e.with_position(at))?);
+    let (column, computed) = column(c)?;
+    let mut column = definition(column).map_err(|e| e.with_position(at))?;
+    if computed.is_some() {
+        column.generated = computed;
+    }
+    e.columns.push(column);
     Ok(())
+}
+
+/// A column, and the expression of `AS expression`: what RisingWave and Flink write for a generated one, with parentheses or
+/// without.
+fn column(c: &mut Cursor<'_>) -> Result<(ColumnDef, Option<Expr>)> {
+    let (name, data_type) = (c.ident()?, c.run(Parser::parse_data_type)?);
+    let (mut options, mut computed) = (Vec::new(), None);
+    loop {
+        let constraint = if c.eat(&["CONSTRAINT"]) { Some(c.ident()?) } else { None };
+        if constraint.is_none() && computed.is_none() && c.eat(&["AS"]) {
+            computed = Some(c.expr()?);
+            continue;
+        }
+        match c.run(Parser::parse_optional_column_option)? {
+            Some(option) => options.push(ColumnOptionDef { name: constraint, option }),
+            None if constraint.is_some() => return Err(c.unexpected()),
+            None => return Ok((ColumnDef { name, data_type, options }, computed)),
+        }
+    }
 }
 
 fn definition(column: ColumnDef) -> Result<ColumnDefinition> {

@@ -63,6 +63,11 @@ impl Dialect for MillstreamDialect {
         true
     }
 
+    /// For the type `STRUCT<name type, …>`.
+    fn supports_struct_literal(&self) -> bool {
+        true
+    }
+
     as_postgres!(
         supports_unicode_string_literal,
         supports_filter_during_aggregation,

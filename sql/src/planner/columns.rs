@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::DataType;
 use datafusion_common::DFSchema;
+use datafusion_common::tree_node::TreeNode;
 use datafusion_expr::ExprSchemable;
 use datafusion_sql::sqlparser::ast::{Expr, Ident};
 use millstream_catalog::object::{Include, Watermark, columns_schema};
@@ -206,6 +207,88 @@ pub(crate) fn watermark(
         .with_hint("for example WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"));
     }
     Ok(Some(Watermark { column: at, expression: expression.to_string() }))
+}
+
+/// Refuses columns that a source cannot have: a record that is read has all its values, so there is no default, and what is
+/// computed of it must not fail, for a source has no place for rows that do.
+///
+/// # Errors
+/// 0A000 naming the column.
+pub(crate) fn of_source(columns: &[Column], source: &str) -> Result<()> {
+    let refuse = |what: &str, column: &Column| {
+        Err(SqlError::unsupported(format!("{what} is not supported on a source (column \"{}\")", column.name))
+            .with_hint("compute it in a view"))
+    };
+    let schema = schema(columns)?;
+    for (at, column) in columns.iter().enumerate() {
+        if column.default.is_some() {
+            return refuse("DEFAULT", column);
+        }
+        if column.generated.is_none() {
+            continue;
+        }
+        if !column.nullable {
+            return refuse("NOT NULL of a generated column", column);
+        }
+        let expr = generation_expression(columns, at, source)?;
+        let failing = expr.exists(|e| Ok(!cannot_fail(e, &schema)))?;
+        if failing {
+            return refuse("a generation expression that may fail", column);
+        }
+    }
+    Ok(())
+}
+
+/// Whether an expression, apart from those in it, has a value for every row.
+fn cannot_fail(expr: &datafusion_expr::Expr, schema: &DFSchema) -> bool {
+    use datafusion_expr::{Expr, Operator as Op};
+    match expr {
+        Expr::Column(_) | Expr::Literal(..) | Expr::Alias(_) | Expr::Case(_) | Expr::Not(_) | Expr::InList(_) => true,
+        Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::IsTrue(_) | Expr::IsFalse(_) | Expr::IsUnknown(_) => true,
+        Expr::IsNotTrue(_) | Expr::IsNotFalse(_) | Expr::IsNotUnknown(_) | Expr::Between(_) => true,
+        Expr::BinaryExpr(b) => matches!(
+            b.op,
+            Op::Eq
+                | Op::NotEq
+                | Op::Lt
+                | Op::LtEq
+                | Op::Gt
+                | Op::GtEq
+                | Op::IsDistinctFrom
+                | Op::IsNotDistinctFrom
+                | Op::And
+                | Op::Or
+        ),
+        Expr::Cast(cast) => {
+            let is_text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+            let widens = match (cast.expr.get_type(schema), cast.field.data_type()) {
+                (Ok(DataType::Int16), to) => matches!(to, DataType::Int32 | DataType::Int64),
+                (Ok(DataType::Int32), to) => matches!(to, DataType::Int64),
+                (from, to) => from.is_ok_and(|from| from == *to),
+            };
+            is_text(cast.field.data_type()) || widens || matches!(*cast.expr, Expr::Literal(..))
+        }
+        // Everything has a text, but not everything is short enough.
+        Expr::ScalarFunction(f) if f.func.name() == "cast" => {
+            let field = expr.to_field(schema).ok().and_then(|(_, field)| SqlType::of(&field));
+            matches!(field, Some(SqlType::Text | SqlType::Varchar(None)))
+        }
+        Expr::ScalarFunction(f) => {
+            ["get_field", "coalesce", "nullif", "lower", "upper", "btrim", "length"].contains(&f.func.name())
+        }
+        _ => false,
+    }
+}
+
+/// The expression of a generated column over the relation's columns, cast to the column's type.
+///
+/// # Errors
+/// As [`column_expression`].
+pub fn generation_expression(columns: &[Column], at: usize, relation: &str) -> Result<datafusion_expr::Expr> {
+    let column = &columns[at];
+    let text = column.generated.as_deref().ok_or_else(|| SqlError::internal("the column is not generated"))?;
+    let expr = column_expression(text, columns, relation)?;
+    super::dml::assign(expr, &schema(columns)?, column, "UTC")
 }
 
 /// Columns that INCLUDE adds, behind the declared ones.

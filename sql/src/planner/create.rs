@@ -118,13 +118,7 @@ pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
         return Err(SqlError::new("22023", "CREATE SOURCE needs WITH (connector = '...')"));
     }
     let mut columns = columns::define(&s.columns, ctx)?;
-    if let Some(column) = columns.iter().find(|c| c.default.is_some() || c.generated.is_some()) {
-        return Err(SqlError::unsupported(format!(
-            "DEFAULT and GENERATED are not supported on a source (column \"{}\")",
-            column.name
-        ))
-        .with_hint("compute it in a view"));
-    }
+    columns::of_source(&columns, &name.name)?;
     columns::include(&s.include, &mut columns)?;
     let watermark = columns::watermark(s.watermark.as_ref(), &columns, &name.name, ctx)?;
     let format = s.format.as_ref().map(catalog_format);

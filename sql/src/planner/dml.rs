@@ -200,7 +200,7 @@ fn typed_for(expr: ast::Expr, column: &Column) -> Result<ast::Expr> {
 ///
 /// # Errors
 /// 42804 if its type does not go there, 22P02 and kin for a literal that is no such value.
-fn assign(expr: Expr, schema: &DFSchema, column: &Column, zone: &str) -> Result<Expr> {
+pub(crate) fn assign(expr: Expr, schema: &DFSchema, column: &Column, zone: &str) -> Result<Expr> {
     let target = &column.sql_type;
     if is_null(&expr) {
         return Ok(Expr::Literal(ScalarValue::try_new_null(&target.arrow_type())?, None));

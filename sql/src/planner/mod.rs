@@ -41,7 +41,7 @@ use datafusion_sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
 pub use asof::{AsofJoin, AsofParts, without_asof};
 pub(crate) use asof::{INNER as ASOF_INNER, LEFT as ASOF_LEFT};
 pub use checked::checked_arithmetic;
-pub use columns::column_expression;
+pub use columns::{column_expression, generation_expression};
 pub(crate) use provider::{table_reference, written};
 pub use query::plan_query;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAliasColumnDef,
     TableFactor, TrimWhereField, TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
@@ -310,7 +310,10 @@ fn figure(expr: &Expr) -> Option<String> {
     Some(match expr {
         Expr::Identifier(ident) => normalize(ident),
         Expr::CompoundIdentifier(idents) => normalize(idents.last()?),
-        Expr::CompoundFieldAccess { root, .. } => figure(root)?,
+        Expr::CompoundFieldAccess { root, access_chain } => match access_chain.last() {
+            Some(AccessExpr::Dot(Expr::Identifier(field))) => normalize(field),
+            _ => figure(root)?,
+        },
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure(inner)?,
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
             figure(expr).or_else(|| type_name(data_type))?

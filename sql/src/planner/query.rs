@@ -30,6 +30,7 @@ use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::with_ties;
 use crate::plan::PlannedQuery;
+use crate::types::normalize;
 
 /// Plans a query: names, types, checked arithmetic.
 ///
@@ -51,6 +52,7 @@ pub(crate) fn plan_query_with(
     asof::nest(&mut named)?;
     name_columns(&mut named);
     expand_exponents(&mut named)?;
+    name_fields(&mut named);
     fetch_as_limit(&mut named)?;
     type_first_terms(&mut named, ctx)?;
     let planned = plan_named(named.clone(), ctx, row_id_of);
@@ -141,6 +143,22 @@ pub(crate) fn expand_exponents<V: VisitMut>(written: &mut V) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
+/// Writes `(record).field` as the subscript with a name that DataFusion reads.
+pub(crate) fn name_fields<V: VisitMut>(written: &mut V) {
+    let _: ControlFlow<()> = visit_expressions_mut(written, |expr| {
+        if let ast::Expr::CompoundFieldAccess { access_chain, .. } = expr {
+            for access in access_chain {
+                if let ast::AccessExpr::Dot(ast::Expr::Identifier(field)) = access {
+                    let name = ast::Value::SingleQuotedString(normalize(field));
+                    let index = ast::Expr::Value(name.into());
+                    *access = ast::AccessExpr::Subscript(ast::Subscript::Index { index });
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    });
+}
+
 /// `1.5e3` as `CAST('1500' AS NUMERIC(4,0))`.
 fn without_exponent(text: &str) -> String {
     let double = format!("CAST('{text}' AS DOUBLE PRECISION)");
@@ -190,6 +208,7 @@ pub(crate) fn plan_exprs(exprs: Vec<ast::Expr>, schema: &DFSchema, ctx: &PlanCon
         refuse_unconsumed(&expr)?;
         super::naming::normalize_expr(&mut expr);
         expand_exponents(&mut expr)?;
+        name_fields(&mut expr);
         planned.push(planner.sql_to_expr(expr, schema, &mut planner_context)?.alias(format!("__expr_{i}")));
     }
     let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });

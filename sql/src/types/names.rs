@@ -1,7 +1,7 @@
 //! From a type as it is written to [`SqlType`].
 
 use datafusion_sql::sqlparser::ast::{
-    ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, Ident, TimezoneInfo,
+    ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, Ident, StructField, TimezoneInfo,
 };
 use millstream_catalog::SqlType;
 use millstream_catalog::types::MAX_PRECISION;
@@ -97,11 +97,35 @@ pub fn sql_type(data_type: &DataType) -> Result<SqlType> {
             | ArrayElemTypeDef::AngleBracket(item)
             | ArrayElemTypeDef::Parenthesis(item),
         ) => SqlType::Array(Box::new(sql_type(item)?)),
+        DataType::Struct(fields, _) => record(fields)?,
         DataType::Regclass => return Err(not_yet("regclass")),
         DataType::Custom(name, modifiers) => return custom(&name.to_string(), modifiers),
         DataType::String(None) => SqlType::Text,
         other => return Err(not_yet(&other.to_string().to_lowercase())),
     })
+}
+
+/// `STRUCT<name type, …>`, RisingWave's word for a record of named fields.
+fn record(fields: &[StructField]) -> Result<SqlType> {
+    let mut named: Vec<(String, SqlType)> = Vec::with_capacity(fields.len());
+    for field in fields {
+        let Some(name) = &field.field_name else {
+            return Err(SqlError::syntax("a field of a STRUCT type has no name")
+                .with_hint("write STRUCT<name type, ...>, for example STRUCT<id BIGINT, name TEXT>"));
+        };
+        if field.options.is_some() {
+            return Err(SqlError::unsupported(format!("OPTIONS of the struct field \"{}\"", name.value)));
+        }
+        let name = normalize(name);
+        if named.iter().any(|(other, _)| *other == name) {
+            return Err(SqlError::new("42701", format!("field \"{name}\" of a STRUCT specified more than once")));
+        }
+        named.push((name, sql_type(&field.field_type)?));
+    }
+    match named.is_empty() {
+        true => Err(SqlError::syntax("a STRUCT type needs a field")),
+        false => Ok(SqlType::Record(named)),
+    }
 }
 
 fn custom(name: &str, modifiers: &[String]) -> Result<SqlType> {

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::published::{Published, Publisher};
 use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
+use crate::stream::generated::Generated;
 use crate::stream::plan::PlannedView;
 use millstream_connectors::{SinkSpec, SourceSpec};
 
@@ -33,6 +34,7 @@ pub enum NewObject {
         id: ObjectId,
         spec: Box<SourceSpec>,
         watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+        generated: Arc<[Generated]>,
     },
     /// With the position and expression of its watermark, if it has one.
     Table {

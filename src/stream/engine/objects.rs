@@ -16,6 +16,7 @@ use super::table::Table;
 use super::work::{Work, over_limit};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, Snapshot, TableId};
+use crate::stream::columns_read::ColumnsRead;
 use crate::stream::plan::{PlannedView, part};
 
 /// Option of a view, and its value that keeps late rows.
@@ -147,8 +148,8 @@ impl EpochLoop {
             .cloned()
             .ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
         match object {
-            NewObject::Source { spec, watermark, .. } => {
-                self.sources.insert(id, Source::new(id, record.name.clone(), *spec, watermark));
+            NewObject::Source { spec, watermark, generated, .. } => {
+                self.sources.insert(id, Source::new(id, record.name.clone(), *spec, watermark, generated));
             }
             NewObject::Table { watermark, .. } => {
                 self.tables.insert(id, Table::new(&record, watermark)?);
@@ -215,9 +216,9 @@ impl EpochLoop {
 
     /// Reads every source that a view needs, with the columns that its views need together.
     pub(super) fn start_readers(&mut self) -> Result<()> {
-        let mut wanted: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
+        let mut wanted: BTreeMap<ObjectId, ColumnsRead> = BTreeMap::new();
         for scan in self.pipelines.values().flat_map(Pipeline::reads) {
-            wanted.entry(scan.object).or_default().extend(scan.columns.iter().copied());
+            wanted.entry(scan.object).or_default().extend(&scan.columns_read());
         }
         for (id, columns) in wanted {
             if let Some(source) = self.sources.get_mut(&id) {
@@ -258,11 +259,11 @@ impl EpochLoop {
     }
 
     /// The sources that a view reads, with the columns that it needs of each.
-    fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, BTreeSet<usize>> {
-        let mut columns: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
+    fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, ColumnsRead> {
+        let mut columns: BTreeMap<ObjectId, ColumnsRead> = BTreeMap::new();
         for scan in self.pipelines.get(&view).into_iter().flat_map(Pipeline::reads) {
             if self.sources.contains_key(&scan.object) {
-                columns.entry(scan.object).or_default().extend(scan.columns.iter().copied());
+                columns.entry(scan.object).or_default().extend(&scan.columns_read());
             }
         }
         columns

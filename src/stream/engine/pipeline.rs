@@ -19,6 +19,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::failpoint;
 use crate::state::{Layout, Level, Relation, ScanPosition, Snapshot, State, TableId};
 use crate::stream::changelog::{Delta, total_rows};
+use crate::stream::operator::sharded::Shard;
 use crate::stream::operator::{EpochContext, LateRows, PortWatermarks, RowError, Watermarks};
 use crate::stream::plan::{Input, Node, PlannedView, Scan, part, readable};
 
@@ -379,6 +380,7 @@ impl Pipeline {
                 object: self.id,
                 state,
                 watermarks: &ports,
+                shard: Shard::ONLY,
                 errors: &mut errors,
                 late: &mut late,
             };

@@ -1,6 +1,6 @@
 //! A source that is being read: its reader, the positions up to which the views hold it, and its watermark.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use super::stats::{PartitionStats, Rate, Stats};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
+use crate::stream::columns_read::ColumnsRead;
+use crate::stream::generated::{Completion, Generated, with_inputs};
 use crate::stream::operator::Watermarks;
 use crate::stream::plan::part;
 use crate::stream::time::{evaluate_at, latest_time};
@@ -29,10 +31,12 @@ pub struct Source {
     spec: SourceSpec,
     /// The watermark column and expression over all columns, if the source has one.
     watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    generated: Arc<[Generated]>,
     queue: ChunkQueue,
     reader: Option<Reader>,
-    /// Columns that the reader decodes, ascending.
-    columns: BTreeSet<usize>,
+    /// What the views read, and what generated columns are computed of.
+    columns: ColumnsRead,
+    completion: Option<Completion>,
     partitions: BTreeMap<i32, Partition>,
     /// Watermark of the source as committed with the epoch before.
     committed_watermark: Option<i64>,
@@ -82,15 +86,18 @@ impl Source {
         name: String,
         spec: SourceSpec,
         watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+        generated: Arc<[Generated]>,
     ) -> Self {
         Self {
             id,
             name,
             spec,
             watermark,
+            generated,
             queue: ChunkQueue::new(QUEUE_BYTES),
             reader: None,
-            columns: BTreeSet::new(),
+            columns: ColumnsRead::default(),
+            completion: None,
             partitions: BTreeMap::new(),
             committed_watermark: None,
             holder: id,
@@ -101,7 +108,8 @@ impl Source {
     /// The same source for one view that must read what the others have read already. It starts where the first of them
     /// started and ends, for now, where they are.
     pub fn for_view(&self, view: ObjectId) -> Self {
-        let mut own = Self::new(self.id, self.name.clone(), self.spec.clone(), self.watermark.clone());
+        let (spec, watermark, generated) = (self.spec.clone(), self.watermark.clone(), self.generated.clone());
+        let mut own = Self::new(self.id, self.name.clone(), spec, watermark, generated);
         own.holder = view;
         own.ends = Some(self.positions());
         own
@@ -157,10 +165,11 @@ impl Source {
 
     /// Reads at least these columns from here on: starts the reader, or starts it anew from the taken positions with more
     /// columns.
-    pub fn read_columns(&mut self, wanted: &BTreeSet<usize>, doorbell: &Doorbell) -> Result<()> {
+    pub fn read_columns(&mut self, wanted: &ColumnsRead, doorbell: &Doorbell) -> Result<()> {
         let mut all = wanted.clone();
-        all.extend(self.watermark.iter().map(|(column, _)| *column));
-        if self.reader.is_some() && all.is_subset(&self.columns) {
+        self.watermark.iter().for_each(|(column, _)| all.add(*column));
+        let all = with_inputs(&all, &self.generated);
+        if self.reader.is_some() && self.columns.contains(&all) {
             return Ok(());
         }
         self.columns = all;
@@ -172,7 +181,7 @@ impl Source {
         if let Some(reader) = self.reader.take() {
             reader.stop();
         }
-        self.columns.clear();
+        self.columns = ColumnsRead::default();
         for partition in std::mem::take(&mut self.partitions).keys() {
             state.delete(self.table(), &self.key(*partition));
         }
@@ -193,10 +202,13 @@ impl Source {
         }
         self.queue.close();
         self.queue = ChunkQueue::new(QUEUE_BYTES);
-        let columns: Vec<usize> = self.columns.iter().copied().collect();
+        let columns: Vec<usize> = self.columns.columns().collect();
+        let completion = Completion::new(&columns, &self.generated, self.spec.schema())?;
         let (queue, doorbell) = (self.queue.clone(), doorbell.clone());
-        let reader = self.spec.start_until(&columns, self.positions(), self.ends.clone(), queue, doorbell)?;
+        let spec = self.spec.with_fields(self.columns.fields());
+        let reader = spec.start_until(completion.recorded(), self.positions(), self.ends.clone(), queue, doorbell)?;
         self.reader = Some(reader);
+        self.completion = Some(completion);
         Ok(())
     }
 
@@ -223,7 +235,10 @@ impl Source {
         let now = Instant::now();
         // The queue gives a chunk at least; a source that is held takes none.
         let chunks = if rows_max > 0 { self.queue.take(rows_max, bytes_max) } else { Vec::new() };
-        for chunk in chunks {
+        for mut chunk in chunks {
+            if let Some(completion) = &self.completion {
+                chunk.batch = completion.complete(&chunk.batch)?;
+            }
             self.advance(&chunk, now)?;
             taken.changed = true;
             taken.rows += chunk.batch.num_rows();
@@ -285,7 +300,7 @@ impl Source {
         if batch.num_rows() == 0 {
             return Ok(None);
         }
-        let Some(position) = self.columns.iter().position(|c| c == column) else { return Ok(None) };
+        let Some(position) = self.columns.columns().position(|c| c == *column) else { return Ok(None) };
         // The expression is monotone in its one column: its maximum is its value at the column's maximum.
         let latest = latest_time(batch.column(position));
         let Some(latest) = latest else { return Ok(None) };
@@ -346,7 +361,7 @@ impl Source {
 
     /// The decoded columns, ascending.
     pub fn columns(&self) -> impl Iterator<Item = usize> {
-        self.columns.iter().copied()
+        self.columns.columns()
     }
 
     /// The open epoch is frozen: its watermark is now the committed one.

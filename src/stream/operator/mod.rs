@@ -13,6 +13,7 @@ pub mod join;
 pub mod order_key;
 pub mod over;
 pub mod project;
+pub mod sharded;
 pub mod single_row;
 pub mod temporal;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub mod values;
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::ObjectId;
 
+use self::sharded::Shard;
 use super::changelog::Delta;
 use crate::error::Result;
 use crate::state::State;
@@ -97,6 +99,8 @@ pub struct EpochContext<'a> {
     pub state: &'a mut State,
     /// One entry for each input.
     pub watermarks: &'a [PortWatermarks],
+    /// Whose keys are to be looked at where those of a whole table are.
+    pub shard: Shard,
     pub errors: &'a mut Vec<RowError>,
     pub late: &'a mut Vec<LateRows>,
 }

@@ -7,6 +7,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::util::display::array_value_to_string;
 use millstream_catalog::ObjectId;
 
+use super::sharded::Shard;
 use super::{EpochContext, LateRows, Operator, PortWatermarks, RowError};
 use crate::state::{FrozenSet, State, Store, StoreOptions};
 use crate::stream::changelog::Delta;
@@ -105,6 +106,7 @@ impl Harness {
             object: OBJECT,
             state,
             watermarks,
+            shard: Shard::ONLY,
             errors: &mut outcome.errors,
             late: &mut outcome.late,
         };

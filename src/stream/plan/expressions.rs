@@ -12,10 +12,41 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::clock;
 use crate::error::{Error, Result};
+use crate::stream::columns_read::ColumnsRead;
 
 /// Makes an expression ready to evaluate on batches of `schema`.
 pub fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+}
+
+/// The columns that expressions read, and of records the fields that they take out of them.
+pub fn columns_read<'e>(exprs: impl Iterator<Item = &'e Expr>, schema: &DFSchema) -> Result<ColumnsRead> {
+    let mut read = ColumnsRead::default();
+    for expr in exprs {
+        expr.apply(|e| {
+            match e {
+                Expr::Column(column) => read.add(schema.index_of_column(column)?),
+                Expr::ScalarFunction(f) if f.func.name() == "get_field" => {
+                    if let Some((column, field)) = field_of_column(&f.args, schema) {
+                        read.add_field(column, field);
+                        return Ok(TreeNodeRecursion::Jump);
+                    }
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(read)
+}
+
+/// The positions of a column and of its field that `get_field` with these arguments begins with.
+fn field_of_column(args: &[Expr], schema: &DFSchema) -> Option<(usize, usize)> {
+    let [Expr::Column(column), Expr::Literal(name, _), ..] = args else { return None };
+    let column = schema.index_of_column(column).ok()?;
+    let DataType::Struct(fields) = schema.field(column).data_type() else { return None };
+    let name = name.try_as_str()??;
+    Some((column, fields.iter().position(|f| f.name() == name)?))
 }
 
 /// Refuses expressions whose value depends on when they are evaluated: a view would not equal its SELECT.

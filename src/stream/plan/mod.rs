@@ -16,12 +16,14 @@ mod subqueries;
 
 use datafusion::logical_expr::LogicalPlan;
 use millstream_catalog::ObjectId;
+use millstream_connectors::FieldsRead;
 
 use crate::error::Result;
+use crate::stream::columns_read::ColumnsRead;
 use crate::stream::operator::{Description, EdgeProperties, Operator};
 
 pub use crate::state::Layout;
-pub use expressions::physical;
+pub use expressions::{columns_read, physical};
 pub use readable::readable;
 pub use relations::{CatalogRelations, layout, view_layout};
 pub use rules::{RULES, RuleUse};
@@ -91,11 +93,20 @@ pub struct Scan {
     pub name: String,
     /// Column positions in the relation, ascending.
     pub columns: Vec<usize>,
+    /// Of those that are records and of which not all fields are needed, those that are.
+    pub fields: FieldsRead,
     /// Their names.
     pub column_names: Vec<String>,
     pub append_only: bool,
     /// Whether it is the right side of a join as of now: then rows that were there before the view are read first.
     pub as_of_now: bool,
+}
+
+impl Scan {
+    /// What it reads of the relation.
+    pub fn columns_read(&self) -> ColumnsRead {
+        ColumnsRead::of(self.columns.iter().copied(), &self.fields)
+    }
 }
 
 /// A continuous query, ready to run.
@@ -202,6 +213,8 @@ pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, opt
 pub struct Options {
     /// EMIT ON WINDOW CLOSE: only final rows.
     pub emit_on_window_close: bool,
+    /// Shards of the operators whose state falls apart by keys.
+    pub parallelism: usize,
 }
 
 fn noted(line: String, note: Option<String>) -> String {

@@ -149,6 +149,7 @@ impl Reader {
             return Ok(());
         }
         let mark = cursor.mark();
+        let row = column.len();
         match (next, column.data_mut()) {
             (Some(_), Data::Text { views, long, rule: TextRule::Json }) => {
                 cursor.skip_value()?;
@@ -190,12 +191,12 @@ impl Reader {
                 cursor.elements(|cursor| self.read_value(cursor, items))?;
                 offsets.push(i32::try_from(items.len()).map_err(|_| "too many array elements in one batch")?);
             }
-            (Some(b'{'), Data::Record { columns, reader, .. }) => {
+            (Some(b'{'), Data::Record(record)) => {
                 cursor.eat(b'{');
-                // All fields have the same length, that of the record column, which has at least one field.
-                let row = columns.first().map_or(0, ColumnBuilder::len);
-                let kept = columns.len();
-                self.read_members(cursor, reader, Columns { builders: columns, kept, row })?;
+                let kept = record.kept;
+                record.columns[kept..].iter_mut().for_each(ColumnBuilder::clear);
+                // Fields that are read have the length of the record column.
+                self.read_members(cursor, &mut record.reader, Columns { builders: &mut record.columns, kept, row })?;
             }
             (Some(_), Data::Text { views, long, rule }) => {
                 let rule = *rule;

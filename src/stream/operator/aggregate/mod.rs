@@ -47,6 +47,7 @@ use self::rows::Rows;
 use super::event_time::TimeColumn;
 use super::groups::Groups;
 use super::order_key::SortColumn;
+use super::sharded::Keyed;
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
@@ -587,7 +588,7 @@ impl HashAggregate {
         if self.closed.is_some_and(|closed| closed >= current) {
             return Ok(());
         }
-        let bound = time.key_of(current)?;
+        let (bound, shard) = (time.key_of(current)?, context.shard);
         if self.spec.emit_on_window_close {
             let mut errors = Vec::new();
             let mut scan =
@@ -597,6 +598,7 @@ impl HashAggregate {
                 if scan.fill(&mut keys, &mut values, CLOSE_CHUNK_ROWS)? == 0 {
                     break;
                 }
+                let (keys, values) = shard.own_entries(keys, values, |key| key);
                 self.emit_closed(&keys, &values, &mut errors, output)?;
             }
             drop(scan);
@@ -633,6 +635,13 @@ impl HashAggregate {
             output.push(delta);
         }
         Ok(())
+    }
+}
+
+impl Keyed for HashAggregate {
+    fn keys(&self, _input: usize, batch: &RecordBatch) -> Result<ByteRows> {
+        let columns = self.key_order.iter().map(|i| batch.column(self.spec.group_by[*i]).clone());
+        self.key_codec.encode(&columns.collect::<Vec<_>>())
     }
 }
 

@@ -22,7 +22,7 @@ mod side;
 mod tests;
 mod totals;
 
-use arrow::array::{AsArray, BooleanArray, Int64Array, UInt32Array};
+use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{filter, take};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use millstream_catalog::ObjectId;
@@ -33,6 +33,7 @@ pub use self::residual::Residual;
 use self::side::{Changes, Layout, Matches, Side};
 use self::totals::Totals;
 use super::event_time::TimeColumn;
+use super::sharded::Keyed;
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, State, TableId};
@@ -486,6 +487,12 @@ impl RowsOfKey {
             }
         }
         if changed.is_empty() { Ok(()) } else { f(changed.into(), stored.into()) }
+    }
+}
+
+impl Keyed for Join {
+    fn keys(&self, input: usize, batch: &RecordBatch) -> Result<ByteRows> {
+        self.sides[input].join_keys(batch.columns())
     }
 }
 

@@ -183,12 +183,17 @@ impl Side {
             None => delta,
         };
         let delta = if self.layout == Layout::Multiset { self.distinct(&delta)? } else { delta.consolidate()? };
-        let key_columns: Vec<ArrayRef> = self.key.iter().map(|c| delta.batch.column(*c).clone()).collect();
         let groups = match self.key.is_empty() {
             true => Groups::single(delta.rows()),
-            false => Groups::assign(&self.key_codec.encode(&key_columns)?),
+            false => Groups::assign(&self.join_keys(delta.batch.columns())?),
         };
         Ok(Changes { delta, groups, unmatchable })
+    }
+
+    /// The join key of each row of these columns.
+    pub fn join_keys(&self, columns: &[ArrayRef]) -> Result<ByteRows> {
+        let key_columns: Vec<ArrayRef> = self.key.iter().map(|c| columns[*c].clone()).collect();
+        self.key_codec.encode(&key_columns)
     }
 
     /// Each row once with its net weight, which is not zero.

@@ -13,6 +13,7 @@ use proptest::test_runner::Config;
 
 use super::{Join, JoinKind, JoinSide, JoinSpec, Layout, Residual};
 use crate::stream::changelog::Delta;
+use crate::stream::operator::sharded::Shard;
 use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add, rows};
 use crate::stream::operator::{EpochContext, Operator as _, PortWatermarks};
 
@@ -335,6 +336,7 @@ fn a_result_beyond_the_limit_is_refused() {
         object: OBJECT,
         state: &mut state,
         watermarks: &[],
+        shard: Shard::ONLY,
         errors: &mut errors,
         late: &mut late,
     };

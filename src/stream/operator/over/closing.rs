@@ -204,7 +204,8 @@ impl Over {
             )?;
             let Some(last) = keys.len().checked_sub(1) else { break };
             after = Bound::Excluded(keys.get(last).to_vec());
-            let partitions: ByteRows = keys.iter().map(|key| &key[8..]).collect();
+            let own = keys.iter().map(|key| &key[8..]).filter(|partition| context.shard.owns(partition));
+            let partitions: ByteRows = own.collect();
             let mut epoch = Epoch::of_partitions(self, &partitions, context)?;
             if emits {
                 epoch.take_between(self, from.as_deref(), &upto, context)?;

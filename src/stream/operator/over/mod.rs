@@ -37,6 +37,7 @@ use self::function::WindowCall;
 use self::order::OrderCodec;
 use super::event_time::TimeColumn;
 use super::order_key::SortColumn;
+use super::sharded::Keyed;
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
@@ -229,6 +230,7 @@ impl Over {
                     break;
                 }
                 after = Bound::Excluded(keys.get(found - 1).to_vec());
+                let (keys, values) = context.shard.own_entries(keys, values, |key| key);
                 let mut epoch = Epoch::over_whole(&keys, &values)?;
                 epoch.take_all(self, context)?;
                 output.extend(epoch.results(self, context)?);
@@ -251,6 +253,13 @@ impl Over {
                 }
             };
         Ok(RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))?)
+    }
+}
+
+impl Keyed for Over {
+    fn keys(&self, _input: usize, batch: &RecordBatch) -> Result<ByteRows> {
+        let columns: Vec<ArrayRef> = self.key_columns.iter().map(|c| batch.column(*c).clone()).collect();
+        self.key_codec.encode(&columns)
     }
 }
 

@@ -67,7 +67,7 @@ impl Builder<'_> {
             stream_key: Some(key.clone()),
             watermark_columns: edge.properties.watermark_columns.iter().copied().filter(|c| *c < groups).collect(),
         };
-        let operator = HashAggregate::new(AggregateSpec {
+        let spec = AggregateSpec {
             operator: self.nodes.len() as u32,
             object: self.object,
             first_part: self.take_parts(HashAggregate::PARTS),
@@ -80,8 +80,11 @@ impl Builder<'_> {
             time_column,
             emit_on_window_close: emit_on_close,
             totals,
-        })?;
-        Ok(self.add(Box::new(operator), vec![edge.input], properties))
+        };
+        // Groups that are there without rows are everybody's.
+        let has_keys = !spec.group_by.is_empty() && spec.totals.is_empty();
+        let operator = self.sharded(has_keys, || HashAggregate::new(spec.clone()))?;
+        Ok(self.add(operator, vec![edge.input], properties))
     }
 
     /// Each row once for each grouping set, with the set's id in a column at the end.

@@ -80,7 +80,8 @@ impl Builder<'_> {
                 .map(|key| key.into_iter().filter(|c| slice.is_none_or(|slice| *c != left_width + slice)).collect()),
             watermark_columns,
         };
-        let mut edge = self.add(Box::new(Join::new(spec)?), vec![left.input, right.input], properties);
+        let operator = self.sharded(!spec.sides[0].key.is_empty(), || Join::new(spec.clone()))?;
+        let mut edge = self.add(operator, vec![left.input, right.input], properties);
 
         let output = arrow_schema(&join.schema);
         let left_plain = join.left.schema().fields().len();

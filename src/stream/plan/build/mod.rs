@@ -26,6 +26,7 @@ use self::refusal::refusal;
 use super::single_row::SingleRow;
 use super::{Input, Node, Options, PlannedView, Relations, Scan, part, readable};
 use crate::error::{Error, Result};
+use crate::stream::operator::sharded::{Keyed, Sharded};
 use crate::stream::operator::{EdgeProperties, Operator};
 
 /// Collects the operators of one view.
@@ -139,6 +140,12 @@ impl<'a> Builder<'a> {
         let first = self.next_part;
         self.next_part += parts;
         first
+    }
+
+    /// An operator with as many shards as the view has, if it has keys.
+    fn sharded<O: Keyed + 'static>(&self, has_keys: bool, make: impl Fn() -> Result<O>) -> Result<Box<dyn Operator>> {
+        let shards = if has_keys { self.options.parallelism } else { 1 };
+        Ok(Box::new(Sharded::new(shards, make)?))
     }
 
     fn add(&mut self, operator: Box<dyn Operator>, inputs: Vec<Input>, properties: EdgeProperties) -> Edge {

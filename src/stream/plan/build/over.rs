@@ -174,7 +174,7 @@ impl Builder<'_> {
             stream_key: stream_key.clone(),
             watermark_columns: timed.into_iter().collect(),
         };
-        let operator = Over::new(OverSpec {
+        let spec = OverSpec {
             operator: self.nodes.len() as u32,
             object: self.object,
             first_part: self.take_parts(Over::PARTS),
@@ -189,8 +189,9 @@ impl Builder<'_> {
             time_column,
             order_time,
             emit_on_window_close: emit_on_close,
-        })?;
-        Ok(self.add(Box::new(operator), vec![edge.input], properties))
+        };
+        let operator = self.sharded(!spec.partition_by.is_empty(), || Over::new(spec.clone()))?;
+        Ok(self.add(operator, vec![edge.input], properties))
     }
 }
 

@@ -39,6 +39,9 @@ impl Builder<'_> {
             }
             _ => self.any_edge(input)?,
         };
+        if let Some(expressions) = expressions {
+            self.narrow(edge.input, input.schema(), expressions.iter().chain(predicate))?;
+        }
         self.project_edge(edge, input.schema(), expressions, predicate, arrow_schema(schema))
     }
 

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::TableScan;
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{Expr, TableScan};
+use millstream_connectors::FieldsRead;
 use millstream_sql::{CatalogSource, Target};
 
 use super::{Builder, Edge, positions};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
+use crate::stream::plan::expressions::columns_read;
 use crate::stream::plan::{Input, Scan};
 
 impl Builder<'_> {
@@ -36,6 +40,7 @@ impl Builder<'_> {
             object: id,
             name: scan.table_name.to_string(),
             columns: columns.clone(),
+            fields: FieldsRead::new(),
             column_names: columns.iter().map(|c| all.schema.field(*c).name().clone()).collect(),
             append_only: all.append_only,
             as_of_now: source.as_of_now,
@@ -51,5 +56,23 @@ impl Builder<'_> {
                 .collect(),
         };
         Ok(Edge { input, properties, as_of_now: source.as_of_now })
+    }
+
+    /// Notes which fields of records the expressions over a scan need, which are all that is seen of it.
+    pub(super) fn narrow<'e>(
+        &mut self,
+        input: Input,
+        schema: &DFSchema,
+        seen: impl Iterator<Item = &'e Expr>,
+    ) -> Result<()> {
+        let Input::Scan(i) = input else { return Ok(()) };
+        let scan = &mut self.scans[i];
+        for (at, read) in columns_read(seen, schema)?.fields() {
+            let DataType::Struct(fields) = schema.field(at).data_type() else { continue };
+            let names: Vec<&str> = read.iter().map(|f| fields[*f].name().as_str()).collect();
+            scan.column_names[at] = format!("{}.({})", scan.column_names[at], names.join(", "));
+            scan.fields.insert(scan.columns[at], read);
+        }
+        Ok(())
     }
 }
