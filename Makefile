@@ -34,7 +34,7 @@ kill: ## the kill test at length: 300 seeded SIGKILLs (KILLS=n SEED=n)
 	  MILLSTREAM_KILLS=$${KILLS:-300} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it kill:: -- --include-ignored --nocapture
 
 oracle: ## the oracle at length: generated queries and changelogs (CASES=n SEED=n)
-	@$(TEST) && MILLSTREAM_ORACLE_CASES=$${CASES:-500} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it oracle:: -- --nocapture
+	@$(TEST) && MILLSTREAM_ORACLE_CASES=$${CASES:-8000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it oracle:: -- --nocapture
 
 pg: ## the comparison with PostgreSQL at length (CASES=n SEED=n)
 	@$(TEST) && MILLSTREAM_PG_CASES=$${CASES:-5000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it pg:: -- --include-ignored --nocapture

@@ -91,10 +91,15 @@ pub const WATERMARK_DELAY_S: u32 = 30;
 /// One change, or the creation of a view amid them.
 #[derive(Debug, Clone)]
 pub enum Step {
-    Insert { table: String, rows: Vec<String> },
+    Insert {
+        table: String,
+        rows: Vec<String>,
+    },
     Update(String),
     Delete(String),
     CreateView(usize),
+    /// SIGKILL, and a start on the same directory.
+    Restart,
 }
 
 impl Step {
@@ -103,6 +108,7 @@ impl Step {
             Step::Insert { table, rows } => format!("INSERT INTO {table} VALUES {}", rows.join(", ")),
             Step::Update(sql) | Step::Delete(sql) => sql.clone(),
             Step::CreateView(n) => views[*n].ddl(),
+            Step::Restart => "-- here the server is killed and started again".to_string(),
         }
     }
 }
@@ -131,7 +137,7 @@ impl Case {
 
         let mut clock_s = 0;
         let mut changes: Vec<Step> =
-            (0..random.random_range(6..16)).map(|_| change(random, &tables, &mut clock_s)).collect();
+            (0..random.random_range(12..32)).map(|_| change(random, &tables, &mut clock_s)).collect();
         // Views come in order, each at a moment of its own: some over empty tables, some over old data.
         let mut moments: Vec<usize> = views.iter().map(|_| random.random_range(0..changes.len())).collect();
         moments.sort_unstable();
@@ -140,6 +146,9 @@ impl Case {
         }
         for (n, moment) in moments.into_iter().enumerate().rev() {
             changes.insert(moment, Step::CreateView(n));
+        }
+        if random.random_bool(0.25) {
+            changes.insert(random.random_range(1..changes.len()), Step::Restart);
         }
         Case { tables, views, steps: changes }
     }
@@ -168,6 +177,7 @@ impl Case {
             Step::CreateView(n) => needed.contains(n),
             Step::Insert { table, .. } => about(table),
             Step::Update(sql) | Step::Delete(sql) => about(sql),
+            Step::Restart => true,
         });
         Case { steps: steps.cloned().collect(), views: self.views.clone(), tables }
     }

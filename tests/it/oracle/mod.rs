@@ -11,6 +11,8 @@ mod ordered;
 mod view;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,6 +26,9 @@ use view::CONSTRUCTS;
 
 /// Most runs that shrinking one case may take.
 const SHRINK_RUNS_MAX: usize = 200;
+
+/// Servers that cases run on at the same time.
+const WORKERS: usize = 2;
 
 /// How a case failed: at which step, which view (if one is to blame), and what was seen.
 #[derive(Debug, Clone)]
@@ -41,16 +46,44 @@ struct Coverage {
     rows: usize,
     /// Comparisons in which the batch SELECT itself fails, so that there is nothing to compare with.
     undefined: usize,
+    restarts: usize,
 }
 
-/// Runs cases, each in a schema of its own.
+/// Runs cases on a server, each in a schema of its own.
 struct Runner {
+    server: Server,
     session: Session,
     schemas: usize,
     coverage: Coverage,
 }
 
+impl Coverage {
+    fn add(&mut self, other: Self) {
+        for (construct, count) in other.constructs {
+            *self.constructs.entry(construct).or_default() += count;
+        }
+        self.comparisons += other.comparisons;
+        self.rows += other.rows;
+        self.undefined += other.undefined;
+        self.restarts += other.restarts;
+    }
+}
+
 impl Runner {
+    async fn start() -> Self {
+        let server = Server::start();
+        let session = server.connect().await;
+        Self { server, session, schemas: 0, coverage: Coverage::default() }
+    }
+
+    async fn restart(&mut self) {
+        self.server.kill();
+        self.server.restart();
+        self.session = self.server.connect().await;
+        self.session.run(&format!("SET search_path TO oracle_{}", self.schemas)).await;
+        self.coverage.restarts += 1;
+    }
+
     /// Runs a case; compares only `watched` if given, else every view after every step.
     async fn run(&mut self, case: &Case, watched: Option<usize>) -> Option<Mismatch> {
         self.schemas += 1;
@@ -68,12 +101,18 @@ impl Runner {
         let mut created: Vec<usize> = Vec::new();
         for (step, change) in case.steps.iter().enumerate() {
             let sql = change.sql(&case.views);
-            let result = self.session.try_run(&sql).await;
+            let result = match change {
+                Step::Restart => {
+                    self.restart().await;
+                    Ok(())
+                }
+                _ => self.session.try_run(&sql).await.map(drop),
+            };
             if let Step::CreateView(n) = change {
                 created.push(*n);
             }
             match result {
-                Ok(_) => {}
+                Ok(()) => {}
                 // A taken key: the statement must have changed nothing, which the comparison below shows.
                 Err(failure) if failure.sqlstate.as_deref() == Some("23505") => {}
                 Err(failure) => {
@@ -188,17 +227,13 @@ fn difference<'a>(a: &'a [String], b: &[String]) -> Vec<&'a String> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn views_equal_their_select() {
-    let cases: usize = seed::setting("MILLSTREAM_ORACLE_CASES", 30);
-    let seed = seed::seed("oracle");
-    let mut random = StdRng::seed_from_u64(seed);
-    let server = Server::start();
-    let mut runner = Runner { session: server.connect().await, schemas: 0, coverage: Coverage::default() };
-    for number in 0..cases {
-        // A case depends on its own seed alone, so that it can be run without those before it.
-        let case_seed: u64 = random.random();
-        let case = Case::generate(&mut StdRng::seed_from_u64(case_seed));
+/// Runs the cases of the seeds that nobody else has taken.
+async fn work(seeds: Arc<Vec<u64>>, next: Arc<AtomicUsize>, seed: u64) -> Coverage {
+    let mut runner = Runner::start().await;
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let Some(case_seed) = seeds.get(number) else { return runner.coverage };
+        let case = Case::generate(&mut StdRng::seed_from_u64(*case_seed));
         if let Some(mismatch) = runner.run(&case, None).await {
             let (case, mismatch) = runner.shrink(case, mismatch).await;
             panic!("case {number} of seed {seed}:\n{}\n-- {}", case.script(), mismatch.report);
@@ -207,8 +242,29 @@ async fn views_equal_their_select() {
             *runner.coverage.constructs.entry(construct).or_default() += 1;
         }
     }
-    let Coverage { constructs, comparisons, rows, undefined } = &runner.coverage;
-    eprintln!("oracle: {cases} cases, {comparisons} comparisons, {rows} rows, {undefined} undefined; {constructs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_equal_their_select() {
+    let cases: usize = seed::setting("MILLSTREAM_ORACLE_CASES", 400);
+    let seed = seed::seed("oracle");
+    let mut random = StdRng::seed_from_u64(seed);
+    // A case depends on its own seed alone, so that it can be run without those before it.
+    let seeds: Arc<Vec<u64>> = Arc::new((0..cases).map(|_| random.random()).collect());
+    let next = Arc::new(AtomicUsize::new(0));
+    let workers: Vec<_> = (0..WORKERS).map(|_| tokio::spawn(work(seeds.clone(), next.clone(), seed))).collect();
+    let mut coverage = Coverage::default();
+    for worker in workers {
+        match worker.await {
+            Ok(part) => coverage.add(part),
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    }
+    let Coverage { constructs, comparisons, rows, undefined, restarts } = &coverage;
+    eprintln!(
+        "oracle: {cases} cases, {comparisons} comparisons, {rows} rows, {undefined} undefined, {restarts} restarts; \
+         {constructs:?}"
+    );
     let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS);
     let unmet: Vec<_> = all.filter(|name| !constructs.contains_key(*name)).collect();
     assert!(unmet.is_empty() || cases < 150, "no case has {unmet:?}");
@@ -257,6 +313,7 @@ async fn generator_is_valid() {
                         session.run(&view.ddl()).await;
                     }
                 }
+                Step::Restart => {}
                 step => match session.try_run(&step.sql(&case.views)).await {
                     Err(failure) if failure.sqlstate.as_deref() != Some("23505") => {
                         panic!("{failure}\nin: {}", step.sql(&case.views))

@@ -176,7 +176,7 @@ fn first_difference(theirs: &Answer, ours: &Answer) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn same_as_postgres() {
-    let cases: usize = seed::setting("MILLSTREAM_PG_CASES", 1000);
+    let cases: usize = seed::setting("MILLSTREAM_PG_CASES", 2000);
     let seed = seed::seed("pg");
     let (postgres, server) = (Postgres::start(), Server::start());
     let pair = Pair { postgres: postgres.connect().await, millstream: server.connect().await };
