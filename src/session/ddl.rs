@@ -22,7 +22,9 @@ use super::{Scope, Session, complete};
 use crate::batch::files;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
-use crate::stream::engine::{DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, TableWrite};
+use crate::stream::engine::{
+    BACKFILL_RATE_LIMIT, DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, TableWrite,
+};
 use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
@@ -143,9 +145,11 @@ impl Session {
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
         let id = draft.new_id();
-        let parallelism = self.settings.get(PARALLELISM)?;
-        if parallelism != "0" {
-            p.options.entry(PARALLELISM.into()).or_insert(parallelism);
+        for (option, default) in [(PARALLELISM, "0"), (BACKFILL_RATE_LIMIT, "-1")] {
+            let value = self.settings.get(option)?;
+            if value != default {
+                p.options.entry(option.into()).or_insert(value);
+            }
         }
         let planned = self.plan_materialized_view(&p, id, scope)?;
         let view = MaterializedView {
@@ -202,9 +206,12 @@ impl Session {
                     return wrong(message, "use 'keep' to keep late rows, or 'count' (the default)");
                 }
                 (PARALLELISM, _) => {}
+                (BACKFILL_RATE_LIMIT, rate) => {
+                    definitions::rate_limit(rate)?;
+                }
                 _ => {
                     let message = format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name);
-                    return wrong(message, "the options are late_rows, parallelism");
+                    return wrong(message, "the options are backfill_rate_limit, late_rows, parallelism");
                 }
             }
         }

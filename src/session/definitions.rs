@@ -13,7 +13,7 @@ use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
 
 use crate::error::{Error, Result, sqlstate};
-use crate::stream::engine::NewObject;
+use crate::stream::engine::{BACKFILL_RATE_LIMIT, NewObject};
 use crate::stream::generated::Generated;
 use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
 
@@ -129,6 +129,21 @@ pub fn parallelism(option: &str) -> Result<usize> {
             .with_hint(format!("use a number from 1 to {PARALLELISM_MAX}, or 0 for as many as there are cores"))
     })?;
     Ok(if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) })
+}
+
+/// Checks a bound on the rows a second of a backfill; `-1` is none.
+///
+/// # Errors
+/// 22023 for what is no such number.
+pub fn rate_limit(option: &str) -> Result<()> {
+    match option.trim().parse::<i64>() {
+        Ok(-1 | 1..=1_000_000_000) => Ok(()),
+        _ => Err(Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            format!("option \"{BACKFILL_RATE_LIMIT}\" cannot be '{option}'"),
+        )
+        .with_hint("use a number of rows a second, or -1 for as many as there can be")),
+    }
 }
 
 impl<'a> StoredQuery<'a> {

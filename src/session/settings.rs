@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use millstream_catalog::SqlType;
 
 use super::api::{Notice, Response};
-use super::definitions::parallelism;
+use super::definitions::{parallelism, rate_limit};
 use super::{Session, complete};
 use crate::error::{Error, Result, sqlstate};
 
@@ -33,6 +33,7 @@ enum Kind {
     SearchPath,
     /// As a view's option of that name.
     Parallelism,
+    RateLimit,
     /// Only this value is supported: setting another is an error.
     Fixed,
     /// RisingWave's, without a meaning here: accepted with a notice.
@@ -51,6 +52,13 @@ const fn known(
 
 const KNOWN: &[Known] = &[
     known("application_name", "", true, Kind::Text, "Name of the client's program."),
+    known(
+        "backfill_rate_limit",
+        "-1",
+        false,
+        Kind::RateLimit,
+        "Rows a second that new continuous views take of what was there before them; -1 is without limit.",
+    ),
     known("bytea_output", "hex", false, Kind::Fixed, "How bytea prints."),
     known("client_encoding", "UTF8", true, Kind::Fixed, "Encoding of text from and to the client."),
     known("client_min_messages", "notice", false, Kind::Text, "Least severe messages that are sent."),
@@ -199,6 +207,10 @@ impl Settings {
             }
             Kind::Parallelism => {
                 parallelism(value).map_err(|e| invalid(e.hint().unwrap_or_default()))?;
+                value.trim().to_string()
+            }
+            Kind::RateLimit => {
+                rate_limit(value).map_err(|e| invalid(e.hint().unwrap_or_default()))?;
                 value.trim().to_string()
             }
             Kind::TimeZone => {

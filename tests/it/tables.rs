@@ -1,6 +1,6 @@
 //! Tables under several clients: no update is lost, and whoever is answered sees what was done everywhere.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::server::Server;
 
@@ -220,4 +220,45 @@ async fn a_view_created_amid_writes_is_exact() {
     session.run(&format!("CREATE MATERIALIZED VIEW by_g AS {select}")).await;
     writing.await.expect("the writer does not fail");
     assert_eq!(session.rows("SELECT * FROM by_g").await, session.rows(select).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_backfill_keeps_to_its_rate() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t AS SELECT n FROM generate_series(1, 3000) AS s (n)").await;
+    let start = Instant::now();
+    let slow = "CREATE MATERIALIZED VIEW slow WITH (backfill_rate_limit = 2000) AS SELECT count(*) AS n FROM t";
+    session.run(slow).await;
+    let elapsed = start.elapsed();
+    assert!(elapsed >= Duration::from_millis(1200), "3000 rows at 2000 a second took {elapsed:?}");
+    assert_eq!(session.value("SELECT n FROM slow").await, "3000");
+    // Rows that come and go in the middle, before and behind what is read already, of a table that has no key.
+    let counted = "CREATE MATERIALIZED VIEW counted WITH (backfill_rate_limit = 2000) AS SELECT n, count(*) AS c FROM t GROUP BY n";
+    let changes = server.connect().await;
+    let amid = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        changes.run("INSERT INTO t SELECT n FROM generate_series(2900, 3100) AS s (n)").await;
+        changes.run("DELETE FROM t WHERE n % 10 = 0").await;
+        changes.run("UPDATE t SET n = n + 5000 WHERE n % 7 = 0").await;
+    };
+    tokio::join!(session.run(counted), amid);
+    let different = "SELECT count(*) FROM (SELECT * FROM counted EXCEPT ALL SELECT n, count(*) FROM t GROUP BY n) AS d";
+    assert_eq!(session.value(different).await, "0");
+    let sums = "SELECT (SELECT sum(c) FROM counted) - (SELECT count(*) FROM t)";
+    assert_eq!(session.value(sums).await, "0");
+    session.run("SET backfill_rate_limit = 100").await;
+    let definition = session.try_run("CREATE MATERIALIZED VIEW few AS SELECT n FROM t WHERE n < 0");
+    let other = server.connect().await;
+    // The others go on meanwhile, and the job can be looked at and ended.
+    let watch = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        other.run("INSERT INTO t VALUES (0)").await;
+        let up_to_date = "SELECT n = (SELECT count(*) FROM t) FROM slow";
+        assert_eq!(other.value(up_to_date).await, "t");
+        let job = other.value("SELECT id FROM millstream.jobs").await;
+        other.run(&format!("CANCEL JOB {job}")).await;
+    };
+    let (made, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(20), definition), watch);
+    assert!(made.expect("the job was ended").is_err(), "3000 rows at 100 a second");
 }

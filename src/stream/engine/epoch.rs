@@ -1,6 +1,6 @@
 //! The loop itself: waits for input, runs an epoch through everything, hands it to the committer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -173,9 +173,12 @@ impl EpochLoop {
             let now = Instant::now();
             let due = self.next_timer(now);
             let shared = self.sources.iter().any(|(id, s)| s.has_input() && !self.is_held(*id));
-            let own = self.catch_ups.values().any(|c| c.source.has_input() || c.source.is_at_end());
+            let own = self.catch_ups.iter().any(|((view, _), c)| {
+                let mut allowed = || self.pipelines.get_mut(view).is_some_and(|p| p.backfill_allowed(now) > 0);
+                c.source.is_at_end() || (c.source.has_input() && (c.holds || allowed()))
+            });
             let input = (shared || own) && !self.outbox_full();
-            if requests.any() || input || due.is_zero() || self.is_backfilling() {
+            if requests.any() || input || due.is_zero() || self.is_backfilling(now) {
                 return requests;
             }
             if let Some(Err(e)) = self.committer.poll() {
@@ -199,11 +202,16 @@ impl EpochLoop {
         let idle = self.sources.values().filter_map(|s| s.next_timer(now)).min();
         let wake_us = self.pipelines.values().filter_map(Pipeline::next_wake_us).min();
         let wake = wake_us.map(|at| Duration::from_micros(at.saturating_sub(now_us()).max(0) as u64));
-        idle.into_iter().chain(wake).fold(report, Duration::min)
+        let catching_up: BTreeSet<ObjectId> = self.catch_ups.keys().map(|(view, _)| *view).collect();
+        let throttled = self.pipelines.values_mut().filter(|p| p.is_backfilling() || catching_up.contains(&p.id));
+        let throttled = throttled.filter_map(|p| Some(p.throttle.as_mut()?.wait(now))).filter(|wait| !wait.is_zero());
+        idle.into_iter().chain(wake).chain(throttled).fold(report, Duration::min)
     }
 
-    fn is_backfilling(&self) -> bool {
-        self.pipelines.values().any(|p| p.counters.failed.is_none() && p.is_backfilling())
+    /// Whether a view has rows to read that were there before it, and may read them now.
+    fn is_backfilling(&mut self, now: Instant) -> bool {
+        let mut views = self.pipelines.values_mut();
+        views.any(|p| p.counters.failed.is_none() && p.is_backfilling() && p.backfill_allowed(now) > 0)
     }
 
     /// Whether a view still reads what was there before it, stored or in a source.

@@ -9,6 +9,7 @@
 //! * [`pipeline`]: one view or sink: its operators and where its rows go.
 //! * [`source`]: the readers of a source, its positions and watermark.
 //! * [`catch_up`]: a new view reads a source's history.
+//! * [`throttle`]: how fast a new view takes what was there before it.
 //! * [`table`]: row tables: checks and applies the writes of sessions.
 //! * [`outbox`]: sinks: pending rows on disk, and the thread that sends them.
 
@@ -26,8 +27,9 @@ pub mod source;
 pub mod stats;
 pub mod system;
 pub mod table;
+mod throttle;
 mod work;
 
 pub use handle::{Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
-pub use objects::{LATE_ROWS, LATE_ROWS_KEEP};
+pub use objects::{BACKFILL_RATE_LIMIT, LATE_ROWS, LATE_ROWS_KEEP};
 pub use published::Published;

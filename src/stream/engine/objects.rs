@@ -13,6 +13,7 @@ use super::pipeline::{Pipeline, Target};
 use super::source::{self, Source};
 use super::system::{self, DdlEntry};
 use super::table::Table;
+use super::throttle::Throttle;
 use super::work::{Work, over_limit};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, Snapshot, TableId};
@@ -22,6 +23,8 @@ use crate::stream::plan::{PlannedView, part};
 /// Option of a view, and its value that keeps late rows.
 pub const LATE_ROWS: &str = "late_rows";
 pub const LATE_ROWS_KEEP: &str = "keep";
+/// Option of a view: rows a second that it takes of what was there before it.
+pub const BACKFILL_RATE_LIMIT: &str = "backfill_rate_limit";
 
 /// What ran for an object that was dropped.
 pub(super) struct Retired {
@@ -160,10 +163,13 @@ impl EpochLoop {
                 let target = Target::View(Arc::new(relation));
                 self.add_pipeline(&record, *plan, target)?;
                 if let ObjectKind::MaterializedView(view) = &record.kind
-                    && view.options.get(LATE_ROWS).is_some_and(|v| v == LATE_ROWS_KEEP)
                     && let Some(pipeline) = self.pipelines.get_mut(&id)
                 {
-                    pipeline.keep_late_rows()?;
+                    if view.options.get(LATE_ROWS).is_some_and(|v| v == LATE_ROWS_KEEP) {
+                        pipeline.keep_late_rows()?;
+                    }
+                    let rate = view.options.get(BACKFILL_RATE_LIMIT).and_then(|rate| rate.parse().ok());
+                    pipeline.throttle = rate.map(Throttle::new);
                 }
             }
             NewObject::Sink { plan, spec, .. } => {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
 use super::stats::Activity;
+use super::throttle::Throttle;
 use super::work::over_limit;
 use crate::error::{Error, Result, sqlstate};
 use crate::failpoint;
@@ -76,6 +77,8 @@ pub struct Pipeline {
     errors: Relation,
     /// Where late rows are kept, if they are.
     late: Option<Relation>,
+    /// How fast it takes what was there before it, if that is bounded.
+    pub throttle: Option<Throttle>,
     pub counters: Counters,
     counters_changed: bool,
     /// What stopped it since the server started.
@@ -177,6 +180,7 @@ impl Pipeline {
             node_watermarks,
             errors,
             late: None,
+            throttle: None,
             counters: Counters::default(),
             counters_changed: true,
             failure: None,
@@ -234,6 +238,11 @@ impl Pipeline {
     /// The relations that it reads, with the columns it needs of each.
     pub fn reads(&self) -> impl Iterator<Item = &Scan> {
         self.scans.iter().map(|s| &s.scan)
+    }
+
+    /// Rows of what was there before it that it may take now.
+    pub fn backfill_allowed(&mut self, now: Instant) -> usize {
+        self.throttle.as_mut().map_or(usize::MAX, |throttle| throttle.allowed(now))
     }
 
     /// Whether it still reads rows that were there before it.
@@ -339,7 +348,11 @@ impl Pipeline {
                 || watermarks.committed != self.scan_watermarks[i].committed;
             self.scan_watermarks[i] = watermarks;
             let relation = upstream.relation(self.scans[i].scan.object);
-            let (rows, old_rows) = self.scan(i, changes, relation.as_deref(), state, limits.backfill_rows)?;
+            let allowed = limits.backfill_rows.min(self.backfill_allowed(Instant::now()));
+            let (rows, old_rows) = self.scan(i, changes, relation.as_deref(), state, allowed)?;
+            if let (Some(throttle), Some(rows)) = (&mut self.throttle, old_rows) {
+                throttle.took(rows);
+            }
             changed |= old_rows.is_some();
             backfilled += old_rows.unwrap_or_default();
             if total_rows(&rows) > 0 {
@@ -456,7 +469,12 @@ impl Pipeline {
         let mut out = Vec::new();
         // The right side of a join as of now is read whole before the first left row comes.
         let budget = if self.scans[i].scan.as_of_now { usize::MAX } else { rows_max };
-        let (batches, reached) = relation.read(state, position.as_ref(), budget, Level::Committing)?;
+        let (batches, reached) = match (budget, position) {
+            // Not now; nothing of what changes was read before.
+            (0, None) => return Ok((out, Some(0))),
+            (0, position) => (Vec::new(), position),
+            (_, position) => relation.read(state, position.as_ref(), budget, Level::Committing)?,
+        };
         let taken = batches.iter().map(RecordBatch::num_rows).sum();
         for batch in batches {
             out.push(Delta::inserts(batch.project(&columns)?));

@@ -46,7 +46,7 @@ pub struct Table {
 
 /// What a write changed, and how to take it back.
 pub struct Applied {
-    /// Changes with the visible columns.
+    /// Changes with all stored columns, a hidden row id last.
     pub deltas: Vec<Delta>,
     /// The rows that were inserted.
     pub inserted: Option<RecordBatch>,
@@ -194,9 +194,7 @@ impl Table {
             self.relation.put_value(state, keys.get(i), None);
         }
         self.grow(-(keys.len() as i64), applied);
-        let visible = self.visible_of(rows)?;
-        let n = visible.num_rows();
-        applied.deltas.push(Delta::new(visible, Int64Array::from_value(-1, n)));
+        applied.deltas.push(Delta::new(rows.clone(), Int64Array::from_value(-1, rows.num_rows())));
         Ok(())
     }
 
@@ -239,9 +237,8 @@ impl Table {
         }
         self.relation.put_values(state, &keys, &values);
         self.grow(rows.num_rows() as i64, applied);
-        let visible = self.visible_of(&rows)?;
-        applied.deltas.push(Delta::inserts(visible.clone()));
-        applied.inserted = Some(visible);
+        applied.inserted = Some(self.visible_of(&rows)?);
+        applied.deltas.push(Delta::inserts(rows));
         Ok(())
     }
 

@@ -214,7 +214,16 @@ impl EpochLoop {
         }
         for (key, catch_up) in &mut self.catch_ups {
             let (rows, bytes) = share.of(&catch_up.source);
-            let taken = catch_up.source.take(rows, bytes, &self.stats)?;
+            let mut pipeline = self.pipelines.get_mut(&key.0);
+            let allowed = match (catch_up.holds, &mut pipeline) {
+                // Others wait for it.
+                (true, _) | (_, None) => usize::MAX,
+                (false, Some(pipeline)) => pipeline.backfill_allowed(Instant::now()),
+            };
+            let taken = catch_up.source.take(rows.min(allowed), bytes, &self.stats)?;
+            if let Some(throttle) = pipeline.and_then(|p| p.throttle.as_mut()) {
+                throttle.took(taken.rows);
+            }
             share.used(&taken);
             catch_up.rows_done += taken.rows as u64;
             // What cannot be read was recorded when the shared reader met it.
