@@ -66,6 +66,8 @@ pub struct Pipeline {
     pub name: String,
     scans: Vec<ScanInput>,
     nodes: Vec<Node>,
+    /// How many take each node's result.
+    uses: Vec<usize>,
     output: Input,
     output_schema: SchemaRef,
     /// Whether the result needs no consolidation before it is stored by its key (`Operator::is_net`).
@@ -167,11 +169,18 @@ impl Pipeline {
         let settled = scans.iter().all(|s| s.backfill == Backfill::Done);
         let activity = Arc::new(Activity::new(scans.len(), plan.nodes.len()));
         let output_is_net = is_net(&plan.nodes, plan.output);
+        let mut uses = vec![0; plan.nodes.len()];
+        for input in plan.nodes.iter().flat_map(|node| &node.inputs).chain([&plan.output]) {
+            if let Input::Node(n) = input {
+                uses[*n] += 1;
+            }
+        }
         Ok(Self {
             id,
             name,
             scans,
             nodes: plan.nodes,
+            uses,
             output: plan.output,
             output_schema: plan.properties.schema,
             output_is_net,
@@ -377,6 +386,7 @@ impl Pipeline {
                 .iter()
                 .map(|input| match input {
                     Input::Scan(s) => scanned[*s].clone(),
+                    Input::Node(n) if self.uses[*n] > 1 => outputs[*n].clone(),
                     Input::Node(n) => std::mem::take(&mut outputs[*n]),
                 })
                 .collect();

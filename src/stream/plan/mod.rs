@@ -14,6 +14,8 @@ mod rules;
 mod single_row;
 mod subqueries;
 
+use std::collections::BTreeSet;
+
 use datafusion::logical_expr::LogicalPlan;
 use millstream_catalog::ObjectId;
 use millstream_connectors::FieldsRead;
@@ -154,7 +156,7 @@ impl PlannedView {
         };
         let line = format!("Materialize: layout={layout}, {}", edge(&self.properties.append_only));
         lines.push(noted(line, note(Part::Output)));
-        self.explain_input(self.output, 1, note, &mut lines);
+        self.explain_input(self.output, 1, note, &mut lines, &mut BTreeSet::new());
         lines.iter().map(|line| readable(line)).collect()
     }
 
@@ -164,6 +166,7 @@ impl PlannedView {
         depth: usize,
         note: &dyn Fn(Part) -> Option<String>,
         lines: &mut Vec<String>,
+        shown: &mut BTreeSet<usize>,
     ) {
         let indent = "  ".repeat(depth);
         match input {
@@ -175,6 +178,10 @@ impl PlannedView {
             }
             Input::Node(i) => {
                 let node = &self.nodes[i];
+                if !shown.insert(i) {
+                    lines.push(format!("{indent}#{i} as above"));
+                    return;
+                }
                 let Description { title, state, append_only, stream_key } = node.operator.describe();
                 let key = match stream_key.is_empty() {
                     true => String::new(),
@@ -187,7 +194,7 @@ impl PlannedView {
                     lines.push(noted(line, note(Part::State(s.part))));
                 }
                 for input in &node.inputs {
-                    self.explain_input(*input, depth + 1, note, lines);
+                    self.explain_input(*input, depth + 1, note, lines, shown);
                 }
             }
         }

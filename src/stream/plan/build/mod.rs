@@ -39,9 +39,12 @@ pub struct Builder<'a> {
     next_part: u16,
     /// Whether an operator took up EMIT ON WINDOW CLOSE.
     emitted_on_close: bool,
+    /// What was planned of what has state: where a query has the same twice, as by a CTE, it is kept once.
+    planned: Vec<(LogicalPlan, Edge)>,
 }
 
 /// A planned input with what is known of it.
+#[derive(Clone)]
 struct Edge {
     input: Input,
     properties: EdgeProperties,
@@ -59,6 +62,7 @@ impl<'a> Builder<'a> {
             nodes: Vec::new(),
             next_part: part::OPERATORS,
             emitted_on_close: false,
+            planned: Vec::new(),
         }
     }
 
@@ -111,8 +115,8 @@ impl<'a> Builder<'a> {
                 }
                 input => self.project(Some(&projection.expr), None, input, plan.schema()),
             },
-            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, &[]),
-            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.once(plan, |builder| builder.aggregate(aggregate, &[])),
+            LogicalPlan::Join(join) => self.once(plan, |builder| builder.join(join)),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::EmptyRelation(empty) => self.empty_relation(empty),
@@ -133,6 +137,16 @@ impl<'a> Builder<'a> {
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.edge(&sort.input),
             other => Err(refusal(other)),
         }
+    }
+
+    /// Plans a part of the query, unless the same was planned before.
+    fn once(&mut self, plan: &LogicalPlan, build: impl FnOnce(&mut Self) -> Result<Edge>) -> Result<Edge> {
+        if let Some((_, edge)) = self.planned.iter().find(|(planned, _)| planned == plan) {
+            return Ok(edge.clone());
+        }
+        let edge = build(self)?;
+        self.planned.push((plan.clone(), edge.clone()));
+        Ok(edge)
     }
 
     /// State parts for an operator.

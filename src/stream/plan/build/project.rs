@@ -35,7 +35,8 @@ impl Builder<'_> {
             (LogicalPlan::Window(window), Some(_)) => self.window(window, predicate)?,
             (LogicalPlan::Aggregate(aggregate), _) => {
                 let shown = expressions.unwrap_or_default().iter().filter_map(|e| plain_column(e, input.schema()));
-                self.aggregate(aggregate, &shown.collect::<Vec<_>>())?
+                let shown: Vec<usize> = shown.collect();
+                self.once(input, |builder| builder.aggregate(aggregate, &shown))?
             }
             _ => self.any_edge(input)?,
         };
