@@ -22,6 +22,8 @@ pub struct Catalog {
     next_id: u32,
     objects: BTreeMap<ObjectId, Arc<Object>>,
     by_name: BTreeMap<(ObjectId, String), ObjectId>,
+    /// By schema, name and number of arguments.
+    functions: BTreeMap<(ObjectId, String, usize), ObjectId>,
     schemas: BTreeMap<String, ObjectId>,
 }
 
@@ -86,7 +88,7 @@ impl Catalog {
         self.objects.values()
     }
 
-    /// All objects of one schema, by name, the schema itself not among them.
+    /// All relations of one schema, by name.
     pub fn in_schema(&self, schema: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
         self.by_name
             .range((schema, String::new())..)
@@ -107,6 +109,9 @@ impl Catalog {
         match self.schema_name(object) {
             crate::DEFAULT_SCHEMA => object.describe(),
             _ if object.kind == ObjectKind::Schema => object.describe(),
+            schema if matches!(object.kind, ObjectKind::Function(_)) => {
+                object.describe().replacen("function ", &format!("function {schema}."), 1)
+            }
             schema => format!("{} \"{schema}\".\"{}\"", object.kind_name(), object.name),
         }
     }
@@ -120,6 +125,14 @@ impl Catalog {
     pub fn find(&self, schema: &str, name: &str) -> Option<&Arc<Object>> {
         let schema = self.schemas.get(schema)?;
         self.objects.get(self.by_name.get(&(*schema, name.to_string()))?)
+    }
+
+    /// The functions `schema.name`, those with fewer arguments first.
+    pub fn functions(&self, schema: &str, name: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let schema = self.schemas.get(schema).copied();
+        let of_schema =
+            schema.map(|s| self.functions.range((s, name.to_string(), 0)..=(s, name.to_string(), usize::MAX)));
+        of_schema.into_iter().flatten().filter_map(|(_, id)| self.objects.get(id))
     }
 
     /// The relation of that name, in its schema if one is given, else in the first schema of the search path that has it.
@@ -169,9 +182,12 @@ impl Catalog {
         if let Some(old) = self.objects.get(&object.id).cloned() {
             self.remove_names(&old);
         }
-        match object.kind {
+        match &object.kind {
             ObjectKind::Schema => {
                 self.schemas.insert(object.name.clone(), object.id);
+            }
+            ObjectKind::Function(f) => {
+                self.functions.insert((object.schema, object.name.clone(), f.arguments.len()), object.id);
             }
             _ => {
                 self.by_name.insert((object.schema, object.name.clone()), object.id);
@@ -181,9 +197,12 @@ impl Catalog {
     }
 
     fn remove_names(&mut self, object: &Object) {
-        match object.kind {
+        match &object.kind {
             ObjectKind::Schema => {
                 self.schemas.remove(&object.name);
+            }
+            ObjectKind::Function(f) => {
+                self.functions.remove(&(object.schema, object.name.clone(), f.arguments.len()));
             }
             _ => {
                 self.by_name.remove(&(object.schema, object.name.clone()));
@@ -238,7 +257,7 @@ impl Draft {
     /// Adds a new object.
     ///
     /// # Errors
-    /// 42P07 / 42P06 if the name is taken, 42501 in a system schema.
+    /// 42P07, 42P06 or 42723 if the name is taken, 42501 in a system schema.
     pub fn create(&mut self, object: Object) -> Result<()> {
         self.check_name(&object)?;
         self.put(object);
@@ -253,7 +272,7 @@ impl Draft {
     /// Renames an object. Objects built on it keep working: they refer to it by id.
     ///
     /// # Errors
-    /// 42P07 / 42P06 if the new name is taken, 42P01 if `id` is unknown, 42501 for a system schema.
+    /// 42P07, 42P06 or 42723 if the new name is taken, 42P01 if `id` is unknown, 42501 for a system schema.
     pub fn rename(&mut self, id: ObjectId, name: &str) -> Result<()> {
         let old =
             self.catalog.get(id).ok_or_else(|| CatalogError::NotFound { kind: "relation", name: id.to_string() })?;
@@ -265,10 +284,10 @@ impl Draft {
         Ok(())
     }
 
-    /// Moves a relation to another schema. Objects built on it keep working: they refer to it by id.
+    /// Moves a relation or function to another schema. Objects built on it keep working: they refer to it by id.
     ///
     /// # Errors
-    /// 42P07 if its name is taken there, 42P01 if `id` is unknown, 42501 for a system schema.
+    /// 42P07 or 42723 if its name is taken there, 42P01 if `id` is unknown, 42501 for a system schema.
     pub fn set_schema(&mut self, id: ObjectId, schema: ObjectId) -> Result<()> {
         let old =
             self.catalog.get(id).ok_or_else(|| CatalogError::NotFound { kind: "relation", name: id.to_string() })?;
@@ -354,6 +373,12 @@ impl Draft {
             let name = self.catalog.schema_name(object).to_string();
             return Err(CatalogError::Reserved { kind: "schema", name });
         }
+        if let ObjectKind::Function(f) = &object.kind {
+            if self.catalog.functions.contains_key(&(object.schema, object.name.clone(), f.arguments.len())) {
+                return Err(CatalogError::Duplicate { kind: "function", name: object.name.clone() });
+            }
+            return Ok(());
+        }
         if self.catalog.by_name.contains_key(&(object.schema, object.name.clone())) {
             return Err(CatalogError::Duplicate { kind: "relation", name: object.name.clone() });
         }
@@ -371,7 +396,7 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{Column, Table, View};
+    use crate::object::{Argument, Column, Function, Table, View, Volatility};
     use crate::types::SqlType;
 
     fn object(draft: &mut Draft, name: &str, kind: ObjectKind, on: &[(&str, ObjectId)]) -> Object {
@@ -461,6 +486,39 @@ mod tests {
         assert_eq!(draft.catalog().find("s", "t").unwrap().id, id);
         assert_eq!(draft.set_schema(id, schema_id).unwrap_err().sqlstate(), "42P07");
         assert_eq!(draft.set_schema(id, ObjectId::MILLSTREAM).unwrap_err().sqlstate(), "42501");
+    }
+
+    #[test]
+    fn functions_have_names_of_their_own_for_each_number_of_arguments() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "f", table(), &[]);
+        draft.create(t).unwrap();
+        let with = |arguments: usize| {
+            let argument = Argument { name: None, sql_type: SqlType::Int4, default: None };
+            ObjectKind::Function(Function {
+                arguments: vec![argument; arguments],
+                returns: SqlType::Int4,
+                body: "SELECT 1".into(),
+                strict: false,
+                volatility: Volatility::Volatile,
+            })
+        };
+        for arguments in [2, 0] {
+            let f = object(&mut draft, "f", with(arguments), &[]);
+            draft.create(f).unwrap();
+        }
+        let again = object(&mut draft, "f", with(2), &[]);
+        assert_eq!(draft.create(again).unwrap_err().sqlstate(), "42723");
+        let found = |draft: &Draft, name: &str| -> Vec<String> {
+            draft.catalog().functions("public", name).map(|f| f.describe()).collect()
+        };
+        assert_eq!(found(&draft, "f"), ["function f()", "function f(integer,integer)"]);
+        let id = draft.catalog().functions("public", "f").last().unwrap().id;
+        draft.rename(id, "g").unwrap();
+        assert_eq!(found(&draft, "f"), ["function f()"]);
+        draft.drop(&[id], false).unwrap();
+        assert_eq!(found(&draft, "g"), [""; 0]);
+        assert!(draft.catalog().find("public", "f").is_some());
     }
 
     #[test]

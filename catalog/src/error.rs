@@ -35,6 +35,7 @@ impl CatalogError {
             Self::NotFound { kind: "schema", .. } => "3F000",
             Self::NotFound { .. } => "42P01",
             Self::Duplicate { kind: "schema", .. } => "42P06",
+            Self::Duplicate { kind: "function", .. } => "42723",
             Self::Duplicate { .. } => "42P07",
             Self::WrongKind { .. } => "42809",
             Self::InUse { .. } => "2BP01",

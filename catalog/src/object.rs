@@ -48,8 +48,8 @@ pub struct Object {
     pub column_comments: BTreeMap<usize, String>,
     /// The statement that made it, as written but for masked secrets; names in it may be older than those of today.
     pub definition: String,
-    /// The objects that its definition names, by the name as written. Re-planning after a restart resolves through
-    /// this map, so that renaming an object does not break the views on it.
+    /// The objects that its definition names, by the name as written; functions by name, NUL and number of arguments.
+    /// Re-planning after a restart resolves through this map, so that renaming an object does not break the views on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub references: BTreeMap<String, ObjectId>,
     pub kind: ObjectKind,
@@ -66,6 +66,7 @@ pub enum ObjectKind {
     MaterializedView(MaterializedView),
     Sink(Sink),
     ExternalTable(ExternalTable),
+    Function(Function),
 }
 
 /// A column of a relation.
@@ -220,21 +221,73 @@ pub struct ExternalTable {
     pub options: BTreeMap<String, String>,
 }
 
+/// A scalar function in SQL, which stands for its body wherever it is called. In a schema its name and number of arguments
+/// tell it from others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Function {
+    pub arguments: Vec<Argument>,
+    /// Without length or scale.
+    pub returns: SqlType,
+    /// The SELECT of one expression that it is, as written; its names resolve through [`Object::references`].
+    pub body: String,
+    /// Whether it is NULL where an argument is.
+    pub strict: bool,
+    pub volatility: Volatility,
+}
+
+/// An argument of a [`Function`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Argument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Without length or scale.
+    #[serde(rename = "type")]
+    pub sql_type: SqlType,
+    /// The DEFAULT expression as SQL text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// What the maker of a function promises of it. Nothing is built on the promise: the body is there to look at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Volatility {
+    Immutable,
+    Stable,
+    #[default]
+    Volatile,
+}
+
+impl Function {
+    /// The types of its arguments as PostgreSQL lists them in errors: `integer,text`.
+    pub fn argument_types(&self) -> String {
+        self.arguments.iter().map(|a| a.sql_type.to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// How many arguments a call has to give at least.
+    pub fn required_arguments(&self) -> usize {
+        self.arguments.iter().filter(|a| a.default.is_none()).count()
+    }
+}
+
 impl Object {
     /// The word for this kind of object in errors and command tags, in lower case.
     pub fn kind_name(&self) -> &'static str {
         self.kind.name()
     }
 
-    /// Name with its kind, as errors print it: `materialized view "v"`.
+    /// Name with its kind, as errors print it: `materialized view "v"`, `function f(integer)`.
     pub fn describe(&self) -> String {
-        format!("{} \"{}\"", self.kind_name(), self.name)
+        match &self.kind {
+            ObjectKind::Function(f) => format!("function {}({})", self.name, f.argument_types()),
+            _ => format!("{} \"{}\"", self.kind_name(), self.name),
+        }
     }
 
-    /// Columns of a relation; none for a schema.
+    /// Columns of a relation; none for a schema or function.
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
-            ObjectKind::Schema => &[],
+            ObjectKind::Schema | ObjectKind::Function(_) => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -297,14 +350,15 @@ impl ObjectKind {
             Self::MaterializedView(_) => "materialized view",
             Self::Sink(_) => "sink",
             Self::ExternalTable(_) => "external table",
+            Self::Function(_) => "function",
         }
     }
 
-    /// PostgreSQL's `pg_class.relkind`; `None` for a schema. Sources and sinks, which PostgreSQL does not have, show as
-    /// foreign tables.
+    /// PostgreSQL's `pg_class.relkind`; `None` for what is no relation. Sources and sinks, which PostgreSQL does not have,
+    /// show as foreign tables.
     pub fn relkind(&self) -> Option<char> {
         Some(match self {
-            Self::Schema => return None,
+            Self::Schema | Self::Function(_) => return None,
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',

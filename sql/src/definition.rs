@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableFactor, Visit, Visitor,
+    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, TableFactor,
+    Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
-use millstream_catalog::object::Table;
-use millstream_catalog::{Catalog, DEFAULT_SCHEMA, Object, ObjectId};
+use millstream_catalog::object::{Argument, Function, Table, Volatility};
+use millstream_catalog::{Catalog, DEFAULT_SCHEMA, Object, ObjectId, ObjectKind};
 
 use crate::parser::text::Text;
 use crate::parser::{parse, parse_query, tokenize, word_of};
-use crate::planner::{table_reference, written};
+use crate::planner::{table_reference, written, written_call};
 use crate::statement::{SinkInput, Statement};
 use crate::types::quote_ident;
 
@@ -44,6 +45,9 @@ pub fn masked(sql: &str) -> String {
 /// The statement that would make the object as it is now: its name with the schema, the names of today in its query,
 /// secrets masked.
 pub fn current_definition(object: &Object, catalog: &Catalog) -> String {
+    if let ObjectKind::Function(function) = &object.kind {
+        return function_definition(object, function, catalog);
+    }
     let text = &object.definition;
     let (Some(mut edits), Ok(statements)) = (Edits::new(text), parse(text)) else { return masked(text) };
     if let Some(statement) = statements.first() {
@@ -72,6 +76,51 @@ pub fn table_definition(schema: &str, name: &str, table: &Table) -> String {
         .collect();
     let append_only = if table.append_only { " APPEND ONLY" } else { "" };
     format!("CREATE TABLE {}.{} ({}){append_only}", quote_ident(schema), quote_ident(name), columns.join(", "))
+}
+
+/// The statement that makes a function, for its body is a text within a text.
+fn function_definition(object: &Object, function: &Function, catalog: &Catalog) -> String {
+    let body = current_body(object, function, catalog);
+    let tags = std::iter::once("$$".to_string()).chain((1..).map(|n| format!("$body{n}$")));
+    let quote = tags.into_iter().find(|tag| !body.contains(tag.as_str())).unwrap_or_default();
+    let volatility = match function.volatility {
+        Volatility::Immutable => " IMMUTABLE",
+        Volatility::Stable => " STABLE",
+        Volatility::Volatile => "",
+    };
+    format!(
+        "CREATE FUNCTION {}({}) RETURNS {} LANGUAGE sql{volatility}{} AS {quote}{body}{quote}",
+        qualified(object, catalog),
+        function_arguments(object, function, catalog, true),
+        function.returns,
+        if function.strict { " STRICT" } else { "" },
+    )
+}
+
+/// A function's body with the names of today, in which arguments may be qualified by that of the function.
+fn current_body(object: &Object, function: &Function, catalog: &Catalog) -> String {
+    let body = &function.body;
+    let (Some(mut edits), Ok(query)) = (Edits::new(body), parse_query(body)) else { return body.clone() };
+    edits.query(&query, &object.references, catalog);
+    let _ = ast::visit_expressions(&query, |expr| {
+        if let Expr::CompoundIdentifier(parts) = expr {
+            edits.replace(parts[0].span.start, parts[0].span.end, quote_ident(&object.name));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    edits.apply()
+}
+
+/// A function's arguments as they are declared, with their defaults or without.
+pub fn function_arguments(object: &Object, function: &Function, catalog: &Catalog, defaults: bool) -> String {
+    let argument = |a: &Argument| {
+        let name = a.name.as_deref().map(|name| quote_ident(name) + " ").unwrap_or_default();
+        let select = |default: &String| current_query(&format!("SELECT {default}"), &object.references, catalog);
+        let default = a.default.as_ref().filter(|_| defaults).map(select);
+        let default = default.as_ref().map(|d| d.replacen("SELECT", " DEFAULT", 1)).unwrap_or_default();
+        format!("{name}{}{default}", a.sql_type)
+    };
+    function.arguments.iter().map(argument).collect::<Vec<_>>().join(", ")
 }
 
 /// An object's name with its schema, quoted where needed.
@@ -288,6 +337,16 @@ impl<'a> Names<'a> {
         Some(Current { name: qualified(object, self.catalog), alias: (!same).then(|| quote_ident(reference.table())) })
     }
 
+    /// How the function of a call must be named, if not as it is.
+    fn current_call(&self, call: &ast::Function) -> Option<String> {
+        let FunctionArguments::List(list) = &call.args else { return None };
+        let reference = table_reference(&call.name).ok()?;
+        let object = self.catalog.get(*self.references.get(&written_call(&reference, list.args.len()))?)?;
+        let schema = reference.schema().unwrap_or(DEFAULT_SCHEMA);
+        let is_same = object.name == reference.table() && self.catalog.schema_name(object) == schema;
+        (!is_same).then(|| qualified(object, self.catalog))
+    }
+
     fn relation(&mut self, name: &ObjectName, has_alias: bool, in_call: bool) {
         if let (Some(now), Some((start, end))) = (self.current(name), span(name)) {
             let alias = now.alias.filter(|_| !has_alias);
@@ -344,6 +403,11 @@ impl Visitor for Names<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(call) = expr
+            && let (Some(by), Some((start, end))) = (self.current_call(call), span(&call.name))
+        {
+            self.found.push(Found::Name { start, end, by, alias: None, in_call: true });
+        }
         if let Expr::CompoundIdentifier(parts) = expr
             && let [schema, table, _, ..] = parts.as_slice()
             && let Some(Current { alias: Some(by), .. }) = self.current(&object_name(&parts[..2]))
@@ -367,7 +431,7 @@ fn span(name: &ObjectName) -> Option<(Location, Location)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_catalog::object::{ObjectKind, View};
+    use millstream_catalog::object::View;
     use millstream_catalog::{Column, Draft, SqlType};
 
     fn object(draft: &mut Draft, schema: ObjectId, name: &str, definition: &str, kind: ObjectKind) -> Object {

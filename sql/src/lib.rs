@@ -26,7 +26,9 @@ pub mod types;
 pub use context::{
     CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, Series, SessionVars, SystemTables, Target,
 };
-pub use definition::{MASK, current_definition, current_query, is_secret, masked, table_definition};
+pub use definition::{
+    MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition,
+};
 pub use error::{Result, SqlError};
 pub use functions::{FunctionSet, functions};
 pub use parser::{parse, parse_expr, parse_query};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_expr::{Expr, LogicalPlan};
-use millstream_catalog::object::{ExternalTable, Sink, Source, Table, View};
+use millstream_catalog::object::{ExternalTable, Function, Sink, Source, Table, View};
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, ObjectId, SqlType};
 
@@ -31,6 +31,7 @@ pub enum Plan {
     CreateSchema {
         name: String,
     },
+    CreateFunction(CreateFunctionPlan),
     Drop(DropPlan),
     Rename {
         id: ObjectId,
@@ -199,6 +200,17 @@ pub struct CreateExternalTablePlan {
     pub table: ExternalTable,
 }
 
+/// `CREATE FUNCTION`.
+#[derive(Debug, Clone)]
+pub struct CreateFunctionPlan {
+    pub name: NewName,
+    pub function: Function,
+    /// The functions that its body calls.
+    pub references: BTreeMap<String, ObjectId>,
+    /// The function whose definition this one takes the place of.
+    pub replaces: Option<ObjectId>,
+}
+
 /// `DROP`.
 #[derive(Debug, Clone)]
 pub struct DropPlan {
@@ -315,6 +327,7 @@ pub enum ShowPlan {
     MaterializedViews,
     Sinks,
     Schemas,
+    Functions,
     Jobs,
     AllSettings,
     Setting(String),

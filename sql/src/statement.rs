@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use datafusion_sql::sqlparser::ast;
+use millstream_catalog::object::Volatility;
 
 use crate::error::SqlError;
 
@@ -48,6 +49,7 @@ pub enum Statement {
     CreateSink(CreateSink),
     CreateExternalTable(CreateExternalTable),
     CreateSchema(CreateSchema),
+    CreateFunction(CreateFunction),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -98,7 +100,7 @@ pub struct Explain {
 pub struct ExplainRunning {
     pub analyze: bool,
     pub kind: DropKind,
-    pub name: ast::ObjectName,
+    pub name: Existing,
 }
 
 /// A column as CREATE TABLE or CREATE SOURCE declares it.
@@ -244,6 +246,27 @@ pub struct CreateSchema {
     pub if_not_exists: bool,
 }
 
+/// `CREATE FUNCTION`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateFunction {
+    pub name: ast::ObjectName,
+    pub or_replace: bool,
+    pub arguments: Vec<ArgumentDefinition>,
+    pub returns: ast::DataType,
+    /// The SELECT of one expression that it is, as written; `SELECT x` for `RETURN x`.
+    pub body: String,
+    pub strict: bool,
+    pub volatility: Volatility,
+}
+
+/// An argument as CREATE FUNCTION declares it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArgumentDefinition {
+    pub name: Option<ast::Ident>,
+    pub data_type: ast::DataType,
+    pub default: Option<ast::Expr>,
+}
+
 /// The kinds that DROP, ALTER and COMMENT speak of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropKind {
@@ -254,6 +277,7 @@ pub enum DropKind {
     MaterializedView,
     Sink,
     ExternalTable,
+    Function,
 }
 
 impl DropKind {
@@ -267,15 +291,24 @@ impl DropKind {
             Self::MaterializedView => "materialized view",
             Self::Sink => "sink",
             Self::ExternalTable => "external table",
+            Self::Function => "function",
         }
     }
+}
+
+/// How a statement names an object that is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Existing {
+    pub name: ast::ObjectName,
+    /// The types of a function's arguments, if they are written.
+    pub arguments: Option<Vec<ast::DataType>>,
 }
 
 /// `DROP kind name, …`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drop {
     pub kind: DropKind,
-    pub names: Vec<ast::ObjectName>,
+    pub names: Vec<Existing>,
     pub if_exists: bool,
     pub cascade: bool,
 }
@@ -284,7 +317,7 @@ pub struct Drop {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rename {
     pub kind: DropKind,
-    pub name: ast::ObjectName,
+    pub name: Existing,
     pub if_exists: bool,
     pub to: ast::Ident,
 }
@@ -293,7 +326,7 @@ pub struct Rename {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetSchema {
     pub kind: DropKind,
-    pub name: ast::ObjectName,
+    pub name: Existing,
     pub if_exists: bool,
     pub to: ast::Ident,
 }
@@ -309,7 +342,7 @@ pub struct Comment {
 /// What COMMENT ON speaks of.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommentTarget {
-    Object(DropKind, ast::ObjectName),
+    Object(DropKind, Existing),
     /// Name of the relation and of its column.
     Column(ast::ObjectName, ast::Ident),
 }
@@ -389,13 +422,14 @@ pub enum Show {
     MaterializedViews,
     Sinks,
     Schemas,
+    Functions,
     Jobs,
     /// All settings.
     All,
     /// One setting, in lower case.
     Setting(String),
     /// `SHOW CREATE kind name`.
-    Create(DropKind, ast::ObjectName),
+    Create(DropKind, Existing),
 }
 
 /// `SET`.

@@ -9,8 +9,8 @@ use millstream_catalog::{Column, Draft, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::Parsed;
 use millstream_sql::plan::{
-    CreateExternalTablePlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan, CreateTableAsPlan,
-    CreateTablePlan, CreateViewPlan, DropPlan, NewName,
+    CreateExternalTablePlan, CreateFunctionPlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan,
+    CreateTableAsPlan, CreateTablePlan, CreateViewPlan, DropPlan, NewName,
 };
 use millstream_sql::statement::DropKind;
 use tokio_util::sync::CancellationToken;
@@ -278,6 +278,29 @@ impl Session {
         draft.create(self.object(id, &p.name, parsed, ObjectKind::ExternalTable(p.table), BTreeMap::new()))?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         Ok(complete("CREATE EXTERNAL TABLE"))
+    }
+
+    pub(super) async fn create_function(
+        &mut self,
+        p: CreateFunctionPlan,
+        parsed: &Parsed,
+        scope: &Scope,
+    ) -> Result<Response> {
+        let mut draft = self.draft(scope);
+        let kind = ObjectKind::Function(p.function);
+        match p.replaces {
+            Some(id) => {
+                let old = draft.catalog().get(id).cloned().ok_or_else(|| gone(id))?;
+                let new = self.object(id, &p.name, parsed, kind, p.references);
+                draft.replace(Object { owner: old.owner.clone(), comment: old.comment.clone(), ..new });
+            }
+            None => {
+                let id = draft.new_id();
+                draft.create(self.object(id, &p.name, parsed, kind, p.references))?;
+            }
+        }
+        self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
+        Ok(complete("CREATE FUNCTION"))
     }
 
     pub(super) async fn drop_objects(&mut self, p: DropPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {

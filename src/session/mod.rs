@@ -195,6 +195,7 @@ impl Session {
             Plan::CreateSink(p) => self.create_sink(p, parsed, &scope).await,
             Plan::CreateExternalTable(p) => self.create_external_table(p, parsed, &scope).await,
             Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
+            Plan::CreateFunction(p) => self.create_function(p, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,

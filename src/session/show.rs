@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use millstream_catalog::{ObjectKind, SqlType};
+use millstream_catalog::{Object, ObjectKind, SqlType};
 use millstream_sql::plan::ShowPlan;
 
 use super::api::{Response, RowsTag};
@@ -31,6 +31,19 @@ impl Session {
             ShowPlan::Schemas => {
                 let schemas = catalog.objects().filter(|o| o.kind == ObjectKind::Schema);
                 let rows: Vec<_> = schemas.map(|o| vec![Some(o.name.clone())]).collect();
+                memory::text_rows(&columns(&show), &rows, tag())
+            }
+            ShowPlan::Functions => {
+                let row = |o: &Arc<Object>| match &o.kind {
+                    ObjectKind::Function(f) => Some(vec![
+                        Some(catalog.schema_name(o).to_string()),
+                        Some(o.name.clone()),
+                        Some(millstream_sql::function_arguments(o, f, catalog, true)),
+                        Some(f.returns.to_string()),
+                    ]),
+                    _ => None,
+                };
+                let rows: Vec<_> = catalog.objects().filter_map(row).collect();
                 memory::text_rows(&columns(&show), &rows, tag())
             }
             ShowPlan::Jobs => {
@@ -86,6 +99,7 @@ impl Session {
 fn columns(show: &ShowPlan) -> Vec<&str> {
     match show {
         ShowPlan::Schemas => vec!["name"],
+        ShowPlan::Functions => vec!["schema", "name", "arguments", "returns"],
         ShowPlan::Jobs => vec!["id", "object", "kind", "rows_done", "rows_total"],
         ShowPlan::AllSettings => vec!["name", "setting", "description"],
         ShowPlan::Setting(name) => vec![name],

@@ -64,7 +64,7 @@ struct Savepoint {
 enum Commit {
     Nothing,
     Write(WriteRequest),
-    Ddl(DdlRequest),
+    Ddl(Box<DdlRequest>),
 }
 
 impl Transaction {
@@ -250,7 +250,8 @@ impl Transaction {
         let running = |object: &Arc<Object>| definitions::running(&catalog, object).transpose();
         let new = catalog.objects().filter(is_new).filter_map(running).collect::<Result<_>>()?;
         let steps = self.steps;
-        Ok(Commit::Ddl(DdlRequest { base_version, catalog, changes, new, writes, steps, user: user.to_string() }))
+        let user = user.to_string();
+        Ok(Commit::Ddl(Box::new(DdlRequest { base_version, catalog, changes, new, writes, steps, user })))
     }
 }
 
@@ -416,7 +417,7 @@ impl Session {
         let done = match transaction.commit(&self.client.user) {
             Ok(Commit::Nothing) => Ok(()),
             Ok(Commit::Write(request)) => self.database.engine.write(request).await.map(drop),
-            Ok(Commit::Ddl(request)) => self.database.engine.ddl(request).await.map(drop),
+            Ok(Commit::Ddl(request)) => self.database.engine.ddl(*request).await.map(drop),
             Err(e) => Err(e),
         };
         self.restore_settings(if done.is_ok() { after } else { before });
@@ -516,6 +517,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::CreateMaterializedView(_) => ("CREATE MATERIALIZED VIEW", Inside),
         Plan::CreateExternalTable(_) => ("CREATE EXTERNAL TABLE", Inside),
         Plan::CreateSchema { .. } => ("CREATE SCHEMA", Inside),
+        Plan::CreateFunction(_) => ("CREATE FUNCTION", Inside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {

@@ -113,6 +113,35 @@ async fn extended_protocol() {
     assert_eq!(listed.expect("rows").iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [0, 2]);
 }
 
+/// A parameter that is an argument of a function in SQL has the type that the function declares.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn parameters_are_arguments_of_functions() {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, n BIGINT)").await;
+    session.run("CREATE FUNCTION times(x INT, y BIGINT) RETURNS BIGINT LANGUAGE SQL AS 'SELECT x * y + x'").await;
+    session.run("CREATE FUNCTION or_none(s TEXT) RETURNS TEXT LANGUAGE SQL STRICT AS 'SELECT s || s'").await;
+    let insert = session.client.prepare("INSERT INTO t VALUES ($1, times($1, $2))").await.expect("a statement");
+    assert_eq!(insert.params(), [Type::INT4, Type::INT8]);
+    for id in 1..=3_i32 {
+        session.client.execute(&insert, &[&id, &10_i64]).await.expect("an insert");
+    }
+    let select = "SELECT id, or_none($2) FROM t WHERE n > times($1, 10) ORDER BY id";
+    let select = session.client.prepare(select).await.expect("a statement");
+    assert_eq!(select.params(), [Type::INT4, Type::TEXT]);
+    for (text, expected) in [(Some("ab"), Some("abab")), (None, None)] {
+        let rows = session.client.query(&select, &[&2_i32, &text]).await.expect("rows");
+        let rows: Vec<(i32, Option<&str>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(rows, [(3, expected)]);
+    }
+    // A statement that was prepared before sees the function of today.
+    session
+        .run("CREATE OR REPLACE FUNCTION or_none(s TEXT) RETURNS TEXT LANGUAGE SQL AS $$ SELECT coalesce(s, 'none') $$")
+        .await;
+    let rows = session.client.query(&select, &[&2_i32, &None::<&str>]).await.expect("rows");
+    assert_eq!(rows[0].get::<_, &str>(1), "none");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn errors_have_code_and_position() {
     let server = Server::start();

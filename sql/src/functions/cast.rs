@@ -69,6 +69,28 @@ pub fn can_cast(from: &SqlType, to: &SqlType, assignment: bool) -> bool {
     }
 }
 
+/// Whether PostgreSQL casts a value of one type to another where a function takes the other.
+pub(crate) fn casts_implicitly(from: &SqlType, to: &SqlType) -> bool {
+    use SqlType as T;
+    let rank = |t: &SqlType| match t {
+        T::Int2 => Some(0),
+        T::Int4 => Some(1),
+        T::Int8 => Some(2),
+        T::Numeric(_) => Some(3),
+        T::Float4 => Some(4),
+        T::Float8 => Some(5),
+        _ => None,
+    };
+    match (from, to) {
+        (f, t) if f == t => true,
+        (f, t) if f.is_text() && t.is_text() => *t != T::InternalChar,
+        (T::Int2 | T::Int4 | T::Int8, T::Oid) | (T::Oid, T::Int8) => true,
+        (T::Date, T::Timestamp | T::Timestamptz) | (T::Timestamp, T::Timestamptz) | (T::Time, T::Interval) => true,
+        (T::Array(f), T::Array(t)) => casts_implicitly(f, t),
+        (f, t) => rank(f).zip(rank(t)).is_some_and(|(f, t)| f <= t),
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Cast {
     target: SqlType,

@@ -18,6 +18,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     let at = c.unexpected().position;
     c.expect(&["CREATE"])?;
     let or_replace = c.eat(&["OR", "REPLACE"]);
+    if c.eat(&["FUNCTION"]) {
+        return super::function::function(c, or_replace);
+    }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
     } else if c.eat(&["VIEW"]) {
@@ -33,14 +36,13 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     } else if c.eat(&["SCHEMA"]) {
         schema(c)
     } else {
-        const KNOWN: [&str; 22] = [
+        const KNOWN: [&str; 21] = [
             "TEMP",
             "TEMPORARY",
             "UNLOGGED",
             "INDEX",
             "UNIQUE",
             "TASK",
-            "FUNCTION",
             "PROCEDURE",
             "TRIGGER",
             "TYPE",

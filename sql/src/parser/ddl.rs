@@ -4,12 +4,13 @@ use datafusion_sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
+use super::function;
 use crate::error::Result;
-use crate::statement::{Comment, CommentTarget, Drop, DropKind, Rename, SetSchema, Statement, Truncate};
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, Rename, SetSchema, Statement, Truncate};
 
 /// Reads the words for a kind of object, if they come next.
 pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
-    const KINDS: [(&[&str], DropKind); 7] = [
+    const KINDS: [(&[&str], DropKind); 8] = [
         (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
         (&["EXTERNAL", "TABLE"], DropKind::ExternalTable),
         (&["SCHEMA"], DropKind::Schema),
@@ -17,6 +18,7 @@ pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
         (&["SOURCE"], DropKind::Source),
         (&["VIEW"], DropKind::View),
         (&["SINK"], DropKind::Sink),
+        (&["FUNCTION"], DropKind::Function),
     ];
     KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
 }
@@ -27,12 +29,20 @@ fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
     }
     match c.word(0).as_deref() {
         Some(
-            word @ ("INDEX" | "TASK" | "FUNCTION" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE"
-            | "USER" | "DATABASE" | "EXTENSION" | "SECRET" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED"
-            | "DEFAULT" | "CONSTRAINT"),
+            word @ ("INDEX" | "TASK" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "USER"
+            | "DATABASE" | "EXTENSION" | "SECRET" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT"
+            | "CONSTRAINT"),
         ) => Err(c.unsupported(format!("{verb} {word} is not supported"))),
         _ => Err(c.unexpected()),
     }
+}
+
+/// The name of an object of that kind, that of a function with its argument types or without.
+pub(crate) fn existing(c: &mut Cursor<'_>, kind: DropKind) -> Result<Existing> {
+    let name = c.object_name()?;
+    let typed = kind == DropKind::Function && c.rest().first().is_some_and(|t| t.token == Token::LParen);
+    let arguments = if typed { Some(function::arguments(c)?.into_iter().map(|a| a.data_type).collect()) } else { None };
+    Ok(Existing { name, arguments })
 }
 
 /// `DROP kind [IF EXISTS] name, … [CASCADE | RESTRICT]`.
@@ -40,9 +50,9 @@ pub(crate) fn drop(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["DROP"])?;
     let kind = known_kind(c, "DROP")?;
     let if_exists = c.if_exists();
-    let mut names = vec![c.object_name()?];
+    let mut names = vec![existing(c, kind)?];
     while c.eat_token(&Token::Comma) {
-        names.push(c.object_name()?);
+        names.push(existing(c, kind)?);
     }
     let cascade = c.eat(&["CASCADE"]);
     if !cascade {
@@ -56,7 +66,7 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["ALTER"])?;
     let kind = known_kind(c, "ALTER")?;
     let if_exists = c.if_exists();
-    let name = c.object_name()?;
+    let name = existing(c, kind)?;
     if kind != DropKind::Schema && c.eat(&["SET", "SCHEMA"]) {
         let to = c.ident()?;
         return Ok(Statement::SetSchema(SetSchema { kind, name, if_exists, to }));
@@ -86,7 +96,7 @@ pub(crate) fn comment(c: &mut Cursor<'_>) -> Result<Statement> {
         }
     } else {
         let kind = known_kind(c, "COMMENT ON")?;
-        CommentTarget::Object(kind, c.object_name()?)
+        CommentTarget::Object(kind, existing(c, kind)?)
     };
     c.expect(&["IS"])?;
     let text = if c.eat(&["NULL"]) { None } else { Some(c.string()?) };

@@ -4,7 +4,7 @@
 //! `WITH (…)`, `FORMAT …` and `EMIT …` are cut off at depth 0 before a query is read ([`clauses`]), for sqlparser would take
 //! them for table hints and aliases.
 //!
-//! * [`create`]: CREATE of every kind, [`columns`] the column lists in them
+//! * [`create`]: CREATE of every kind, [`columns`] the column lists in them, [`function`] that of functions
 //! * [`ddl`]: DROP, ALTER, COMMENT, TRUNCATE
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
@@ -18,6 +18,7 @@ mod cursor;
 mod ddl;
 mod dialect;
 mod dml;
+mod function;
 mod session;
 pub(crate) mod text;
 mod utility;
@@ -31,6 +32,7 @@ use crate::error::{Result, SqlError};
 use crate::statement::{Parsed, Statement};
 use cursor::Cursor;
 pub(crate) use cursor::word_of;
+pub(crate) use function::{ONE_SELECT, in_body};
 use text::Text;
 
 /// Reads a text of statements separated by semicolons. Empty statements leave nothing.

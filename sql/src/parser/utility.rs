@@ -3,7 +3,7 @@
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
-use super::ddl::kind;
+use super::ddl::{existing, kind};
 use crate::error::{Result, SqlError};
 use crate::statement::{DropKind, Explain, ExplainRunning, Set, Show, Statement, TransactionModes};
 
@@ -27,7 +27,7 @@ pub(crate) fn explain(c: &mut Cursor<'_>) -> Result<Statement> {
         [(["MATERIALIZED", "VIEW"].as_slice(), DropKind::MaterializedView), (&["SINK"], DropKind::Sink)]
     {
         if c.eat(words) {
-            return Ok(Statement::ExplainRunning(ExplainRunning { analyze, kind, name: c.object_name()? }));
+            return Ok(Statement::ExplainRunning(ExplainRunning { analyze, kind, name: existing(c, kind)? }));
         }
     }
     let statement = Box::new(super::statement(c)?);
@@ -84,13 +84,14 @@ fn explain_options(c: &mut Cursor<'_>, analyze: &mut bool, verbose: &mut bool) -
 /// `SHOW …`.
 pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["SHOW"])?;
-    const LISTS: [(&[&str], Show); 8] = [
+    const LISTS: [(&[&str], Show); 9] = [
         (&["MATERIALIZED", "VIEWS"], Show::MaterializedViews),
         (&["TABLES"], Show::Tables),
         (&["SOURCES"], Show::Sources),
         (&["VIEWS"], Show::Views),
         (&["SINKS"], Show::Sinks),
         (&["SCHEMAS"], Show::Schemas),
+        (&["FUNCTIONS"], Show::Functions),
         (&["JOBS"], Show::Jobs),
         (&["ALL"], Show::All),
     ];
@@ -104,7 +105,7 @@ pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
     }
     if c.eat(&["CREATE"]) {
         let Some(kind) = kind(c) else { return Err(c.unexpected()) };
-        return Ok(Statement::Show(Show::Create(kind, c.object_name()?)));
+        return Ok(Statement::Show(Show::Create(kind, existing(c, kind)?)));
     }
     if c.eat(&["TIME", "ZONE"]) {
         return Ok(Statement::Show(Show::Setting("timezone".into())));

@@ -10,6 +10,7 @@ use datafusion_sql::sqlparser::ast::{Expr, Ident};
 use millstream_catalog::object::{Include, Watermark, columns_schema};
 use millstream_catalog::{Column, SqlType};
 
+use super::calls::refuse_calls;
 use super::query::plan_exprs;
 use crate::context::{PlanContext, ROW_ID};
 use crate::error::{Result, SqlError};
@@ -46,6 +47,7 @@ pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) ->
     check_names(&columns)?;
     for (definition, column) in definitions.iter().zip(&columns) {
         if let Some(default) = &definition.default {
+            refuse_calls(default, "a DEFAULT expression", ctx)?;
             let empty = DFSchema::empty();
             let expr = plan_exprs(vec![default.clone()], &empty, ctx).map_err(|e| match e.sqlstate {
                 "42703" => SqlError::unsupported("cannot use a column reference in a DEFAULT expression"),
@@ -54,6 +56,7 @@ pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) ->
             check_assignable(&expr[0], &empty, column, "default expression")?;
         }
         if let Some(generated) = &definition.generated {
+            refuse_calls(generated, "a generation expression", ctx)?;
             let plain: Vec<Column> = columns.iter().filter(|c| c.generated.is_none()).cloned().collect();
             let schema = schema(&plain)?;
             let expr = plan_exprs(vec![generated.clone()], &schema, ctx)?;
@@ -156,6 +159,7 @@ pub(crate) fn checks(
     let on_table = table_checks.iter().map(|(name, expr)| (name, expr, format!("{table}_check")));
     let mut checks: Vec<(String, String)> = Vec::new();
     for (name, expr, unnamed) in on_columns.chain(on_table) {
+        refuse_calls(expr, "a CHECK constraint", ctx)?;
         let planned = plan_exprs(vec![expr.clone()], &schema, ctx)?;
         if planned[0].get_type(&schema)? != DataType::Boolean {
             return Err(SqlError::new("42804", "argument of CHECK must be type boolean"));
@@ -196,6 +200,7 @@ pub(crate) fn watermark(
         )
         .with_span(column.span));
     }
+    refuse_calls(expression, "WATERMARK FOR", ctx)?;
     let schema = schema(columns)?;
     let planned = plan_exprs(vec![expression.clone()], &schema, ctx)?;
     let (_, field) = planned[0].to_field(&schema)?;

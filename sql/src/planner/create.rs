@@ -30,6 +30,27 @@ enum Place {
 /// # Errors
 /// 42P07 if it is taken and not `if_not_exists`, 3F000 for an unknown schema, 42501 in a system schema.
 fn place(name: &ObjectName, if_not_exists: bool, tag: &'static str, ctx: &PlanContext<'_>) -> Result<Place> {
+    let place = new_name(name, ctx)?;
+    let table = &place.name;
+    if ctx.catalog.find(&place.schema_name, table).is_some() {
+        if if_not_exists {
+            let notice = format!("relation \"{table}\" already exists, skipping");
+            return Ok(Place::Taken(Box::new(Plan::Nothing { tag, notice, sqlstate: "42P07" })));
+        }
+        let error = SqlError::new("42P07", format!("relation \"{table}\" already exists"));
+        return Err(match name.0.last().and_then(|p| p.as_ident()) {
+            Some(ident) => error.with_span(ident.span),
+            None => error,
+        });
+    }
+    Ok(Place::Free(place))
+}
+
+/// The schema and name that a new object gets.
+///
+/// # Errors
+/// 3F000 for an unknown schema, 42501 in a system schema.
+pub(crate) fn new_name(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<NewName> {
     let reference = table_reference(name)?;
     let span = name.0.last().and_then(|p| p.as_ident()).map(|i| i.span);
     let located = |e: SqlError| match span {
@@ -52,15 +73,7 @@ fn place(name: &ObjectName, if_not_exists: bool, tag: &'static str, ctx: &PlanCo
     if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
         return Err(located(SqlError::new("42501", format!("permission denied for schema {schema_name}"))));
     }
-    let table = reference.table().to_string();
-    if ctx.catalog.find(&schema_name, &table).is_some() {
-        if if_not_exists {
-            let notice = format!("relation \"{table}\" already exists, skipping");
-            return Ok(Place::Taken(Box::new(Plan::Nothing { tag, notice, sqlstate: "42P07" })));
-        }
-        return Err(located(SqlError::new("42P07", format!("relation \"{table}\" already exists"))));
-    }
-    Ok(Place::Free(NewName { schema, schema_name, name: table }))
+    Ok(NewName { schema, schema_name, name: reference.table().to_string() })
 }
 
 macro_rules! free {

@@ -2,27 +2,31 @@
 
 use std::sync::Arc;
 
-use datafusion_sql::sqlparser::ast::ObjectName;
+use millstream_catalog::object::Function;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
 
-use super::columns;
 use super::provider::table_reference;
+use super::{columns, function};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::plan::{DropPlan, Plan};
-use crate::statement::{Comment, CommentTarget, Drop, DropKind, ExplainRunning, Rename, SetSchema};
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, ExplainRunning, Rename, SetSchema};
 use crate::types::normalize;
 
 /// The existing object of that kind and name.
 ///
 /// # Errors
-/// 42P01 or 3F000 if there is none, 42809 if it is of another kind.
-pub(crate) fn find(kind: DropKind, name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
+/// 42P01, 42883 or 3F000 if there is none, 42809 if it is of another kind.
+pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
+    let name = &existing.name;
     let span = name.0.last().and_then(|p| p.as_ident()).map(|i| i.span);
     let located = |e: SqlError| match span {
         Some(span) => e.with_span(span),
         None => e,
     };
+    if kind == DropKind::Function {
+        return function::find(existing, ctx).map_err(located);
+    }
     let reference = table_reference(name)?;
     if kind == DropKind::Schema {
         let id = ctx.catalog.schema(reference.table()).map_err(|e| located(e.into()))?;
@@ -53,7 +57,7 @@ pub(crate) fn find(kind: DropKind, name: &ObjectName, ctx: &PlanContext<'_>) -> 
 }
 
 fn is_missing(e: &SqlError) -> bool {
-    matches!(e.sqlstate, "42P01" | "3F000")
+    matches!(e.sqlstate, "42P01" | "42883" | "3F000")
 }
 
 /// `DROP`.
@@ -89,8 +93,13 @@ pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
         Altered::Missing(plan) => return Ok(*plan),
     };
     let to = normalize(&s.to);
-    let taken = match object.kind {
+    let taken = match &object.kind {
         ObjectKind::Schema => ctx.catalog.schema(&to).is_ok(),
+        ObjectKind::Function(f) => {
+            function::check_name(&to, ctx).map_err(|e| e.with_span(s.to.span))?;
+            check_free(f, &to, object.schema, ctx).map_err(|e| e.with_span(s.to.span))?;
+            false
+        }
         _ => ctx.catalog.find(ctx.catalog.get(object.schema).map_or("", |s| s.name.as_str()), &to).is_some(),
     };
     if taken {
@@ -111,11 +120,25 @@ pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
     if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
         return Err(SqlError::new("42501", format!("permission denied for schema {to}")).with_span(s.to.span));
     }
-    if ctx.catalog.find(&to, &object.name).is_some() {
+    if let ObjectKind::Function(f) = &object.kind {
+        check_free(f, &object.name, schema, ctx).map_err(|e| e.with_span(s.to.span))?;
+    } else if ctx.catalog.find(&to, &object.name).is_some() {
         let message = format!("relation \"{}\" already exists in schema \"{to}\"", object.name);
         return Err(SqlError::new("42P07", message).with_span(s.to.span));
     }
     Ok(Plan::SetSchema { id: object.id, kind: s.kind, schema })
+}
+
+/// Refuses a place where there is a function of the same name and number of arguments.
+fn check_free(function: &Function, name: &str, schema: ObjectId, ctx: &PlanContext<'_>) -> Result<()> {
+    let schema = ctx.catalog.get(schema).map_or("", |s| s.name.as_str());
+    let same =
+        |o: &Arc<Object>| matches!(&o.kind, ObjectKind::Function(f) if f.arguments.len() == function.arguments.len());
+    if ctx.catalog.functions(schema, name).any(same) {
+        let message = format!("function {name}({}) already exists in schema \"{schema}\"", function.argument_types());
+        return Err(SqlError::new("42723", message));
+    }
+    Ok(())
 }
 
 /// `EXPLAIN [ANALYZE] { MATERIALIZED VIEW | SINK } name`.
@@ -131,7 +154,7 @@ enum Altered {
     Missing(Box<Plan>),
 }
 
-fn altered(kind: DropKind, name: &ObjectName, if_exists: bool, ctx: &PlanContext<'_>) -> Result<Altered> {
+fn altered(kind: DropKind, name: &Existing, if_exists: bool, ctx: &PlanContext<'_>) -> Result<Altered> {
     match find(kind, name, ctx) {
         Ok(object) => Ok(Altered::Object(object)),
         Err(e) if if_exists && is_missing(&e) => Ok(Altered::Missing(Box::new(Plan::Nothing {
@@ -153,6 +176,7 @@ pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
         DropKind::MaterializedView => "ALTER MATERIALIZED VIEW",
         DropKind::Sink => "ALTER SINK",
         DropKind::ExternalTable => "ALTER EXTERNAL TABLE",
+        DropKind::Function => "ALTER FUNCTION",
     }
 }
 

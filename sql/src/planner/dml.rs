@@ -19,6 +19,7 @@ use millstream_catalog::object::{Table, columns_schema};
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, Object, ObjectKind, SqlType};
 
+use super::calls::resolve_calls;
 use super::naming::expr_name;
 use super::operators::{is_null, is_untyped, resolve_parameter, type_of};
 use super::provider::{Provider, Relation, resolve, table_reference};
@@ -123,7 +124,12 @@ fn relation(name: ObjectName, alias: Option<TableAlias>) -> TableWithJoins {
     }
 }
 
-fn select(projection: Vec<SelectItem>, from: Vec<TableWithJoins>, selection: Option<ast::Expr>) -> Box<Query> {
+/// `SELECT projection [FROM from] [WHERE selection]`.
+pub(super) fn select(
+    projection: Vec<SelectItem>,
+    from: Vec<TableWithJoins>,
+    selection: Option<ast::Expr>,
+) -> Box<Query> {
     let select = ast::Select {
         select_token: ast::helpers::attached_token::AttachedToken::empty(),
         optimizer_hints: Vec::new(),
@@ -428,6 +434,7 @@ fn insert_values(
             refuse_unconsumed(&cell)?;
             let mut cell = cell;
             naming::normalize_expr(&mut cell);
+            resolve_calls(&mut cell, ctx)?;
             expand_exponents(&mut cell)?;
             let expr = planner.sql_to_expr(cell, &empty, &mut planner_context)?;
             cells.push(assign(expr, &empty, column, &ctx.session.time_zone)?);

@@ -7,10 +7,12 @@
 //! * [`blame`]: the place of an error in the text
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
-//! * [`create`], [`columns`], [`ddl`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
+//! * [`create`], [`columns`], [`ddl`], [`function`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
+//! * `calls`: calls of functions in SQL
 
 mod asof;
 mod blame;
+mod calls;
 mod checked;
 mod columns;
 mod common_type;
@@ -18,6 +20,7 @@ mod constants;
 mod create;
 mod ddl;
 mod dml;
+mod function;
 mod intervals;
 mod lateral_rows;
 mod lateral_top;
@@ -42,7 +45,7 @@ pub use asof::{AsofJoin, AsofParts, without_asof};
 pub(crate) use asof::{INNER as ASOF_INNER, LEFT as ASOF_LEFT};
 pub use checked::checked_arithmetic;
 pub use columns::{column_expression, generation_expression};
-pub(crate) use provider::{table_reference, written};
+pub(crate) use provider::{table_reference, written, written_call};
 pub use query::plan_query;
 
 use crate::context::{ExternalCall, PlanContext};
@@ -98,6 +101,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::CreateSink(s) => create::sink(s, ctx)?,
         Statement::CreateExternalTable(s) => create::external_table(s, ctx)?,
         Statement::CreateSchema(s) => create::schema(s, ctx)?,
+        Statement::CreateFunction(s) => function::create(s, ctx)?,
         Statement::Drop(s) => ddl::drop(s, ctx)?,
         Statement::Rename(s) => ddl::rename(s, ctx)?,
         Statement::SetSchema(s) => ddl::set_schema(s, ctx)?,
@@ -182,6 +186,7 @@ fn show(show: &Show, ctx: &PlanContext<'_>) -> Result<ShowPlan> {
         Show::MaterializedViews => ShowPlan::MaterializedViews,
         Show::Sinks => ShowPlan::Sinks,
         Show::Schemas => ShowPlan::Schemas,
+        Show::Functions => ShowPlan::Functions,
         Show::Jobs => ShowPlan::Jobs,
         Show::All => ShowPlan::AllSettings,
         Show::Setting(name) => ShowPlan::Setting(name.clone()),

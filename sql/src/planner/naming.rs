@@ -17,7 +17,7 @@ use crate::functions::json;
 use crate::types::{internal_name, normalize, sql_type};
 
 /// Between a repeated name and its number; no client can type it by accident.
-const HIDDEN: char = '\u{1}';
+pub(super) const HIDDEN: char = '\u{1}';
 
 /// The name as the client sees it.
 pub(crate) fn visible(name: &str) -> &str {

@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{self, ObjectName};
 use millstream_catalog::object::ObjectKind;
 use millstream_catalog::{Object, ObjectId, SqlType};
 
+use super::calls::UserFunction;
 use super::operators::operator_planners;
 use super::relations::WindowRelations;
 use crate::context::{CatalogSource, PlanContext, ROW_ID, Target};
@@ -91,7 +92,7 @@ impl<'a> Provider<'a> {
                 source.view = Some(super::query::rename_output(planned.plan, &view.columns)?);
             }
             ObjectKind::Source(_) | ObjectKind::MaterializedView(_) | ObjectKind::ExternalTable(_) => {}
-            ObjectKind::Sink(_) | ObjectKind::Schema => {
+            ObjectKind::Sink(_) | ObjectKind::Schema | ObjectKind::Function(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }
@@ -154,6 +155,11 @@ pub(crate) fn written(name: &TableReference) -> String {
     }
 }
 
+/// The key of a called function in [`Object::references`]. No name of a relation holds a NUL.
+pub(crate) fn written_call(name: &TableReference, arguments: usize) -> String {
+    format!("{}\0{arguments}", written(name))
+}
+
 /// A written name as a reference, its parts normalised.
 ///
 /// # Errors
@@ -211,7 +217,8 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.ctx.system.function(name).or_else(|| functions::scalar(name))
+        let known = || self.ctx.system.function(name).or_else(|| functions::scalar(name));
+        UserFunction::marked(name, self.ctx.catalog).or_else(known)
     }
 
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -14,6 +14,7 @@ use millstream_catalog::types::{MAX_PRECISION, field_ref};
 use millstream_catalog::{Column, ObjectId, SqlType};
 
 use super::asof;
+use super::calls::resolve_calls;
 use super::checked::checked_arithmetic;
 use super::lateral_rows::lateral_rows;
 use super::lateral_top::lateral_tops;
@@ -51,22 +52,28 @@ pub(crate) fn plan_query_with(
     refuse_unconsumed(&named)?;
     asof::nest(&mut named)?;
     name_columns(&mut named);
+    let functions = resolve_calls(&mut named, ctx)?;
     expand_exponents(&mut named)?;
     name_fields(&mut named);
     fetch_as_limit(&mut named)?;
     type_first_terms(&mut named, ctx)?;
-    let planned = plan_named(named.clone(), ctx, row_id_of);
+    let planned = plan_named(named.clone(), ctx, row_id_of, &functions);
     // `SELECT *, x AS a` may repeat a name of the star's, which PostgreSQL allows in the output.
     if let Err(e) = &planned
         && (matches!(e.sqlstate, "42701" | "42702") || e.message.contains("unique expression names"))
         && super::naming::hide_beside_star(&mut named)
     {
-        return plan_named(named, ctx, row_id_of).map_err(|_| e.clone());
+        return plan_named(named, ctx, row_id_of, &functions).map_err(|_| e.clone());
     }
     planned
 }
 
-fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) -> Result<PlannedQuery> {
+fn plan_named(
+    query: Query,
+    ctx: &PlanContext<'_>,
+    row_id_of: Option<ObjectId>,
+    functions: &BTreeMap<String, ObjectId>,
+) -> Result<PlannedQuery> {
     let provider = Provider::new(*ctx).with_row_id(row_id_of);
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
@@ -74,7 +81,9 @@ fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) 
     let plan = analyze(total_order(lateral_tops(plan)?)?, ctx)?;
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
-    Ok(PlannedQuery { plan, columns, references: provider.into_references(), parameters })
+    let mut references = provider.into_references();
+    references.extend(functions.clone());
+    Ok(PlannedQuery { plan, columns, references, parameters })
 }
 
 /// Writes FETCH FIRST as LIMIT, which it is another word for, and its WITH TIES as a function around the number.
@@ -207,6 +216,7 @@ pub(crate) fn plan_exprs(exprs: Vec<ast::Expr>, schema: &DFSchema, ctx: &PlanCon
     for (i, mut expr) in exprs.into_iter().enumerate() {
         refuse_unconsumed(&expr)?;
         super::naming::normalize_expr(&mut expr);
+        resolve_calls(&mut expr, ctx)?;
         expand_exponents(&mut expr)?;
         name_fields(&mut expr);
         planned.push(planner.sql_to_expr(expr, schema, &mut planner_context)?.alias(format!("__expr_{i}")));

@@ -19,6 +19,7 @@ use datafusion_expr::{
 use millstream_catalog::SqlType;
 use millstream_catalog::types::field_ref;
 
+use super::calls::UserFunction;
 use super::common_type::{in_subquery, match_types, of_values, one_type_each};
 use super::constants::{fold, is_constant_operation, is_strict};
 use super::intervals::{by_span, in_expression};
@@ -57,17 +58,8 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         let inputs = node.inputs();
         let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
         let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            each_named(expr, &names, &mut |expr| {
-                expr.transform_up(|e| {
-                    let done = rewrite_expr(e, &schema, ctx).map_err(DataFusionError::from)?;
-                    Ok(match fold(&done.data, &schema) {
-                        Some(value) => Transformed::yes(value),
-                        None => done,
-                    })
-                })
-            })
-        })?;
+        let node =
+            node.map_expressions(|expr| each_named(expr, &names, &mut |expr| rewrite_each(expr, &schema, ctx)))?;
         let node = if node.transformed { node.map_data(retyped)? } else { node };
         let node = match node.data {
             LogicalPlan::Filter(mut filter) if never(&filter.predicate) => {
@@ -80,6 +72,21 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         node.map_data(|node| by_span(node).map_err(DataFusionError::from))
     })?;
     same_parameters(done.data)
+}
+
+/// As [`rewrite`], of an expression.
+pub(super) fn rewrite_tree(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<Expr> {
+    Ok(rewrite_each(expr, schema, ctx)?.data)
+}
+
+fn rewrite_each(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> datafusion_common::Result<Transformed<Expr>> {
+    expr.transform_up(|e| {
+        let done = rewrite_expr(e, schema, ctx).map_err(DataFusionError::from)?;
+        Ok(match fold(&done.data, schema) {
+            Some(value) => Transformed::yes(value),
+            None => done,
+        })
+    })
 }
 
 /// Gives a parameter the type that one of its places tells in all of them.
@@ -217,6 +224,9 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
         }
         Expr::Case(case) => Transformed::yes(rewrite_case(case, schema, zone)?),
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            if let Some(function) = UserFunction::of(&func) {
+                return Ok(Transformed::yes(function.inlined(args, schema, ctx)?));
+            }
             if let (Some(value), true) = (session::constant(func.name(), ctx.session), args.is_empty()) {
                 return Ok(Transformed::yes(Expr::Literal(value, None)));
             }
@@ -358,7 +368,7 @@ fn has_null(exprs: &[&Expr]) -> bool {
         && !exprs.iter().any(|e| e.exists(is_open).unwrap_or(true))
 }
 
-fn typed_null(field: &Field) -> Result<Expr> {
+pub(super) fn typed_null(field: &Field) -> Result<Expr> {
     let metadata = if field.metadata().is_empty() { None } else { Some(field.metadata().clone().into()) };
     Ok(Expr::Literal(ScalarValue::try_new_null(field.data_type())?, metadata))
 }
@@ -537,7 +547,7 @@ fn rewrite_case(case: Case, schema: &DFSchema, zone: &str) -> Result<Expr> {
 }
 
 /// A choice among values of a type, which DataFusion gives no more than their layout.
-fn of_type(choice: Expr, sql_type: Option<SqlType>, schema: &DFSchema) -> Expr {
+pub(super) fn of_type(choice: Expr, sql_type: Option<SqlType>, schema: &DFSchema) -> Expr {
     match (type_of(&choice, schema), sql_type) {
         (Some(layout), Some(t)) if layout != t && layout.arrow_type() == t.arrow_type() => {
             Expr::Cast(Cast::new_from_field(Box::new(choice), field_ref(&t, "", true)))

@@ -16,12 +16,12 @@ use datafusion::logical_expr::{
 };
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{ObjectId, SqlType};
-use millstream_sql::quote_ident;
+use millstream_sql::{current_definition, function_arguments, quote_ident};
 
 use super::relations::index_definition;
 use super::rows::Cell;
 use super::view::{CatalogView, DATABASE_OID, OidOf, ROLE_OID};
-use super::{fixed, server, types};
+use super::{fixed, routines, server, types};
 use crate::error::{Error, Result, sqlstate};
 
 /// A function of the catalog.
@@ -112,11 +112,11 @@ fn list() -> Vec<Function> {
         }),
         f("obj_description", Text, |view, a| {
             let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
-            let schema = || view.catalog.get(ObjectId(oid)).and_then(|o| o.comment.clone());
+            let other = || view.catalog.get(ObjectId(oid)).and_then(|o| o.comment.clone());
             Ok(match arg(a, 1).text().as_deref() {
                 Some("pg_class") => view.relation(oid).and_then(|r| r.comment).into(),
-                Some("pg_namespace") => schema().into(),
-                None => view.relation(oid).and_then(|r| r.comment).or_else(schema).into(),
+                Some("pg_namespace" | "pg_proc") => other().into(),
+                None => view.relation(oid).and_then(|r| r.comment).or_else(other).into(),
                 Some(_) => Cell::Null,
             })
         }),
@@ -165,12 +165,22 @@ fn list() -> Vec<Function> {
         }),
         f("quote_ident", Text, |_, a| Ok(arg(a, 0).text().map(|s| quote_ident(&s)).into())),
         f("quote_literal", Text, |_, a| Ok(arg(a, 0).text().map(|s| quote_literal(&s)).into())),
-        f("pg_get_function_result", Text, |_, a| Ok(arg(a, 0).oid().and_then(|o| signature(o)?.result.clone()).into())),
-        f("pg_get_function_arguments", Text, |_, a| {
-            Ok(arg(a, 0).oid().and_then(|o| Some(signature(o)?.arguments.clone())).into())
+        f("pg_get_function_result", Text, |view, a| {
+            let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
+            Ok(match routines::function(view, oid) {
+                Some((_, f)) => f.returns.to_string().into(),
+                None => signature(oid).and_then(|s| s.result.clone()).into(),
+            })
         }),
-        f("pg_get_function_identity_arguments", Text, |_, a| {
-            Ok(arg(a, 0).oid().and_then(|o| Some(signature(o)?.arguments.clone())).into())
+        f("pg_get_function_arguments", Text, |view, a| Ok(arguments(view, arg(a, 0), true).into())),
+        f("pg_get_function_identity_arguments", Text, |view, a| Ok(arguments(view, arg(a, 0), false).into())),
+        f("pg_get_functiondef", Text, |view, a| {
+            let function = arg(a, 0).oid().and_then(|oid| routines::function(view, oid));
+            Ok(function.map(|(object, _)| current_definition(object, &view.catalog)).into())
+        }),
+        f("pg_function_is_visible", Bool, |view, a| {
+            let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
+            Ok(routines::function(view, oid).is_none_or(|(object, f)| routines::is_visible(view, object, f)).into())
         }),
         f("pg_is_in_recovery", Bool, |_, _| Ok(false.into())),
         f("pg_relation_is_publishable", Bool, |_, _| Ok(false.into())),
@@ -222,7 +232,7 @@ fn list() -> Vec<Function> {
             Ok(options.lines().map(|o| shown(o.into())).collect::<Vec<_>>().into())
         }),
     ];
-    for name in ["pg_type_is_visible", "pg_function_is_visible", "pg_operator_is_visible", "pg_collation_is_visible"] {
+    for name in ["pg_type_is_visible", "pg_operator_is_visible", "pg_collation_is_visible"] {
         all.push(f(name, Bool, |_, a| Ok(arg(a, 0).oid().map(|_| true).into())));
     }
     for name in ["pg_opclass_is_visible", "pg_opfamily_is_visible", "pg_ts_config_is_visible", "pg_ts_dict_is_visible"]
@@ -267,7 +277,6 @@ fn list() -> Vec<Function> {
         "pg_get_triggerdef",
         "pg_get_statisticsobjdef_columns",
         "pg_get_function_sqlbody",
-        "pg_get_functiondef",
         "pg_get_serial_sequence",
         "shobj_description",
     ] {
@@ -278,6 +287,15 @@ fn list() -> Vec<Function> {
 
 fn arg(args: &[Cell], i: usize) -> &Cell {
     args.get(i).unwrap_or(&Cell::Null)
+}
+
+/// The arguments of a function, with their defaults or without.
+fn arguments(view: &CatalogView, oid: &Cell, defaults: bool) -> Option<String> {
+    let oid = oid.oid()?;
+    match routines::function(view, oid) {
+        Some((object, f)) => Some(function_arguments(object, f, &view.catalog, defaults)),
+        None => Some(signature(oid)?.arguments.clone()),
+    }
 }
 
 /// OID of `'name'::regclass`, `'123'::regclass` or `123::regclass`.

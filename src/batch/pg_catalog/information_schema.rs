@@ -3,6 +3,7 @@
 use millstream_catalog::SqlType::{self, Int4, Name, Varchar};
 use millstream_catalog::{DEFAULT_DATABASE, DEFAULT_USER, ObjectId, ObjectKind};
 
+use super::routines;
 use super::rows::{Cell, NULL, row};
 use super::tables::Made;
 use super::types::udt_name;
@@ -143,6 +144,12 @@ pub const TABLES: &[Made] = &[
         ],
         rows: key_column_usage,
     },
+    Made {
+        schema: ObjectId::INFORMATION_SCHEMA,
+        name: "routines",
+        columns: routines::ROUTINES,
+        rows: routines::routines,
+    },
 ];
 
 /// As `pg_tables` and kin, PostgreSQL's information_schema leaves materialized views out. Here they are what a database is
@@ -197,13 +204,6 @@ fn column(schema: &str, relation: &Relation, number: i64, c: &RelationColumn) ->
         SqlType::Date => Some(0),
         _ => time.then_some(6),
     };
-    let data_type = match t {
-        SqlType::Array(_) => "ARRAY".to_string(),
-        SqlType::Varchar(_) => "character varying".into(),
-        SqlType::Char(_) => "character".into(),
-        SqlType::Numeric(_) => "numeric".into(),
-        other => other.to_string(),
-    };
     let (default, expression) = if c.generated { (None, c.default.clone()) } else { (c.default.clone(), None) };
     let updatable = relation.kind == 'r' && relation.object.is_some();
     let yes = |b: bool| if b { "YES" } else { "NO" };
@@ -215,7 +215,7 @@ fn column(schema: &str, relation: &Relation, number: i64, c: &RelationColumn) ->
         number,
         default,
         yes(c.nullable),
-        data_type,
+        data_type(t),
         length,
         length.map(|n| i64::from(n) * 4),
         precision,
@@ -238,6 +238,17 @@ fn column(schema: &str, relation: &Relation, number: i64, c: &RelationColumn) ->
         expression,
         yes(updatable),
     ]
+}
+
+/// The name of a type in `data_type`.
+pub fn data_type(t: &SqlType) -> String {
+    match t {
+        SqlType::Array(_) => "ARRAY".to_string(),
+        SqlType::Varchar(_) => "character varying".into(),
+        SqlType::Char(_) => "character".into(),
+        SqlType::Numeric(_) => "numeric".into(),
+        other => other.to_string(),
+    }
 }
 
 fn table_constraints(view: &CatalogView) -> Vec<Vec<Cell>> {

@@ -1,7 +1,8 @@
 //! `pg_catalog` and `information_schema`: the catalog as PostgreSQL's clients read it.
 //!
 //! * [`view`]: the catalog as a list of relations with OIDs.
-//! * [`relations`], [`server`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own rows.
+//! * [`relations`], [`routines`], [`server`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own
+//!   rows.
 //! * [`functions`]: `format_type`, `pg_get_viewdef`, `pg_table_is_visible` and their kind.
 //! * [`mod@rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
 //!
@@ -13,6 +14,7 @@ pub mod functions;
 pub mod information_schema;
 pub mod relations;
 pub mod rewrite;
+pub mod routines;
 pub mod rows;
 pub mod server;
 pub mod tables;

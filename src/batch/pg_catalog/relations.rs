@@ -4,6 +4,7 @@ use millstream_catalog::SqlType::{self, Bool, Float4, Int2, Int4, InternalChar, 
 use millstream_catalog::{ObjectId, ObjectKind};
 use millstream_sql::quote_ident;
 
+use super::routines;
 use super::rows::{Cell, NULL, row};
 use super::tables::Made;
 use super::types;
@@ -475,6 +476,9 @@ fn pg_description(view: &CatalogView) -> Vec<Vec<Cell>> {
     }
     let schemas = view.catalog.objects().filter(|o| o.kind == ObjectKind::Schema);
     rows.extend(schemas.filter_map(|s| Some(row![s.id.0, of_schemas, 0, s.comment.clone()?])));
+    let of_functions = types::known_relation_oid("pg_proc").unwrap_or_default();
+    let functions = routines::functions(view);
+    rows.extend(functions.filter_map(|(f, _)| Some(row![f.id.0, of_functions, 0, f.comment.clone()?])));
     rows
 }
 

@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use datafusion::arrow::array::{AsArray, BooleanArray, RecordBatch};
-use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::compute::{concat_batches, filter_record_batch};
 use datafusion::arrow::datatypes::SchemaRef;
 use millstream_catalog::ObjectId;
 
 use super::rows::{Cell, Columns, batch, schema_of};
 use super::view::CatalogView;
-use super::{fixed, information_schema, relations, server};
+use super::{fixed, information_schema, relations, routines, server};
 use crate::error::Result;
 
 /// A table whose rows follow from the catalog.
@@ -66,7 +66,7 @@ pub fn rows(view: &CatalogView, schema: &str, name: &str) -> Result<RecordBatch>
     if name == "pg_proc" { known_functions(&rows, view) } else { Ok(rows) }
 }
 
-/// PostgreSQL's functions without those that cannot be called here.
+/// PostgreSQL's functions without those that cannot be called here, and those of users.
 fn known_functions(rows: &RecordBatch, view: &CatalogView) -> Result<RecordBatch> {
     let Some(names) = rows.column_by_name("proname") else { return Ok(rows.clone()) };
     let known: BooleanArray = names
@@ -74,7 +74,8 @@ fn known_functions(rows: &RecordBatch, view: &CatalogView) -> Result<RecordBatch
         .iter()
         .map(|name| Some(name.is_some_and(|n| view.functions.contains(n) || super::functions::is_known(n))))
         .collect();
-    Ok(filter_record_batch(rows, &known)?)
+    let known = filter_record_batch(rows, &known)?;
+    Ok(concat_batches(&rows.schema(), [&known, &routines::pg_proc(view, &rows.schema())?])?)
 }
 
 /// Shared by the tests of this module.

@@ -35,7 +35,11 @@ impl Relations for CatalogRelations<'_> {
                 stream_key: view.stream_key.clone(),
                 watermark_columns: view.watermark_columns.clone(),
             }),
-            ObjectKind::Schema | ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::ExternalTable(_) => {
+            ObjectKind::Schema
+            | ObjectKind::View(_)
+            | ObjectKind::Sink(_)
+            | ObjectKind::ExternalTable(_)
+            | ObjectKind::Function(_) => {
                 Err(Error::unsupported(format!("a continuous view cannot read {}", object.describe()))
                     .with_hint("continuous views read sources, tables and materialized views"))
             }

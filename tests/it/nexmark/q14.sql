@@ -1,4 +1,7 @@
--- Calculation: expressions of many kinds. The original counts letters with a function of the user's.
+-- Calculation: expressions of many kinds, with a function of the user's: how many times a character occurs in a text.
+CREATE FUNCTION count_char(s VARCHAR, c VARCHAR) RETURNS BIGINT LANGUAGE SQL IMMUTABLE STRICT AS $$
+  SELECT length(s) - length(replace(s, c, ''))
+$$;
 CREATE MATERIALIZED VIEW q14 AS
 SELECT auction, bidder, 0.908 * price AS price,
   CASE
@@ -6,6 +9,6 @@ SELECT auction, bidder, 0.908 * price AS price,
     WHEN extract(HOUR FROM date_time) <= 6 OR extract(HOUR FROM date_time) >= 20 THEN 'nightTime'
     ELSE 'otherTime'
   END AS bid_time_type,
-  date_time, extra, length(extra) - length(replace(extra, 'c', '')) AS c_counts
+  date_time, extra, count_char(extra, 'c') AS c_counts
 FROM bid
 WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000;
