@@ -23,6 +23,7 @@ use super::provider::Provider;
 use super::recursive::{check_types, type_first_terms};
 use super::refuse::refuse_unconsumed;
 use super::rewrite::rewrite;
+use super::sessions::session_frames;
 use super::set_operations::exact_multiplicities;
 use super::subqueries::replace_subqueries;
 use super::total_order::total_order;
@@ -69,7 +70,7 @@ fn plan_named(query: Query, ctx: &PlanContext<'_>, row_id_of: Option<ObjectId>) 
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
         .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)?;
-    let plan = analyze(total_order(lateral_tops(plan)?)?, ctx)?;
+    let plan = analyze(total_order(lateral_tops(session_frames(plan)?)?)?, ctx)?;
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
     Ok(PlannedQuery { plan, columns, references: provider.into_references(), parameters })
