@@ -27,7 +27,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, displayable, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{StreamExt, stream};
-use millstream_sql::without_asof;
+use millstream_sql::{without_asof, without_sessions};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -334,7 +334,7 @@ pub struct Explained {
 /// # Errors
 /// Of the resolver; XX000 if a provider's columns are not those of its source.
 pub fn resolve(plan: LogicalPlan, resolver: &dyn Resolver) -> Result<LogicalPlan> {
-    let resolved = without_asof(plan)?.transform_up_with_subqueries(|node| {
+    let resolved = without_sessions(without_asof(plan)?)?.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
         let provider = resolver.provider(&scan.source)?;
         check_schema(&scan, provider.as_ref())?;

@@ -148,6 +148,7 @@ pub(crate) fn tokenize(text: &Text<'_>, sql: &str) -> Result<Vec<TokenWithSpan>>
     let mut tokens: Vec<TokenWithSpan> =
         tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
     session::move_keys(&mut tokens);
+    session::mark_frames(&mut tokens);
     asof::add_match_conditions(&mut tokens);
     tokens.retain(|t| !matches!(t.token, Token::Whitespace(_)));
     Ok(tokens)

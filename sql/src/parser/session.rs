@@ -1,8 +1,11 @@
-//! `SESSION(t PARTITION BY k, ts, gap)`, whose PARTITION BY no expression parser knows: the keys go behind the other arguments.
+//! `SESSION(t PARTITION BY k, ts, gap)`, whose PARTITION BY no expression parser knows: the keys go behind the other arguments;
+//! and `SESSION WITH GAP g` in OVER, which no frame is: it becomes a RANGE frame that the planner knows by its end.
 
 use std::mem;
 
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::planner::SESSION_FRAME_END;
 
 /// Moves the keys of every SESSION in a statement.
 pub(super) fn move_keys(tokens: &mut [TokenWithSpan]) {
@@ -46,6 +49,37 @@ fn move_keys_of_call(tokens: &mut [TokenWithSpan]) {
         // An empty argument is not one: the other word becomes white space, which the parser skips.
         let by = mem::replace(&mut tokens[moved + 1].token, Token::Whitespace(WHITESPACE));
         debug_assert!(matches!(by, Token::Word(_)));
+    }
+}
+
+/// Writes every SESSION WITH GAP g as RANGE BETWEEN g PRECEDING AND 'session' FOLLOWING.
+pub(super) fn mark_frames(tokens: &mut Vec<TokenWithSpan>) {
+    let mut start = 0;
+    while start < tokens.len() {
+        let is = |at: usize, word| is_word(tokens.get(start + at), word);
+        if !(is(0, "SESSION") && is(1, "WITH") && is(2, "GAP")) {
+            start += 1;
+            continue;
+        }
+        let mut depth = 0_usize;
+        let closes = |token: &TokenWithSpan| {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen if depth == 0 => return true,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            false
+        };
+        let end = tokens[start..].iter().position(closes).map_or(tokens.len(), |at| start + at);
+        let word = |word: &str| Token::make_word(word, None);
+        let span = tokens[start].span;
+        let spelled =
+            [word("PRECEDING"), word("AND"), Token::SingleQuotedString(SESSION_FRAME_END.into()), word("FOLLOWING")];
+        tokens.splice(end..end, spelled.map(|token| TokenWithSpan { token, span }));
+        let spelled = [word("RANGE"), word("BETWEEN")];
+        tokens.splice(start..start + 3, spelled.map(|token| TokenWithSpan { token, span }));
+        start += 2;
     }
 }
 

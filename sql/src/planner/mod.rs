@@ -33,6 +33,7 @@ mod recursive;
 mod refuse;
 mod relations;
 mod rewrite;
+mod sessions;
 mod set_operations;
 mod subqueries;
 mod total_order;
@@ -47,6 +48,8 @@ pub use checked::checked_arithmetic;
 pub use columns::{column_expression, generation_expression};
 pub(crate) use provider::{table_reference, written, written_call};
 pub use query::plan_query;
+pub(crate) use sessions::FRAME_END as SESSION_FRAME_END;
+pub use sessions::{Sessions, without_sessions};
 
 use crate::context::{ExternalCall, PlanContext};
 use crate::error::{Result, SqlError};

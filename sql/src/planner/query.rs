@@ -24,6 +24,7 @@ use super::provider::Provider;
 use super::recursive::{check_types, type_first_terms};
 use super::refuse::refuse_unconsumed;
 use super::rewrite::rewrite;
+use super::sessions::session_frames;
 use super::set_operations::exact_multiplicities;
 use super::subqueries::replace_subqueries;
 use super::total_order::total_order;
@@ -78,7 +79,7 @@ fn plan_named(
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
         .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)?;
-    let plan = analyze(total_order(lateral_tops(plan)?)?, ctx)?;
+    let plan = analyze(total_order(lateral_tops(session_frames(plan)?)?)?, ctx)?;
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
     let mut references = provider.into_references();

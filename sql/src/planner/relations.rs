@@ -2,14 +2,14 @@
 //!
 //! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
 //! slide, size)` an unnest of `hop_starts`, then `window_end`; `CUMULATE(t, ts, step, size)` an unnest of `cumulate_ends`.
-//! `SESSION` is made of window functions (`session`). All run as they are in a batch; the stream planner knows the shapes.
+//! All of these run as they are in a batch; the stream planner knows the shapes. `SESSION` is a node of its own (`session`).
 
 mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{IntervalMonthDayNano, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference, UnnestOptions};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -278,7 +278,7 @@ fn timed_input(
     Ok(TimedInput { plan, time, qualifier })
 }
 
-fn plus(left: Expr, right: Expr) -> Expr {
+pub(super) fn plus(left: Expr, right: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr::new(Box::new(left), Operator::Plus, Box::new(right)))
 }
 
@@ -286,8 +286,14 @@ fn wrong_arguments(name: &str, usage: &str) -> SqlError {
     SqlError::new("42883", format!("wrong number of arguments for {name}")).with_hint(format!("write {usage}"))
 }
 
-/// A window's size: an interval literal, or a string that is one.
+/// A window's size, and that as a literal.
 fn interval(expr: Expr, usage: &str) -> Result<(Expr, Span)> {
+    let interval = interval_value(expr, usage)?;
+    Ok((lit(ScalarValue::IntervalMonthDayNano(Some(interval))), Span::new(interval)?))
+}
+
+/// A window's size: an interval literal, or a string that is one.
+pub(super) fn interval_value(expr: Expr, usage: &str) -> Result<IntervalMonthDayNano> {
     let value = match expr {
         Expr::Literal(ScalarValue::Utf8(Some(text)), None) => {
             crate::types::parse_value(&text, &millstream_catalog::SqlType::Interval, "UTC")?
@@ -301,7 +307,7 @@ fn interval(expr: Expr, usage: &str) -> Result<(Expr, Span)> {
     let ScalarValue::IntervalMonthDayNano(Some(interval)) = value else {
         return Err(SqlError::new("22023", "a window's size cannot be NULL"));
     };
-    Ok((lit(value), Span::new(interval)?))
+    Ok(interval)
 }
 
 /// `generate_series(start, stop [, step])`, its column named by the alias.

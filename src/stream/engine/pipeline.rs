@@ -352,6 +352,7 @@ impl Pipeline {
                 watermarks = watermarks.unknown();
             }
             // A view that has caught up goes on with another reader, whose time may be a little behind.
+            watermarks.follow(&self.scan_watermarks[i]);
             watermarks.keep_monotone(&self.scan_watermarks[i]);
             moved |= watermarks.current != self.scan_watermarks[i].current
                 || watermarks.committed != self.scan_watermarks[i].committed;

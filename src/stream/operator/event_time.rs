@@ -10,7 +10,23 @@ use crate::state::KeyCodec;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
+/// Microseconds since 1970 of a column of timestamps or dates.
+///
+/// # Errors
+/// XX000 for other types.
+pub(super) fn times(column: &ArrayRef) -> Result<Vec<Option<i64>>> {
+    match column.data_type() {
+        DataType::Timestamp(..) => Ok(column.as_primitive::<TimestampMicrosecondType>().iter().collect()),
+        DataType::Date32 => {
+            let days = column.as_primitive::<Date32Type>();
+            Ok(days.iter().map(|day| day.map(|day| i64::from(day) * MICROS_PER_DAY)).collect())
+        }
+        other => Err(Error::internal(format!("{other} is no event time"))),
+    }
+}
+
 /// A column of timestamps or dates that comes first in the keys of a table.
+#[derive(Clone)]
 pub(super) struct TimeColumn {
     data_type: DataType,
     codec: KeyCodec,

@@ -6,6 +6,7 @@
 
 pub mod aggregate;
 pub mod asof;
+pub mod emit;
 mod event_time;
 pub mod expand;
 mod groups;
@@ -21,6 +22,7 @@ mod testing;
 pub mod union;
 pub mod unnest;
 pub mod values;
+mod waiting;
 
 use arrow::datatypes::SchemaRef;
 use millstream_catalog::ObjectId;
@@ -52,6 +54,14 @@ impl PortWatermarks {
     /// The same columns, none of which carries a watermark yet.
     pub fn unknown(&self) -> Self {
         Self { committed: vec![None; self.committed.len()], current: vec![None; self.current.len()] }
+    }
+
+    /// Takes nothing for committed that was not known in the epoch `before`: what an operator holds back until then comes
+    /// with it, and is not late for the next one.
+    pub fn follow(&mut self, before: &Self) {
+        for (column, committed) in self.committed.iter_mut().enumerate() {
+            *committed = (*committed).min(before.current.get(column).copied().flatten());
+        }
     }
 
     /// Takes over from `before` what is further.

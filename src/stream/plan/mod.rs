@@ -218,7 +218,8 @@ pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, opt
 /// What a CREATE statement says beside the query.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// EMIT ON WINDOW CLOSE: only final rows.
+    /// EMIT ON WINDOW CLOSE: only final rows. Every operator that closes by a watermark puts out its rows when it does; what
+    /// then still changes is held back until the result's own watermark has passed it.
     pub emit_on_window_close: bool,
     /// Shards of the operators whose state falls apart by keys.
     pub parallelism: usize,

@@ -81,6 +81,91 @@ async fn recorded(session: &Session, view: &str) -> BTreeSet<(i64, String)> {
     found
 }
 
+/// The numbers of the late rows that a view of sessions has recorded, and that its `late_rows` counts them.
+async fn recorded_of_sessions(session: &Session, view: &str) -> BTreeSet<i64> {
+    let rows = session.run(&format!("SELECT row FROM millstream.late_rows WHERE view = '{view}'")).await.rows;
+    let number = |row: &Vec<Option<String>>| {
+        let json: serde_json::Value = serde_json::from_str(row[0].as_deref().expect("not NULL")).expect("JSON");
+        json["n"].as_i64().expect("a number")
+    };
+    let found: BTreeSet<i64> = rows.iter().map(number).collect();
+    let counted = session.value(&format!("SELECT late_rows FROM millstream.views WHERE name = '{view}'")).await;
+    assert_eq!(counted, found.len().to_string(), "{view}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_put_out_once() {
+    const SESSIONS: &str = "SESSION(t PARTITION BY k, ts, INTERVAL '40 seconds')";
+    let select = |from: &str, condition: &str| {
+        format!(
+            "SELECT window_start, window_end, k, count(*) AS rows, sum(n) AS total, max(n) AS newest FROM {from} \
+             WHERE {condition} GROUP BY window_start, window_end, k"
+        )
+    };
+    let cases: usize = seed::setting("MILLSTREAM_LATE_CASES", 4);
+    let mut random = StdRng::seed_from_u64(seed::seed("late sessions"));
+    let mut server = Server::start();
+    let mut closed = 0;
+    for case in 0..cases {
+        let mut session = server.connect().await;
+        session
+            .run(&format!(
+                "CREATE TABLE t (n INT, k INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '{DELAY_S} seconds') \
+                 APPEND ONLY"
+            ))
+            .await;
+        for (view, emit) in [("current", ""), ("final", " EMIT ON WINDOW CLOSE")] {
+            let options = "WITH (late_rows = 'keep')";
+            let sql = select(SESSIONS, "true");
+            session.run(&format!("CREATE MATERIALIZED VIEW {view} {options} AS {sql}{emit}")).await;
+        }
+        let rows_of_final = format!("SELECT window_start, window_end, k, n FROM {SESSIONS}");
+        session.run(&format!("CREATE MATERIALIZED VIEW members AS {rows_of_final} EMIT ON WINDOW CLOSE")).await;
+        let mut late = BTreeSet::new();
+        let (mut clock_s, mut n, mut newest_s) = (3600, 0, None);
+        for _ in 0..16 {
+            let watermark_s: Option<i64> = newest_s.map(|newest: i64| newest - DELAY_S);
+            let mut rows = Vec::new();
+            for _ in 0..random.random_range(1..8) {
+                n += 1;
+                clock_s += random.random_range(0..25);
+                let behind_s = if random.random_ratio(1, 4) { random.random_range(0..90) } else { 0 };
+                let at_s = clock_s - behind_s;
+                rows.push(format!("({n}, {}, TIMESTAMP '{}')", random.random_range(0..3), stamp(at_s)));
+                newest_s = newest_s.max(Some(at_s));
+                late.extend((watermark_s.is_some_and(|watermark| at_s < watermark)).then_some(n));
+            }
+            session.run(&format!("INSERT INTO t VALUES {}", rows.join(", "))).await;
+            if random.random_ratio(1, 6) {
+                server.kill();
+                server.restart();
+                session = server.connect().await;
+            }
+            let numbers: Vec<String> = late.iter().map(i64::to_string).collect();
+            let taken = format!(
+                "SESSION((SELECT * FROM t WHERE n NOT IN ({})) PARTITION BY k, ts, INTERVAL '40 seconds')",
+                if numbers.is_empty() { "0".to_string() } else { numbers.join(", ") }
+            );
+            let is_final = format!("window_end <= TIMESTAMP '{}'", stamp(newest_s.expect("there are rows") - DELAY_S));
+            for (view, expected) in [
+                ("current", select(&taken, "true")),
+                ("final", select(&taken, &is_final)),
+                ("members", format!("{} WHERE {is_final}", rows_of_final.replace(SESSIONS, &taken))),
+            ] {
+                if view != "members" {
+                    assert_eq!(recorded_of_sessions(&session, view).await, late, "case {case}, late rows of {view}");
+                }
+                let expected = session.rows(&expected).await;
+                assert_eq!(session.rows(&format!("SELECT * FROM {view}")).await, expected, "case {case}, {view}");
+                closed += expected.len();
+            }
+        }
+        session.run("DROP TABLE t CASCADE").await;
+    }
+    assert!(closed > cases * 10, "hardly any session is closed: the generator tests nothing");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_rows_are_recorded_and_left_out() {
     let cases: usize = seed::setting("MILLSTREAM_LATE_CASES", 4);

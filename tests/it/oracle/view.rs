@@ -58,6 +58,9 @@ pub const CONSTRUCTS: &[&str] = &[
     "cumulate",
     "session",
     "window close",
+    "session close",
+    "session rows close",
+    "window join close",
     "join",
     "three-way join",
     "join with condition",
@@ -108,7 +111,7 @@ impl Draft {
 /// View number `n` over some of the relations; later ones, so views, are preferred a little.
 pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
     let name = format!("v{n}");
-    let mut view = match random.random_range(0..21) {
+    let mut view = match random.random_range(0..22) {
         0 => filter_project(random, relations).into_view(name),
         1 => union_all(random, relations, name),
         2 | 3 => grouped(random, relations).into_view(name),
@@ -122,6 +125,7 @@ pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
         11 => ordered::distinct_on(random, relations).into_view(name),
         12 | 13 => ordered::over(random, relations).into_view(name),
         14 => ordered::over_closed(random, relations, name),
+        15 => windows_joined(random, relations, name),
         _ => algebra::generate(random, relations, name),
     };
     if view.reads.iter().any(|read| read.starts_with('v')) {
@@ -373,11 +377,24 @@ fn windowed(random: &mut StdRng, relations: &[Relation]) -> Draft {
 /// EMIT ON WINDOW CLOSE over the append-only table: holds the windows whose end the watermark has passed.
 fn on_window_close(random: &mut StdRng, relations: &[Relation], name: String) -> View {
     let relation = relations.iter().find(|relation| relation.watermark.is_some()).expect("an append-only table");
-    let (from, construct) = window(random, relation, "ts");
+    let (mut from, construct) = window(random, relation, "ts");
+    let mut constructs = [construct, "window close"];
+    if random.random_bool(0.4) {
+        let key = relation.columns[..4].choose(random).expect("not the time");
+        let gap = random.random_range(5..60);
+        from = format!("SESSION({} PARTITION BY {}, ts, INTERVAL '{gap} seconds')", relation.name, key.name);
+        constructs = ["session", "session close"];
+    }
     let mut draft = Draft { from, reads: vec![relation.name.clone()], ..Draft::default() };
-    draft.constructs.extend([construct, "window close"]);
+    draft.constructs.extend(constructs);
     draft.item("window_start", Ty::Stamp);
     draft.item("window_end", Ty::Stamp);
+    if constructs[0] == "session" && random.random_bool(0.3) {
+        let column = relation.columns.choose(random).expect("a relation has columns");
+        draft.item(column.name.clone(), column.ty);
+        draft.constructs.push("session rows close");
+        return closed(draft, name, &relation.name);
+    }
     let mut group = vec!["window_start".to_string(), "window_end".to_string()];
     if random.random_bool(0.6) {
         let key = keys(random, &mut draft, "", relation, 1);
@@ -389,13 +406,46 @@ fn on_window_close(random: &mut StdRng, relations: &[Relation], name: String) ->
     }
     aggregates(random, &mut draft, "", relation);
     draft.tail = format!(" GROUP BY {}", group.join(", "));
+    closed(draft, name, &relation.name)
+}
+
+/// A view with EMIT ON WINDOW CLOSE over a table, whose second column is the end of the window.
+fn closed(draft: Draft, name: String, table: &str) -> View {
     let mut view = draft.into_view(name);
     view.emit_on_window_close = true;
     view.expected = format!(
-        "SELECT * FROM ({}) AS w WHERE c1 <= (SELECT max(ts) - INTERVAL '{WATERMARK_DELAY_S} seconds' FROM {})",
-        view.sql, relation.name
+        "SELECT * FROM ({}) AS w WHERE c1 <= (SELECT max(ts) - INTERVAL '{WATERMARK_DELAY_S} seconds' FROM {table})",
+        view.sql
     );
     view
+}
+
+/// EMIT ON WINDOW CLOSE over a join of windows of the append-only table, also where one side has no window.
+fn windows_joined(random: &mut StdRng, relations: &[Relation], name: String) -> View {
+    let relation = relations.iter().find(|relation| relation.watermark.is_some()).expect("an append-only table");
+    let (window, construct) = window(random, relation, "ts");
+    let key = *["k", "g"].choose(random).expect("not empty");
+    let mut side = |what: &str| {
+        let condition = predicate(random, "", relation);
+        format!(
+            "(SELECT window_start, window_end, {key}, {what} AS x FROM {window} WHERE {condition} \
+             GROUP BY window_start, window_end, {key})"
+        )
+    };
+    let (left, right) = (side("count(*)"), side("sum(v)"));
+    let kind = *["JOIN", "LEFT JOIN"].choose(random).expect("not empty");
+    let from = format!(
+        "{left} AS a {kind} {right} AS b \
+         ON a.window_start = b.window_start AND a.window_end = b.window_end AND a.{key} = b.{key}"
+    );
+    let mut draft = Draft { from, reads: vec![relation.name.clone()], ..Draft::default() };
+    draft.constructs.extend([construct, "window join close"]);
+    draft.item("a.window_start", Ty::Stamp);
+    draft.item("a.window_end", Ty::Stamp);
+    draft.item(format!("a.{key}"), if key == "k" { Ty::Int } else { Ty::Text });
+    draft.item("a.x", Ty::Big);
+    draft.item("b.x", Ty::Num);
+    closed(draft, name, &relation.name)
 }
 
 /// The types that sides are joined on.

@@ -6,8 +6,7 @@
 
 use std::ops::Bound;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Date32Type, TimestampMicrosecondType};
+use arrow::datatypes::IntervalMonthDayNano;
 
 use super::chunks::NEVER;
 use super::epoch::Epoch;
@@ -18,7 +17,8 @@ use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, Level, TableId};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
-use crate::stream::operator::event_time::TimeColumn;
+use crate::stream::operator::event_time::{TimeColumn, times};
+use crate::stream::operator::waiting::moment_key;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Between two looks at a partition that may be behind every frame.
@@ -32,6 +32,8 @@ pub(super) struct Spans {
     forward_us: i64,
     rows_back: usize,
     rows_forward: usize,
+    /// They look at sessions with this gap.
+    gap: Option<IntervalMonthDayNano>,
 }
 
 /// The order column's time.
@@ -49,6 +51,12 @@ impl Spans {
     /// Of all functions together; `None` if one looks without bound, or so that what it needs cannot be told from the time.
     pub fn of(functions: &[WindowCall]) -> Option<Self> {
         let mut all = Self::default();
+        if let [first, others @ ..] = functions
+            && let Some(gap) = first.frame.gap().filter(|_| first.has_frame())
+        {
+            let same = others.iter().all(|f| f.has_frame() && f.frame.gap() == Some(gap));
+            return same.then_some(Self { back_us: micros(Distance::Interval(gap))?, gap: Some(gap), ..all });
+        }
         for function in functions {
             match function.kind {
                 WindowKind::Lag(n) => {
@@ -84,6 +92,25 @@ impl Spans {
         self.rows_forward == 0
     }
 
+    /// The gap of the sessions and at least its microseconds.
+    pub fn session(self) -> Option<(IntervalMonthDayNano, i64)> {
+        Some((self.gap?, self.back_us))
+    }
+
+    /// Before which watermark no result that changes of `earliest` or later alter is final, of which some may be taken back.
+    /// Of what goes from a session, that is left which is less than a gap before.
+    fn first_due(self, earliest: i64, takes_back: bool) -> i64 {
+        match self.gap {
+            None => earliest.saturating_add(self.forward_us),
+            Some(_) if takes_back => earliest,
+            Some(gap) => {
+                let days = i64::from(gap.months) * 28 + i64::from(gap.days);
+                let least_us = days.saturating_mul(MICROS_PER_DAY).saturating_add(gap.nanoseconds / 1000);
+                earliest.saturating_add(least_us).saturating_sub(1)
+            }
+        }
+    }
+
     fn total_us(self) -> i64 {
         self.back_us.saturating_add(self.forward_us)
     }
@@ -113,22 +140,34 @@ impl OrderTime {
         Ok(Some(Self { column: first.column, time, spans, timers: table(2), progress: table(3), closed: None }))
     }
 
-    /// The watermark of the result: later changes are of rows at or above it.
+    /// The watermark of the result's times: later changes are of rows at or above it.
     pub fn result_watermark(&self, input: i64) -> Option<i64> {
-        self.spans.close().then(|| input.saturating_sub(self.spans.forward_us))
+        (self.spans.close() && self.spans.gap.is_none()).then(|| input.saturating_sub(self.spans.forward_us))
+    }
+
+    /// The watermark of the last time of a row's session.
+    pub fn session_watermark(&self, input: i64) -> Option<i64> {
+        self.spans.gap.map(|_| input.saturating_add(1).saturating_sub(self.spans.back_us))
     }
 }
 
 impl Over {
     /// Notes what the changed partitions wait for, and forgets the rows that are behind every frame.
-    pub(super) fn wait_and_trim(&self, epoch: &mut Epoch, delta: &Delta, context: &mut EpochContext<'_>) -> Result<()> {
+    pub(super) fn wait_and_trim(
+        &mut self,
+        epoch: &mut Epoch,
+        delta: &Delta,
+        context: &mut EpochContext<'_>,
+    ) -> Result<()> {
         let Some(order) = &self.order_time else { return Ok(()) };
-        let Spans { back_us, forward_us, rows_back, rows_forward } = order.spans;
-        let times = times(delta.batch.column(order.column))?;
+        let (column, spans) = (order.column, order.spans);
+        let Spans { back_us, forward_us, rows_back, rows_forward, gap } = spans;
+        let takes_back = delta.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0));
+        let times = times(delta.batch.column(column))?;
         for (number, earliest, latest) in epoch.times_of_partitions(&times) {
             let due = epoch.due(number);
             let wanted = match (earliest, latest) {
-                (Some(earliest), _) if self.spec.emit_on_window_close => earliest.saturating_add(forward_us).min(due),
+                (Some(earliest), _) if self.spec.emit_on_window_close => spans.first_due(earliest, takes_back).min(due),
                 (_, Some(latest)) if rows_back == 0 && rows_forward == 0 && due == NEVER => {
                     latest.saturating_add(forward_us).saturating_add(back_us.max(LOOK_EVERY_US))
                 }
@@ -138,10 +177,15 @@ impl Over {
         }
         // Rows whose results have not appeared yet still need those before them.
         let passed = context.watermarks.first().and_then(|port| match self.spec.emit_on_window_close {
-            true => watermark(&port.committed, order.column),
-            false => watermark(&port.current, order.column),
+            true => watermark(&port.committed, column),
+            false => watermark(&port.current, column),
         });
-        passed.map_or(Ok(()), |passed| self.trim(epoch, passed))
+        match passed {
+            // Sessions that close are put out and forgotten by their timers.
+            Some(_) if gap.is_some() && self.spec.emit_on_window_close => Ok(()),
+            Some(passed) => self.trim(epoch, passed, context),
+            None => Ok(()),
+        }
     }
 
     fn set_timer(&self, epoch: &mut Epoch, number: usize, due: i64, context: &mut EpochContext<'_>) -> Result<()> {
@@ -162,12 +206,17 @@ impl Over {
     }
 
     /// Forgets the rows of the epoch's partitions that no result which can still change comes from.
-    fn trim(&self, epoch: &mut Epoch, current: i64) -> Result<()> {
+    fn trim(&mut self, epoch: &mut Epoch, current: i64, context: &mut EpochContext<'_>) -> Result<()> {
         let Some(order) = &self.order_time else { return Ok(()) };
-        let Spans { back_us, forward_us, rows_back, rows_forward } = order.spans;
+        let Spans { back_us, forward_us, rows_back, rows_forward, gap } = order.spans;
+        if gap.is_some() {
+            let closed = epoch.closed_rows(self, current, context)?;
+            epoch.trim(|number, _, _| closed[number]);
+            return Ok(());
+        }
         let changing = order.time.key_of(current.saturating_sub(forward_us))?;
         let seen = order.time.key_of(current.saturating_sub(forward_us).saturating_sub(back_us))?;
-        epoch.trim(|memory, view| {
+        epoch.trim(|_, memory, view| {
             let first = view.lower_bound_or_before(memory, &changing).saturating_sub(rows_forward);
             view.lower_bound_or_before(memory, &seen).min(first.saturating_sub(rows_back))
         });
@@ -207,21 +256,34 @@ impl Over {
             let own = keys.iter().map(|key| &key[8..]).filter(|partition| context.shard.owns(partition));
             let partitions: ByteRows = own.collect();
             let mut epoch = Epoch::of_partitions(self, &partitions, context)?;
-            if emits {
-                epoch.take_between(self, from.as_deref(), &upto, context)?;
+            let waiting: Vec<Option<i64>> = if emits && spans.gap.is_some() {
+                let before = match emitted {
+                    Some(emitted) => epoch.closed_rows(self, emitted, context)?,
+                    None => vec![0; partitions.len()],
+                };
+                let closed = epoch.closed_rows(self, current, context)?;
+                epoch.take_rows(self, &before, &closed, context)?;
                 output.extend(epoch.results(self, context)?);
-            }
-            let waiting = epoch.first_times_from(self, emits.then_some(upto.as_slice()), context)?;
-            for (number, first) in waiting.into_iter().enumerate() {
+                let ends = epoch.session_ends(self, &closed, context)?;
+                ends.into_iter().map(|end| Some(end?.saturating_sub(1))).collect()
+            } else {
+                if emits {
+                    epoch.take_between(self, from.as_deref(), &upto, context)?;
+                    output.extend(epoch.results(self, context)?);
+                }
+                let firsts = epoch.first_times_from(self, emits.then_some(upto.as_slice()), context)?;
+                firsts.into_iter().map(|first| Some(first?.saturating_add(spans.forward_us))).collect()
+            };
+            for (number, due) in waiting.into_iter().enumerate() {
                 let look_again = current.saturating_add(spans.total_us().max(LOOK_EVERY_US));
-                let due = match first {
-                    Some(first) => first.saturating_add(spans.forward_us),
+                let due = match due {
+                    Some(due) => due,
                     None if spans.rows_back == 0 && epoch.has_rows(number) => look_again,
                     None => NEVER,
                 };
                 self.set_timer(&mut epoch, number, due, context)?;
             }
-            self.trim(&mut epoch, current)?;
+            self.trim(&mut epoch, current, context)?;
             for number in epoch.emptied() {
                 self.set_timer(&mut epoch, number, NEVER, context)?;
             }
@@ -246,21 +308,4 @@ fn stored_progress(context: &EpochContext<'_>, table: TableId) -> Result<Option<
             Err(Error::new(sqlstate::DATA_CORRUPTED, "stored data cannot be decoded: the time of a window function"))
         }
     }
-}
-
-/// Microseconds since 1970 of a column of timestamps or dates.
-pub(super) fn times(column: &ArrayRef) -> Result<Vec<Option<i64>>> {
-    match column.data_type() {
-        DataType::Timestamp(..) => Ok(column.as_primitive::<TimestampMicrosecondType>().iter().collect()),
-        DataType::Date32 => {
-            let days = column.as_primitive::<Date32Type>();
-            Ok(days.iter().map(|day| day.map(|day| i64::from(day) * MICROS_PER_DAY)).collect())
-        }
-        other => Err(Error::internal(format!("{other} is no event time"))),
-    }
-}
-
-/// A moment as a key that orders as time does.
-fn moment_key(moment_us: i64) -> [u8; 8] {
-    ((moment_us as u64) ^ (1 << 63)).to_be_bytes()
 }

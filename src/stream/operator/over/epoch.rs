@@ -9,14 +9,16 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::chunks::{Entry, Memory, Partition, Unread, View, push_chunk_key};
-use super::frame::{Edge, Frame, Reach, edge_values};
+use super::frame::{Edge, Frame, Reach, Units, edge_values};
 use super::function::{Columns, Pool, Positions, Ranks, Run, WindowKind, frames, picked, ranked, typed};
 use super::intervals::{EdgeKeys, Finder, range_edges};
+use super::sessions::{Stop, found};
 use super::{LimitBy, Over};
 use crate::error::{Error, Result};
 use crate::state::ByteRows;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
+use crate::stream::operator::event_time::times;
 use crate::stream::operator::groups::Groups;
 use crate::stream::operator::project::row_error;
 
@@ -203,7 +205,8 @@ impl Epoch {
         reaches.extend(limit.map(|_| (Reach::Peers, Reach::All)));
         let (changes, sources, edges) =
             (std::mem::take(&mut self.changes), std::mem::take(&mut self.sources), std::mem::take(&mut self.edges));
-        let found = self.settle(over, context, |memory, work, unread| {
+        let sessions = over.sessions.clone();
+        let done = self.settle(over, context, |memory, work, unread| {
             let finder = Finder {
                 memory,
                 before: &work.before,
@@ -213,9 +216,10 @@ impl Epoch {
                 sources: &sources,
                 edges: &edges,
                 reaches: &reaches,
+                sessions: sessions.as_ref(),
             };
-            let found = finder.intervals().and_then(|intervals| {
-                let region = |view: &View| -> Result<Vec<Range<usize>>, Unread> {
+            let regions = finder.intervals().and_then(|intervals| {
+                let region = |view: &View| -> Result<Vec<Range<usize>>, Stop> {
                     let upto = limit_end(limit, view, memory)?;
                     let from = limit.map_or(0, |limit| limit.skip);
                     let mut ranges = Vec::with_capacity(intervals.len());
@@ -233,18 +237,15 @@ impl Epoch {
                 };
                 Ok((region(&work.before)?, region(&work.after)?))
             });
-            match found {
-                Ok((old, new)) => {
-                    old.iter().for_each(|range| work.before.unread(range.clone(), unread));
-                    new.iter().for_each(|range| work.after.unread(range.clone(), unread));
-                    (work.old, work.new) = (old, new);
-                }
-                Err(Unread(slot)) => unread.push(slot),
+            if let Some((old, new)) = found(regions, unread)? {
+                old.iter().for_each(|range| work.before.unread(range.clone(), unread));
+                new.iter().for_each(|range| work.after.unread(range.clone(), unread));
+                (work.old, work.new) = (old, new);
             }
             Ok(())
         });
         (self.changes, self.sources, self.edges) = (changes, sources, edges);
-        found
+        done
     }
 
     /// Partitions to look at, as they are stored.
@@ -300,8 +301,62 @@ impl Epoch {
             Ok(())
         })?;
         let keys = found.iter().flatten().map(|entry| self.memory.get(entry.order));
-        let mut times = super::closing::times(&over.order.decode_first(keys)?)?.into_iter();
+        let mut times = times(&over.order.decode_first(keys)?)?.into_iter();
         Ok(found.iter().map(|first| first.and_then(|_| times.next().flatten())).collect())
+    }
+
+    /// How many rows of each partition are in sessions that a watermark has closed.
+    pub fn closed_rows(
+        &mut self,
+        over: &mut Over,
+        watermark: i64,
+        context: &mut EpochContext<'_>,
+    ) -> Result<Vec<usize>> {
+        let mut closed = vec![0; self.works.len()];
+        let (Some(sessions), Some(order)) = (over.sessions.clone(), &over.order_time) else { return Ok(closed) };
+        let time = order.time.clone();
+        self.settle(over, context, |memory, work, unread| {
+            let rows = sessions.closed_rows(memory, &work.after, &time, watermark);
+            closed[work.number] = found(rows, unread)?.unwrap_or_default();
+            Ok(())
+        })?;
+        Ok(closed)
+    }
+
+    /// Wants the results of the rows of each partition from one position up to but without another.
+    pub fn take_rows(
+        &mut self,
+        over: &mut Over,
+        from: &[usize],
+        upto: &[usize],
+        context: &mut EpochContext<'_>,
+    ) -> Result<()> {
+        self.settle(over, context, |_, work, unread| {
+            let range = from[work.number]..upto[work.number];
+            work.after.unread(range.clone(), unread);
+            work.new = if range.is_empty() { Vec::new() } else { vec![range] };
+            Ok(())
+        })
+    }
+
+    /// When the session of the row at a position of each partition ends, if there is such a row and it has a time.
+    pub fn session_ends(
+        &mut self,
+        over: &mut Over,
+        positions: &[usize],
+        context: &mut EpochContext<'_>,
+    ) -> Result<Vec<Option<i64>>> {
+        let mut ends = vec![None; self.works.len()];
+        let Some(sessions) = over.sessions.clone() else { return Ok(ends) };
+        self.settle(over, context, |memory, work, unread| {
+            let position = positions[work.number];
+            if position < work.after.rows() {
+                let end = sessions.end_time(memory, &work.after, position);
+                ends[work.number] = found(end, unread)?.flatten();
+            }
+            Ok(())
+        })?;
+        Ok(ends)
     }
 
     /// For each changed partition its number and the earliest and latest of `times` among its changes, which are by input row.
@@ -332,10 +387,10 @@ impl Epoch {
         self.works[number].after.rows() > 0
     }
 
-    /// Forgets the rows of each partition before the position that `first_kept` gives.
-    pub fn trim(&mut self, first_kept: impl Fn(&Memory, &View) -> usize) {
+    /// Forgets the rows of each partition before the position that `first_kept` gives for its number.
+    pub fn trim(&mut self, first_kept: impl Fn(usize, &Memory, &View) -> usize) {
         for work in &mut self.works {
-            work.partition.trim(first_kept(&self.memory, &work.after));
+            work.partition.trim(first_kept(work.number, &self.memory, &work.after));
             work.look(&self.memory);
         }
     }
@@ -544,7 +599,8 @@ impl Epoch {
             Ok(Some(over.order.encode(&[values], entries.len())?))
         };
         let (starts, ends) = (edge_keys(frame.start, &self.memory)?, edge_keys(frame.end, &self.memory)?);
-        let mut found: Vec<Option<Vec<Positions>>> = vec![None; runs.len()];
+        let sessions = over.sessions.clone().filter(|_| frame.units == Units::Session);
+        let mut of_runs: Vec<Option<Vec<Positions>>> = vec![None; runs.len()];
         let runs_of = self.runs_of(runs);
         let empty: &[u8] = &[];
         self.settle(over, context, |memory, work, unread| {
@@ -557,19 +613,23 @@ impl Epoch {
                         ends.as_ref().map_or(empty, |keys| keys.get(place)),
                     )
                 };
-                let mut out = Vec::with_capacity(run.end - run.start);
-                match frames(frame, view, memory, run, edges, &mut out) {
-                    Ok(()) if needs_rows => {
-                        view.unread(hull(&out), unread);
-                        found[*i] = Some(out);
+                let positions = match &sessions {
+                    Some(sessions) => sessions.frames(memory, view, run),
+                    None => {
+                        let mut out = Vec::with_capacity(run.end - run.start);
+                        frames(frame, view, memory, run, edges, &mut out).map(|()| out).map_err(Stop::from)
                     }
-                    Ok(()) => found[*i] = Some(out),
-                    Err(Unread(slot)) => unread.push(slot),
+                };
+                if let Some(positions) = found(positions, unread)? {
+                    if needs_rows {
+                        view.unread(hull(&positions), unread);
+                    }
+                    of_runs[*i] = Some(positions);
                 }
             }
             Ok(())
         })?;
-        Ok(found.into_iter().flatten().flatten().collect())
+        Ok(of_runs.into_iter().flatten().flatten().collect())
     }
 
     /// The runs of each partition, by their places.

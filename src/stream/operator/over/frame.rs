@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 pub enum Units {
     Rows,
     Range,
+    /// All rows of a session, whose gap is the start's distance.
+    Session,
 }
 
 /// A distance in the unit of the order column.
@@ -52,6 +54,19 @@ impl Frame {
     /// All rows of the partition.
     pub const ALL: Self = Self { units: Units::Range, start: Edge::Unbounded, end: Edge::Unbounded };
 
+    /// The session of the current row, in which no two neighbours are `gap` apart.
+    pub fn session(gap: IntervalMonthDayNano) -> Self {
+        Self { units: Units::Session, start: Edge::Before(Distance::Interval(gap)), end: Edge::Current }
+    }
+
+    /// The gap of a session.
+    pub(super) fn gap(&self) -> Option<IntervalMonthDayNano> {
+        match self {
+            Self { units: Units::Session, start: Edge::Before(Distance::Interval(gap)), .. } => Some(*gap),
+            _ => None,
+        }
+    }
+
     /// The offset of an edge by ROWS, negative for rows before; `None` if unbounded.
     pub(super) fn rows(edge: Edge) -> Option<i64> {
         let units = |d: Distance| match d {
@@ -82,12 +97,17 @@ pub(super) enum Reach {
     Rows(i64),
     /// To the rows whose order value is this far away, in the direction of the edge.
     Range(Edge),
+    /// To the end of the row's session.
+    Session,
     /// To the end.
     All,
 }
 
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(gap) = self.gap() {
+            return write!(f, "session with gap {}", Distance::Interval(gap));
+        }
         let units = if self.units == Units::Rows { "rows" } else { "range" };
         let edge = |edge: Edge, unbounded: &str| match edge {
             Edge::Unbounded => format!("unbounded {unbounded}"),
@@ -128,6 +148,7 @@ impl Frame {
                 };
                 (turned(self.end), turned(self.start))
             }
+            Units::Session => (Reach::Session, Reach::Session),
         }
     }
 }

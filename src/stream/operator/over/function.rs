@@ -96,6 +96,11 @@ impl WindowCall {
         )
     }
 
+    /// Whether it is the greatest value of a column that its session is in order of.
+    pub(super) fn is_last_of_session(&self, column: usize) -> bool {
+        self.kind == WindowKind::LastValue && self.argument == Some(column) && self.frame.units == Units::Session
+    }
+
     /// As EXPLAIN shows it.
     pub(super) fn describe(&self, name: impl Fn(usize) -> String) -> String {
         let mut arguments: Vec<String> = self.argument.map(&name).into_iter().collect();
@@ -172,6 +177,8 @@ pub(super) fn frames<'k>(
                 };
                 (start, end)
             }
+            // See `Sessions::frames`.
+            Units::Session => (0, rows),
         };
         out.push((found.0, found.1.max(found.0)));
     }

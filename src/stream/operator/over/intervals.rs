@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::Over;
-use super::chunks::{Entry, Memory, Unread, View};
+use super::chunks::{Entry, Memory, View};
 use super::frame::{Edge, Reach, with_slack};
+use super::sessions::{KeyRange, Sessions, Stop};
 use crate::state::ByteRows;
 
 /// Sort keys at an edge, one for each row of the epoch's input.
@@ -27,13 +28,15 @@ pub(super) struct Finder<'a> {
     pub sources: &'a [u32],
     pub edges: &'a [EdgeKeys],
     pub reaches: &'a [(Reach, Reach)],
+    pub sessions: Option<&'a Sessions>,
 }
 
 impl Finder<'_> {
     /// The intervals of sort keys, in order and apart.
-    pub fn intervals(&self) -> Result<Vec<Interval>, Unread> {
+    pub fn intervals(&self) -> Result<Vec<Interval>, Stop> {
         let all_before = self.reaches.iter().any(|(back, _)| *back == Reach::All);
         let all_after = self.reaches.iter().any(|(_, forward)| *forward == Reach::All);
+        let only_sessions = self.reaches.iter().all(|reach| *reach == (Reach::Session, Reach::Session));
         let mut intervals: Vec<Interval> = Vec::new();
         let mut previous: Option<&[u8]> = None;
         for i in self.of_partition.clone() {
@@ -42,6 +45,11 @@ impl Finder<'_> {
                 continue;
             }
             previous = Some(order);
+            // What alters a session that was found, and reaches further, is a change behind it.
+            let is_in = |(_, last): &Interval| last.as_ref().is_some_and(|last| order <= last.as_slice());
+            if only_sessions && intervals.last().is_some_and(is_in) {
+                continue;
+            }
             let low = if all_before { None } else { Some(self.low(order, i)?) };
             let high = if all_after { None } else { Some(self.high(order, i)?) };
             match intervals.last_mut() {
@@ -77,7 +85,7 @@ impl Finder<'_> {
     }
 
     /// The first sort key whose result a change sees.
-    fn low(&self, order: &[u8], change: usize) -> Result<Vec<u8>, Unread> {
+    fn low(&self, order: &[u8], change: usize) -> Result<Vec<u8>, Stop> {
         let mut low = order.to_vec();
         for (back, _) in self.reaches {
             match back {
@@ -91,6 +99,11 @@ impl Finder<'_> {
                         }
                     }
                 }
+                Reach::Session => {
+                    for (first, _) in self.sessions_around(order)? {
+                        low = low.min(first);
+                    }
+                }
                 Reach::Range(edge) => low = low.min(self.edge(with_slack(*edge, false), change, order)),
             }
         }
@@ -98,7 +111,7 @@ impl Finder<'_> {
     }
 
     /// The last sort key whose result a change sees.
-    fn high(&self, order: &[u8], change: usize) -> Result<Vec<u8>, Unread> {
+    fn high(&self, order: &[u8], change: usize) -> Result<Vec<u8>, Stop> {
         let mut high = order.to_vec();
         for (_, forward) in self.reaches {
             match forward {
@@ -112,10 +125,22 @@ impl Finder<'_> {
                         }
                     }
                 }
+                Reach::Session => {
+                    for (_, last) in self.sessions_around(order)? {
+                        high = high.max(last);
+                    }
+                }
                 Reach::Range(edge) => high = high.max(self.edge(with_slack(*edge, true), change, order)),
             }
         }
         Ok(high)
+    }
+
+    /// The first and last sort keys of the sessions that a change is of, before it and after it.
+    fn sessions_around(&self, order: &[u8]) -> Result<Vec<KeyRange>, Stop> {
+        let Some(sessions) = self.sessions else { return Ok(Vec::new()) };
+        let of = |view: &View| sessions.around(self.memory, view, order);
+        Ok(of(self.before)?.into_iter().chain(of(self.after)?).collect())
     }
 
     fn edge(&self, edge: Edge, change: usize, order: &[u8]) -> Vec<u8> {

@@ -12,7 +12,7 @@
 //!
 //! **Time.** If a partition column carries a watermark, partitions that it has passed are closed: their state is freed,
 //! later rows are late, and with EMIT ON WINDOW CLOSE their result appears then. For a watermark on the first column of
-//! ORDER BY see `closing`.
+//! ORDER BY see `closing`, for sessions `sessions`.
 
 mod chunks;
 mod closing;
@@ -21,6 +21,7 @@ pub mod frame;
 pub mod function;
 mod intervals;
 mod order;
+mod sessions;
 mod slide;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use self::closing::{OrderTime, Spans};
 use self::epoch::Epoch;
 use self::function::WindowCall;
 use self::order::OrderCodec;
+use self::sessions::Sessions;
 use super::event_time::TimeColumn;
 use super::order_key::SortColumn;
 use super::sharded::Keyed;
@@ -98,6 +100,8 @@ pub struct Over {
     key_columns: Vec<usize>,
     key_codec: KeyCodec,
     order: OrderCodec,
+    /// Of the sessions that the functions' frames are.
+    sessions: Option<Sessions>,
     rows: RowCodec,
     time: Option<(usize, TimeColumn)>,
     order_time: Option<OrderTime>,
@@ -141,10 +145,13 @@ impl Over {
         let order_types: Vec<DataType> = spec.order_by.iter().map(|s| data_type(&s.column)).collect();
         let row_types: Vec<DataType> = spec.input.fields().iter().map(|f| f.data_type().clone()).collect();
         let table = |part| TableId::new(spec.object.0, spec.first_part + part);
+        let order = OrderCodec::new(&spec.order_by, &order_types)?;
+        let session = Spans::of(&spec.functions).and_then(Spans::session);
         Ok(Self {
             key_columns,
             key_codec: KeyCodec::new(&key_types)?,
-            order: OrderCodec::new(&spec.order_by, &order_types)?,
+            sessions: session.map(|(gap, gap_us_max)| Sessions::new(order.clone(), gap, gap_us_max)),
+            order,
             rows: RowCodec::new(&row_types)?,
             time,
             order_time,
@@ -164,6 +171,18 @@ impl Over {
     /// Whether their results are final once the watermark is far enough.
     pub fn closes(functions: &[WindowCall]) -> bool {
         Spans::of(functions).is_some_and(Spans::close)
+    }
+
+    /// Columns of the result that carry a watermark if the first of ORDER BY does.
+    pub fn timed_columns(functions: &[WindowCall], inputs: usize, order: usize) -> Vec<usize> {
+        match Spans::of(functions) {
+            Some(spans) if spans.session().is_some() => {
+                let lasts = functions.iter().enumerate().filter(|(_, f)| f.is_last_of_session(order));
+                lasts.map(|(i, _)| inputs + i).collect()
+            }
+            Some(spans) if spans.close() => vec![order],
+            _ => Vec::new(),
+        }
     }
 
     /// The column whose watermark makes rows late.
@@ -297,7 +316,14 @@ impl Operator for Over {
             out[*column] = input.get(*column).copied().flatten();
         }
         if let (Some(input), Some(order)) = (inputs.first(), &self.order_time) {
-            out[order.column] = watermark(input, order.column).and_then(|w| order.result_watermark(w));
+            let passed = watermark(input, order.column);
+            let inputs = self.spec.input.fields().len();
+            for column in Self::timed_columns(&self.spec.functions, inputs, order.column) {
+                out[column] = passed.and_then(|w| match column == order.column {
+                    true => order.result_watermark(w),
+                    false => order.session_watermark(w),
+                });
+            }
         }
         out
     }

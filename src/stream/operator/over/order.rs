@@ -12,13 +12,13 @@ use crate::state::{ByteRows, KeyCodec};
 use crate::stream::operator::order_key::SortColumn;
 
 /// Makes the sort keys of one ORDER BY.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct OrderCodec {
     parts: Vec<Part>,
 }
 
 /// Neighbouring columns that are encoded together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Part {
     codec: KeyCodec,
     columns: usize,

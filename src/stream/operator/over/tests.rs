@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
 use super::frame::{Distance, Edge, Frame, Units};
 use super::function::{WindowCall, WindowKind};
 use super::{Limit, LimitBy, Over, OverSpec};
 use crate::stream::changelog::Delta;
+use crate::stream::operator::Operator;
 use crate::stream::operator::PortWatermarks;
 use crate::stream::operator::aggregate::AggregateKind;
 use crate::stream::operator::order_key::SortColumn;
@@ -124,7 +125,7 @@ fn expected(call: &WindowCall, rows: &[Row], at: usize, by_peers: bool) -> Optio
             let i = i as i64;
             start.is_none_or(|s| i >= position + s) && end.is_none_or(|e| i <= position + e)
         }
-        Units::Range => match (rows[at].1, rows[i].1) {
+        Units::Range | Units::Session => match (rows[at].1, rows[i].1) {
             (Some(own), Some(other)) => start.is_none_or(|s| other >= own + s) && end.is_none_or(|e| other <= own + e),
             // NULLs are peers, behind everything.
             (None, None) => true,
@@ -399,5 +400,120 @@ fn rows_close_with_the_time_of_their_order() {
             harness.epoch(&mut over, &[vec![]], &[idle(round * 10_000_000)], After::Commit);
         }
         assert_eq!((harness.stored_rows(16), harness.stored_rows(17), harness.stored_rows(18)), (0, 0, 0));
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 64, ..Config::default() })]
+
+    /// Sessions under rows that come and go at or after the watermark: current, or each once when it is closed. What is
+    /// closed is forgotten.
+    #[test]
+    fn sessions_are_those_of_a_recomputation(
+        emits in any::<bool>(),
+        takes_back in any::<bool>(),
+        months in proptest::bool::weighted(0.2),
+        cache in prop_oneof![Just(0usize), Just(1 << 20)],
+        epochs in proptest::collection::vec(
+            (proptest::collection::vec((0..2_i64, 0..40_i64, any::<u8>()), 0..8), 0..25_i64, any_after()), 1..14),
+    ) {
+        const UNIT_US: i64 = 86_400_000_000;
+        // Of a month in 1970, or ten days.
+        let gap = arrow::datatypes::IntervalMonthDayNano::new(i32::from(months), if months { 0 } else { 10 }, 0);
+        let schema: SchemaRef = Arc::new(Schema::new(vec![
+            Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+            Field::new("k", DataType::Int64, true),
+        ]));
+        let array = |times: &[i64]| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_iter_values(times.iter().map(|day| day * UNIT_US)))
+        };
+        let end_of = |day: i64| {
+            let ends = super::frame::edge_values(&array(&[day]), Edge::After(Distance::Interval(gap)), false).unwrap();
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::TimestampMicrosecondType>(&ends).value(0) / UNIT_US
+        };
+        let timestamp = schema.field(0).clone();
+        let of_session = |kind| call(kind, Some(0), Frame::session(gap));
+        let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+        fields.extend(["first", "last"].map(|name| timestamp.clone().with_name(name)));
+        let spec = OverSpec {
+            operator: 3,
+            object: OBJECT,
+            first_part: 16,
+            input: schema.clone(),
+            append_only: !takes_back,
+            partition_by: vec![1],
+            order_by: vec![SortColumn { column: 0, descending: false, nulls_first: false }],
+            functions: vec![of_session(WindowKind::FirstValue), of_session(WindowKind::LastValue)],
+            limit: None,
+            output: Arc::new(Schema::new(fields)),
+            stream_key: None,
+            time_column: None,
+            order_time: true,
+            emit_on_window_close: emits,
+        };
+        let mut over = Over::new(spec).unwrap().with_cache_bytes(cache).with_chunk_rows(3);
+        let mut harness = Harness::new();
+        let mut rows: Vec<(i64, i64)> = Vec::new();
+        let mut result = ZSet::new();
+        let (mut committed, mut watermark) = (None, 0);
+        for (changes, step, after) in epochs {
+            let mut batch: Vec<((i64, i64), i64)> = Vec::new();
+            for (k, behind, dice) in changes {
+                let open: Vec<usize> = (0..rows.len()).filter(|i| committed.is_none_or(|w| rows[*i].1 >= w)).collect();
+                match takes_back && dice < 90 && !open.is_empty() {
+                    true => batch.push((rows.swap_remove(open[usize::from(dice) % open.len()]), -1)),
+                    false => {
+                        let row = (k, watermark + behind);
+                        rows.push(row);
+                        batch.push((row, 1));
+                    }
+                }
+            }
+            watermark += step;
+            let columns: Vec<ArrayRef> = vec![
+                array(&batch.iter().map(|(row, _)| row.1).collect::<Vec<_>>()),
+                Arc::new(Int64Array::from_iter_values(batch.iter().map(|(row, _)| row.0))),
+            ];
+            let weights = Int64Array::from_iter_values(batch.iter().map(|(_, weight)| *weight));
+            let delta = Delta::new(RecordBatch::try_new(schema.clone(), columns).unwrap(), weights);
+            let of = |day: Option<i64>| vec![day.map(|day| day * UNIT_US), None];
+            let watermarks = PortWatermarks { committed: of(committed), current: of(Some(watermark)) };
+            let outcome = harness.epoch(&mut over, &[vec![delta]], &[watermarks], after);
+            prop_assert!(outcome.late.is_empty());
+            committed = Some(watermark);
+            outcome.deltas.iter().for_each(|delta| add(&mut result, delta));
+
+            let mut sorted = rows.clone();
+            sorted.sort_unstable();
+            let mut expected = ZSet::new();
+            for session in sorted.chunk_by(|a, b| a.0 == b.0 && b.1 < end_of(a.1)) {
+                let (first, last) = (session[0].1, session[session.len() - 1].1);
+                let is_closed = end_of(last) <= watermark;
+                for (k, day) in session.iter().filter(|_| is_closed || !emits) {
+                    let text = |day: i64| {
+                        arrow::util::display::array_value_to_string(&array(&[day]), 0).unwrap()
+                    };
+                    let line = vec![text(*day), k.to_string(), text(first), text(last)];
+                    *expected.entry(line).or_default() += 1;
+                }
+            }
+            prop_assert_eq!(&result, &expected);
+            // The watermark of the last time: what changes later ends after the present one.
+            let out = over.watermarks(&[of(Some(watermark))]);
+            prop_assert_eq!(&out[..3], &[None, None, None]);
+            let least = out[3].unwrap();
+            prop_assert!(end_of(least.div_euclid(UNIT_US)) <= watermark + 3);
+        }
+        // Long after, nothing is left.
+        for round in 1..4 {
+            let of = |day: i64| vec![Some(day * UNIT_US), None];
+            let current = 1000 + round * 100;
+            let watermarks = PortWatermarks { committed: of(committed.unwrap_or(0)), current: of(current) };
+            let outcome = harness.epoch(&mut over, &[vec![]], &[watermarks], After::Commit);
+            committed = Some(current);
+            outcome.deltas.iter().for_each(|delta| add(&mut result, delta));
+        }
+        prop_assert_eq!((harness.stored_rows(16), harness.stored_rows(17), harness.stored_rows(18)), (0, 0, 0));
+        prop_assert_eq!(result.values().sum::<i64>(), rows.len() as i64);
     }
 }

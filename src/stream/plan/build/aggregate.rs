@@ -58,7 +58,7 @@ impl Builder<'_> {
         };
         // Positions in `group_by`, whose last is that of the grouping sets' number.
         let time_column = key.iter().copied().find(|k| has_watermark(&group_by[*k]));
-        let emit_on_close = self.options.emit_on_window_close && !self.emitted_on_close && time_column.is_some();
+        let emit_on_close = self.options.emit_on_window_close && time_column.is_some();
         self.emitted_on_close |= emit_on_close;
         let output = arrow_schema(&aggregate.schema);
         let properties = EdgeProperties {

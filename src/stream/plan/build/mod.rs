@@ -7,6 +7,7 @@ mod over;
 mod project;
 mod refusal;
 mod scan;
+mod sessions;
 mod single_row;
 mod temporal;
 mod time_bound;
@@ -20,12 +21,13 @@ use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_catalog::ObjectId;
-use millstream_sql::AsofJoin;
+use millstream_sql::{AsofJoin, Sessions};
 
 use self::refusal::refusal;
 use super::single_row::SingleRow;
 use super::{Input, Node, Options, PlannedView, Relations, Scan, part, readable};
 use crate::error::{Error, Result};
+use crate::stream::operator::emit::EmitOnClose;
 use crate::stream::operator::sharded::{Keyed, Sharded};
 use crate::stream::operator::{EdgeProperties, Operator};
 
@@ -68,7 +70,7 @@ impl<'a> Builder<'a> {
 
     /// Plans the whole query.
     pub fn build(mut self, query: &LogicalPlan) -> Result<PlannedView> {
-        let edge = self.edge(query)?;
+        let mut edge = self.edge(query)?;
         if self.scans.is_empty() {
             return Err(Error::unsupported("a continuous view needs a source, table or view to read")
                 .with_hint("use CREATE VIEW for a constant query"));
@@ -77,7 +79,12 @@ impl<'a> Builder<'a> {
             return Err(Error::unsupported(
                 "EMIT ON WINDOW CLOSE needs a GROUP BY or a window function over a column with a watermark",
             )
-            .with_hint("group by window_start and window_end of TUMBLE or HOP over a source with WATERMARK FOR"));
+            .with_hint(
+                "group by window_start and window_end of TUMBLE, HOP, CUMULATE or SESSION over a source with WATERMARK FOR",
+            ));
+        }
+        if self.options.emit_on_window_close && !edge.properties.append_only {
+            edge = self.emit_on_close(edge)?;
         }
         if self.options.emit_on_window_close && !edge.properties.append_only {
             return Err(Error::unsupported(
@@ -125,10 +132,14 @@ impl<'a> Builder<'a> {
             LogicalPlan::Subquery(subquery) if subquery.outer_ref_columns.is_empty() => self.edge(&subquery.subquery),
             LogicalPlan::Extension(extension) => {
                 let node = extension.node.as_ref().as_any();
-                match (node.downcast_ref::<SingleRow>(), node.downcast_ref::<AsofJoin>()) {
-                    (Some(single), _) => self.single_row(single),
-                    (_, Some(join)) => self.asof_join(join),
-                    _ => Err(refusal(plan)),
+                if let Some(single) = node.downcast_ref::<SingleRow>() {
+                    self.single_row(single)
+                } else if let Some(join) = node.downcast_ref::<AsofJoin>() {
+                    self.asof_join(join)
+                } else if let Some(sessions) = node.downcast_ref::<Sessions>() {
+                    self.sessions(sessions)
+                } else {
+                    Err(refusal(plan))
                 }
             }
             LogicalPlan::Window(window) => self.window(window, None),
@@ -147,6 +158,15 @@ impl<'a> Builder<'a> {
         let edge = build(self)?;
         self.planned.push((plan.clone(), edge.clone()));
         Ok(edge)
+    }
+
+    /// Holds back what is not final of a result with a watermark; any other stays as it is.
+    fn emit_on_close(&mut self, edge: Edge) -> Result<Edge> {
+        let Some(time) = edge.properties.watermark_columns.first().copied() else { return Ok(edge) };
+        let properties = EdgeProperties { append_only: true, ..edge.properties };
+        let part = self.take_parts(EmitOnClose::PARTS);
+        let operator = EmitOnClose::new(self.nodes.len() as u32, self.object, part, time, properties.clone())?;
+        Ok(self.add(Box::new(operator), vec![edge.input], properties))
     }
 
     /// State parts for an operator.

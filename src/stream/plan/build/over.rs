@@ -21,13 +21,13 @@ use crate::stream::operator::over::function::{WindowCall, WindowKind};
 use crate::stream::operator::over::{Limit, LimitBy, Over, OverSpec};
 
 /// Functions over one PARTITION BY and ORDER BY.
-struct Group {
-    partition_by: Vec<usize>,
-    order_by: Vec<SortColumn>,
+pub(super) struct Group {
+    pub partition_by: Vec<usize>,
+    pub order_by: Vec<SortColumn>,
     /// Positions among the plan's window expressions.
-    members: Vec<usize>,
-    calls: Vec<WindowCall>,
-    limit: Option<Limit>,
+    pub members: Vec<usize>,
+    pub calls: Vec<WindowCall>,
+    pub limit: Option<Limit>,
 }
 
 impl Builder<'_> {
@@ -144,7 +144,7 @@ impl Builder<'_> {
         }
     }
 
-    fn over(&mut self, edge: Edge, group: Group, results: Vec<Arc<Field>>) -> Result<Edge> {
+    pub(super) fn over(&mut self, edge: Edge, group: Group, results: Vec<Arc<Field>>) -> Result<Edge> {
         let before = &edge.properties;
         let first = before.schema.fields().len();
         let fields: Vec<Arc<Field>> = before.schema.fields().iter().cloned().chain(results).collect();
@@ -163,16 +163,19 @@ impl Builder<'_> {
             .filter(|first| before.watermark_columns.contains(&first.column))
             .filter(|_| time_column.is_none() && group.limit.is_none() && Over::frees(&group.calls));
         let closes = time_column.is_some() || (order_time.is_some() && Over::closes(&group.calls));
-        let emit_on_close = self.options.emit_on_window_close && !self.emitted_on_close && closes;
-        let timed = time_column.map(|t| group.partition_by[t]);
-        let timed = timed.or(order_time.filter(|_| closes).map(|first| first.column));
+        let emit_on_close = self.options.emit_on_window_close && closes;
+        let timed = match (time_column, order_time) {
+            (Some(t), _) => vec![group.partition_by[t]],
+            (None, Some(order)) => Over::timed_columns(&group.calls, first, order.column),
+            (None, None) => Vec::new(),
+        };
         let order_time = order_time.is_some();
         self.emitted_on_close |= emit_on_close;
         let properties = EdgeProperties {
             schema: output.clone(),
             append_only: emit_on_close,
             stream_key: stream_key.clone(),
-            watermark_columns: timed.into_iter().collect(),
+            watermark_columns: timed,
         };
         let spec = OverSpec {
             operator: self.nodes.len() as u32,
@@ -317,7 +320,7 @@ fn frame(frame: &WindowFrame, order_type: Option<&DataType>) -> Result<Frame> {
     };
     let distance = |value: &ScalarValue| match units {
         Units::Rows => integer(value).map(|n| Distance::Units(n.into())).ok_or_else(|| bad_offset(value)),
-        Units::Range => range_distance(value, order_type.ok_or_else(|| bad_offset(value))?),
+        Units::Range | Units::Session => range_distance(value, order_type.ok_or_else(|| bad_offset(value))?),
     };
     let edge = |bound: &WindowFrameBound| {
         Ok::<_, Error>(match bound {
