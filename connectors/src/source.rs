@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
 use arrow::datatypes::{Schema, SchemaRef};
 use millstream_catalog::Column;
 use millstream_catalog::object::{Source, columns_schema};
@@ -47,6 +47,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct SourceSpec {
     columns: Arc<[Column]>,
     schema: SchemaRef,
+    /// By column its position among those that records fill; `None`: it is of processing time.
+    filled: Arc<[Option<usize>]>,
+    /// Schema of the columns that records fill.
+    filled_schema: SchemaRef,
     idle_timeout: Option<Duration>,
     late_rows: LateRows,
     on_error: OnError,
@@ -73,6 +77,8 @@ impl SourceSpec {
     /// 22023 for an unknown connector, option, format or value, listing the known ones; 0A000 for column types that the
     /// format cannot fill and for features that are not there yet.
     pub fn new(source: &Source) -> Result<Self> {
+        // Connectors know nothing of the columns that no record fills.
+        let records: Vec<Column> = source.columns.iter().filter(|c| !c.processing_time).cloned().collect();
         let connector =
             source.options.iter().find(|(k, _)| k.eq_ignore_ascii_case("connector")).map(|(_, v)| v.as_str());
         match connector.map(str::to_ascii_lowercase).as_deref() {
@@ -91,7 +97,7 @@ impl SourceSpec {
                     ConnectorError::option("a kafka source needs a FORMAT clause")
                         .with_hint("add FORMAT PLAIN ENCODE JSON")
                 })?;
-                let format = RecordFormat::new(&source.columns, format)?;
+                let format = RecordFormat::new(&records, format)?;
                 Ok(Self {
                     on_error: on_error.unwrap_or(OnError::DeadLetter),
                     ..Self::of(source, idle_timeout, late_rows, Connector::Kafka { source: kafka, format })
@@ -102,7 +108,7 @@ impl SourceSpec {
             Some("nexmark") => {
                 let mut options = Options::new("nexmark source", &source.options);
                 options.take("connector");
-                let nexmark = NexmarkSource::take(&mut options, &source.columns)?;
+                let nexmark = NexmarkSource::take(&mut options, &records)?;
                 let (idle_timeout, late_rows) = take_common(&mut options)?;
                 options.finish("")?;
                 if source.format.is_some() {
@@ -119,9 +125,19 @@ impl SourceSpec {
     }
 
     fn of(source: &Source, idle_timeout: Option<Duration>, late_rows: LateRows, connector: Connector) -> Self {
+        let mut filled_columns = Vec::with_capacity(source.columns.len());
+        let mut position = |column: &Column| {
+            (!column.processing_time).then(|| {
+                filled_columns.push(column.clone());
+                filled_columns.len() - 1
+            })
+        };
+        let filled = source.columns.iter().map(&mut position).collect();
         Self {
             columns: source.columns.clone().into(),
             schema: columns_schema(&source.columns),
+            filled,
+            filled_schema: columns_schema(&filled_columns),
             idle_timeout,
             late_rows,
             on_error: OnError::DeadLetter,
@@ -143,6 +159,39 @@ impl SourceSpec {
     /// Schema of all columns, included ones among them, in declared order.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// Positions of the columns of processing time, ascending.
+    pub fn processing_time_columns(&self) -> Vec<usize> {
+        self.filled.iter().enumerate().filter(|(_, filled)| filled.is_none()).map(|(i, _)| i).collect()
+    }
+
+    /// Of some columns those that records fill, as the connector counts them.
+    fn filled(&self, columns: &[usize]) -> Vec<usize> {
+        columns.iter().filter_map(|column| self.filled.get(*column).copied().flatten()).collect()
+    }
+
+    /// Rows as the reader gives them for `columns`, with the columns of processing time among them: microseconds since 1970.
+    ///
+    /// # Errors
+    /// XX000 for a batch of other columns.
+    pub fn stamped(&self, batch: RecordBatch, columns: &[usize], now_us: i64) -> Result<RecordBatch> {
+        if columns.iter().all(|column| self.filled[*column].is_some()) {
+            return Ok(batch);
+        }
+        let mut filled = batch.columns().iter().cloned();
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(columns.len());
+        for column in columns {
+            match self.filled[*column] {
+                Some(_) => arrays.extend(filled.next()),
+                None => {
+                    let now = TimestampMicrosecondArray::from_value(now_us, batch.num_rows());
+                    arrays.push(Arc::new(now.with_data_type(self.schema.field(*column).data_type().clone())));
+                }
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::new(self.schema.project(columns)?), arrays, &options)?)
     }
 
     /// Declared columns in order.
@@ -195,8 +244,9 @@ impl SourceSpec {
         }
     }
 
-    /// Starts to read `columns` (positions in [`SourceSpec::schema`], in any order) into `queue`. Returns at once: a broker
-    /// that is away is retried for ever and told in [`Reader::status`].
+    /// Starts to read `columns` (positions in [`SourceSpec::schema`], in any order) into `queue`, of which those of processing
+    /// time are left out: [`SourceSpec::stamped`] adds them. Returns at once: a broker that is away is retried for ever and
+    /// told in [`Reader::status`].
     ///
     /// With empty `positions` the start mode decides where each partition starts. Otherwise partitions that are not in
     /// it are new and are read from their beginning, so that none of their records is missed.
@@ -226,6 +276,7 @@ impl SourceSpec {
         queue: ChunkQueue,
         doorbell: Doorbell,
     ) -> Result<Reader> {
+        let columns = self.filled(columns);
         match &self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka { source, format } => {
@@ -243,8 +294,8 @@ impl SourceSpec {
             Connector::Nexmark(source) => {
                 let task = nexmark::ReadTask {
                     source: source.clone(),
+                    schema: Arc::new(self.filled_schema.project(&columns)?),
                     columns: columns.into(),
-                    schema: Arc::new(self.schema.project(columns)?),
                     queue,
                     doorbell,
                     ends,
@@ -254,12 +305,14 @@ impl SourceSpec {
         }
     }
 
-    /// Reads `columns` from the start mode's positions to the end as of now, then ends. Blocks the calling thread.
+    /// Reads `columns` from the start mode's positions to the end as of now, then ends. Blocks the calling thread. Columns of
+    /// processing time are left out, as in [`SourceSpec::start`].
     ///
     /// # Errors
     /// As [`SourceSpec::probe`]; later ones come through the iterator.
     pub fn read_bounded(&self, columns: &[usize]) -> Result<BoundedRead> {
-        let schema = Arc::new(self.schema.project(columns)?);
+        let columns = &self.filled(columns)[..];
+        let schema = Arc::new(self.filled_schema.project(columns)?);
         let inner: Box<dyn ReadBounded> = match &self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka { source, format } => {

@@ -37,6 +37,8 @@ pub struct StatementResolver<'a> {
     /// The rows that the client sent.
     pub input: Option<&'a Arc<dyn TableProvider>>,
     pub notices: &'a LateNotices,
+    /// The statement's `now()`, microseconds since 1970.
+    pub now_us: i64,
 }
 
 impl Resolver for StatementResolver<'_> {
@@ -78,7 +80,7 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
             }
             ObjectKind::Source(s) => {
-                let rows = SourceRows::new(object.name.clone(), SourceSpec::new(s)?, self.notices.clone());
+                let rows = SourceRows::new(object.name.clone(), SourceSpec::new(s)?, self.now_us, self.notices.clone());
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),

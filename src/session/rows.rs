@@ -87,13 +87,15 @@ pub struct SourceRows {
     name: String,
     spec: SourceSpec,
     schema: SchemaRef,
+    now_us: i64,
     notices: LateNotices,
 }
 
 impl SourceRows {
-    /// The records of a source, all its columns; of those that cannot be read a notice tells.
-    pub fn new(name: String, spec: SourceSpec, notices: LateNotices) -> Self {
-        Self { name, schema: spec.schema().clone(), spec, notices }
+    /// The records of a source, all its columns, those of processing time with the statement's `now()`; of those that cannot
+    /// be read a notice tells.
+    pub fn new(name: String, spec: SourceSpec, now_us: i64, notices: LateNotices) -> Self {
+        Self { name, schema: spec.schema().clone(), spec, now_us, notices }
     }
 }
 
@@ -111,6 +113,7 @@ impl RowScan for SourceRows {
     fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
         let mut read = self.spec.read_bounded(&request.projection)?;
         let (name, notices) = (self.name.clone(), self.notices.clone());
+        let (spec, now_us, columns) = (self.spec.clone(), self.now_us, request.projection.clone());
         Ok(Box::new(std::iter::from_fn(move || {
             let batch = read.next();
             if batch.is_none() && read.unreadable() > 0 {
@@ -118,7 +121,7 @@ impl RowScan for SourceRows {
                 let hint = "a continuous view on the source keeps them in millstream.dead_letters";
                 notices.lock().push(Notice::warning(text).with_hint(hint));
             }
-            Some(batch?.map_err(Into::into))
+            Some(batch?.and_then(|batch| spec.stamped(batch, &columns, now_us)).map_err(Into::into))
         })))
     }
 }

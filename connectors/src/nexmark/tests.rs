@@ -149,3 +149,27 @@ fn events_come_at_the_rate_asked() {
     assert!(started.elapsed() >= Duration::from_millis(490), "after {:?}", started.elapsed());
     assert!(chunks.len() > 10, "{} chunks", chunks.len());
 }
+
+#[test]
+fn processing_time_is_put_between_the_columns_that_events_fill() {
+    let columns = ["event_type", "p_time", "at", "bid_price"].into_iter();
+    let types = [SqlType::Int4, SqlType::Timestamp, SqlType::Timestamptz, SqlType::Int8];
+    let columns = columns.zip(types).map(|(name, sql_type)| Column {
+        processing_time: matches!(name, "p_time" | "at"),
+        ..Column::new(name, sql_type, true)
+    });
+    let options = [("connector", "nexmark"), ("events", "10")].map(|(k, v)| (k.to_string(), v.to_string()));
+    let source = Source { columns: columns.collect(), watermark: None, options: options.into(), format: None };
+    let spec = SourceSpec::new(&source).unwrap();
+    assert_eq!(spec.processing_time_columns(), [1, 2]);
+    for (columns, filled) in [(vec![2, 3, 1], 1), (vec![1], 0), (vec![3, 0], 2)] {
+        let rows = read(&spec, &columns);
+        assert_eq!((rows.num_columns(), rows.num_rows()), (filled, 10));
+        let stamped = spec.stamped(rows, &columns, 1_234_567).unwrap();
+        assert_eq!(stamped.schema().as_ref(), &spec.schema().project(&columns).unwrap());
+        for (i, column) in columns.iter().enumerate().filter(|(_, column)| [1, 2].contains(*column)) {
+            let times = stamped.column(i).as_primitive::<TimestampMicrosecondType>();
+            assert!(times.values().iter().all(|us| *us == 1_234_567), "column {column}");
+        }
+    }
+}

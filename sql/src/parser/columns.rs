@@ -1,6 +1,7 @@
 //! The parenthesised list of CREATE TABLE and CREATE SOURCE: columns, constraints, WATERMARK FOR.
 
-use datafusion_sql::sqlparser::ast::{ColumnDef, ColumnOption, ColumnOptionDef, Expr, GeneratedAs, Ident};
+use datafusion_sql::sqlparser::ast::{ColumnDef, ColumnOption, ColumnOptionDef, DataType, Expr, GeneratedAs, Ident};
+use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
 
@@ -81,14 +82,36 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
         return Err(c.unexpected());
     }
     let at = c.unexpected().position;
+    if let Some(column) = processing_time(c)? {
+        e.columns.push(column);
+        return Ok(());
+    }
     let column = c.run(Parser::parse_column_def)?;
     e.columns.push(definition(column).map_err(|e| e.with_position(at))?);
     Ok(())
 }
 
-fn definition(column: ColumnDef) -> Result<ColumnDefinition> {
-    let ColumnDef { name, data_type, options } = column;
-    let mut d = ColumnDefinition {
+/// `name type AS PROCTIME()`, if that comes next.
+fn processing_time(c: &mut Cursor<'_>) -> Result<Option<ColumnDefinition>> {
+    let computed = c.run(|parser| {
+        parser.maybe_parse(|parser| {
+            let (name, data_type) = (parser.parse_identifier()?, parser.parse_data_type()?);
+            parser.expect_keyword_is(Keyword::AS)?;
+            Ok((name, data_type))
+        })
+    })?;
+    let Some((name, data_type)) = computed else { return Ok(None) };
+    let is_clock = c.eat(&["PROCTIME"]) && c.eat_token(&Token::LParen) && c.eat_token(&Token::RParen);
+    if !is_clock {
+        return Err(c
+            .unsupported(format!("a computed column (\"{}\") other than AS PROCTIME() is not supported", name.value))
+            .with_hint("compute it in a view"));
+    }
+    Ok(Some(ColumnDefinition { processing_time: true, ..plain(name, data_type) }))
+}
+
+fn plain(name: Ident, data_type: DataType) -> ColumnDefinition {
+    ColumnDefinition {
         name,
         data_type,
         not_null: false,
@@ -97,7 +120,13 @@ fn definition(column: ColumnDef) -> Result<ColumnDefinition> {
         default: None,
         checks: Vec::new(),
         generated: None,
-    };
+        processing_time: false,
+    }
+}
+
+fn definition(column: ColumnDef) -> Result<ColumnDefinition> {
+    let ColumnDef { name, data_type, options } = column;
+    let mut d = plain(name, data_type);
     let refuse = |what: &str, name: &Ident| {
         Err(SqlError::unsupported(format!("{what} of column \"{}\" is not supported", name.value)))
     };

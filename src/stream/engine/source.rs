@@ -15,7 +15,7 @@ use super::stats::{PartitionStats, Rate, Stats};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
-use crate::stream::operator::Watermarks;
+use crate::stream::operator::PortWatermarks;
 use crate::stream::plan::part;
 use crate::stream::time::{evaluate_at, latest_time};
 
@@ -29,6 +29,8 @@ pub struct Source {
     spec: SourceSpec,
     /// The watermark column and expression over all columns, if the source has one.
     watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    /// Columns of processing time, ascending.
+    clocks: Vec<usize>,
     queue: ChunkQueue,
     reader: Option<Reader>,
     /// Columns that the reader decodes, ascending.
@@ -86,6 +88,7 @@ impl Source {
         Self {
             id,
             name,
+            clocks: spec.processing_time_columns(),
             spec,
             watermark,
             queue: ChunkQueue::new(QUEUE_BYTES),
@@ -206,8 +209,8 @@ impl Source {
     }
 
     /// Takes what is ready, up to the bounds, and moves positions, watermark and idleness along. Deltas have the source's
-    /// decoded columns, see [`Source::columns`].
-    pub fn take(&mut self, rows_max: usize, bytes_max: usize, stats: &Stats) -> Result<Taken> {
+    /// decoded columns, see [`Source::columns`], those of processing time with `now_us`.
+    pub fn take(&mut self, rows_max: usize, bytes_max: usize, now_us: i64, stats: &Stats) -> Result<Taken> {
         let mut taken = Taken {
             deltas: Vec::new(),
             dead: Vec::new(),
@@ -223,7 +226,9 @@ impl Source {
         let now = Instant::now();
         // The queue gives a chunk at least; a source that is held takes none.
         let chunks = if rows_max > 0 { self.queue.take(rows_max, bytes_max) } else { Vec::new() };
-        for chunk in chunks {
+        let columns: Vec<usize> = self.columns.iter().copied().collect();
+        for mut chunk in chunks {
+            chunk.batch = self.spec.stamped(chunk.batch, &columns, now_us)?;
             self.advance(&chunk, now)?;
             taken.changed = true;
             taken.rows += chunk.batch.num_rows();
@@ -336,12 +341,24 @@ impl Source {
         }
     }
 
-    /// Watermarks of the source's columns: as committed with the epoch before, and with what this epoch took.
-    pub fn watermarks(&self) -> (Watermarks, Watermarks) {
+    /// Watermarks of the source's columns: as committed with the epoch before, whose `now()` was `before_us`, and with what
+    /// this epoch took. Processing time never goes back, so it is its own watermark.
+    pub fn watermarks(&self, before_us: i64, now_us: i64) -> PortWatermarks {
         let width = self.spec.schema().fields().len();
-        let column = self.watermark.as_ref().map(|(c, _)| *c);
-        let at = |value: Option<i64>| (0..width).map(|c| value.filter(|_| Some(c) == column)).collect();
-        (at(self.committed_watermark), at(self.watermark_us()))
+        let declared = self.watermark.as_ref().map(|(c, _)| *c);
+        let at = |value: Option<i64>, clock_us: i64| {
+            let of_column = |c: usize| match self.clocks.contains(&c) {
+                true => Some(clock_us),
+                false => value.filter(|_| Some(c) == declared),
+            };
+            (0..width).map(of_column).collect()
+        };
+        PortWatermarks { committed: at(self.committed_watermark, before_us), current: at(self.watermark_us(), now_us) }
+    }
+
+    /// Whether time alone moves a watermark of it.
+    pub fn has_clock(&self) -> bool {
+        !self.clocks.is_empty()
     }
 
     /// The decoded columns, ascending.

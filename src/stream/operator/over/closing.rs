@@ -237,6 +237,28 @@ impl Over {
     }
 }
 
+impl Over {
+    /// Looks what the watermark has to reach for the next results to appear, if they wait for it.
+    pub(super) fn find_next_close(&mut self, context: &EpochContext<'_>) -> Result<()> {
+        if !self.spec.emit_on_window_close {
+            return Ok(());
+        }
+        let first_of = |table| context.state.scan(table, Bound::Unbounded, Bound::Unbounded, Level::Open);
+        self.next_close = match (&self.time, &self.order_time) {
+            (Some((_, time)), _) => match first_of(self.partitions.table()).next_row()? {
+                Some((key, _)) => self.key_codec.decode_prefixes(&mut [key])?.first().and_then(|c| time.passed_at(c)),
+                None => None,
+            },
+            (None, Some(order)) => {
+                let due = first_of(order.timers).next_row()?.and_then(|(key, _)| moment_of(key));
+                due.map(|due| due.saturating_add(1))
+            }
+            (None, None) => None,
+        };
+        Ok(())
+    }
+}
+
 fn stored_progress(context: &EpochContext<'_>, table: TableId) -> Result<Option<i64>> {
     let Some(bytes) = context.state.get(table, CLOSED)? else { return Ok(None) };
     match bytes.try_into() {
@@ -257,6 +279,12 @@ pub(super) fn times(column: &ArrayRef) -> Result<Vec<Option<i64>>> {
         }
         other => Err(Error::internal(format!("{other} is no event time"))),
     }
+}
+
+/// The moment that the key of a timer begins with.
+fn moment_of(key: &[u8]) -> Option<i64> {
+    let moment = key.get(..8)?.try_into().map(u64::from_be_bytes).ok()?;
+    Some((moment ^ (1 << 63)) as i64)
 }
 
 /// A moment as a key that orders as time does.
