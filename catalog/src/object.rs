@@ -85,12 +85,21 @@ pub struct Column {
     /// What the column takes from the message instead of its payload (`INCLUDE partition AS p`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<Include>,
+    /// Whether it is the time at which a source's row was taken in, which no record holds (`AS PROCTIME()`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub processing_time: bool,
 }
 
 impl Column {
     /// A plain column.
     pub fn new(name: impl Into<String>, sql_type: SqlType, nullable: bool) -> Self {
-        Self { name: name.into(), sql_type, nullable, default: None, generated: None, include: None }
+        let name = name.into();
+        Self { name, sql_type, nullable, default: None, generated: None, include: None, processing_time: false }
+    }
+
+    /// Whether its values are computed, so that no record holds them.
+    pub fn is_computed(&self) -> bool {
+        self.generated.is_some() || self.processing_time
     }
 }
 
@@ -206,6 +215,16 @@ pub struct Sink {
     #[serde(default)]
     pub emit_on_window_close: bool,
     pub fingerprint: String,
+}
+
+impl Source {
+    /// Positions of the columns that carry a watermark: that of WATERMARK FOR, and those of processing time, which only
+    /// moves forward.
+    pub fn watermark_columns(&self) -> Vec<usize> {
+        let of_clock = |i: &usize| self.columns[*i].processing_time;
+        let declared = self.watermark.iter().map(|w| w.column);
+        declared.chain((0..self.columns.len()).filter(of_clock)).collect()
+    }
 }
 
 /// Files elsewhere that are read as a table.

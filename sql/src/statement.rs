@@ -116,6 +116,8 @@ pub struct ColumnDefinition {
     pub checks: Vec<(Option<ast::Ident>, ast::Expr)>,
     /// `GENERATED ALWAYS AS (expr) STORED`.
     pub generated: Option<ast::Expr>,
+    /// `AS PROCTIME()`.
+    pub processing_time: bool,
 }
 
 /// `WATERMARK FOR column AS expression`.

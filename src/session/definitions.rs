@@ -13,8 +13,9 @@ use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
 
 use crate::error::{Error, Result, sqlstate};
+use crate::stream::columns_read::ColumnsRead;
 use crate::stream::engine::{BACKFILL_RATE_LIMIT, NewObject};
-use crate::stream::generated::Generated;
+use crate::stream::generated::{Computed, Generated};
 use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
 
 /// What runs for each object of a catalog, in the order of their ids: what an object reads was made before it.
@@ -77,18 +78,21 @@ pub fn source_object(object: &Object, source: &Source) -> Result<NewObject> {
     Ok(NewObject::Source { id: object.id, spec, watermark, generated: generated(object)?.into() })
 }
 
-/// The generated columns of a source.
+/// The computed columns of a source.
 ///
 /// # Errors
 /// None for a source that CREATE accepted.
 pub fn generated(object: &Object) -> Result<Vec<Generated>> {
     let schema = DFSchema::try_from(object.arrow_schema().as_ref().clone())?;
-    let columns = object.columns().iter().enumerate().filter(|(_, c)| c.generated.is_some());
-    let planned = columns.map(|(column, _)| {
+    let columns = object.columns().iter().enumerate().filter(|(_, c)| c.is_computed());
+    let planned = columns.map(|(column, definition)| {
+        if definition.processing_time {
+            return Ok(Generated { column, value: Computed::Clock, reads: ColumnsRead::default() });
+        }
         let expr = millstream_sql::generation_expression(object.columns(), column, &object.name)?;
         let expr = expr.rewrite(&mut TypeCoercionRewriter::new(&schema))?.data;
         let reads = plan::columns_read(std::iter::once(&expr), &schema)?;
-        Ok(Generated { column, expression: plan::physical(&expr, &schema)?, reads })
+        Ok(Generated { column, value: Computed::Expression(plan::physical(&expr, &schema)?), reads })
     });
     planned.collect()
 }

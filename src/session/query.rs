@@ -118,6 +118,7 @@ impl Scope {
             external: &self.external,
             input: self.input.as_ref(),
             notices: &session.late_notices,
+            now_us: self.options.now.timestamp_micros(),
         }
     }
 }

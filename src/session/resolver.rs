@@ -37,6 +37,8 @@ pub struct StatementResolver<'a> {
     /// The rows that the client sent.
     pub input: Option<&'a Arc<dyn TableProvider>>,
     pub notices: &'a LateNotices,
+    /// The statement's `now()`, microseconds since 1970.
+    pub now_us: i64,
 }
 
 impl Resolver for StatementResolver<'_> {
@@ -79,7 +81,8 @@ impl StatementResolver<'_> {
             }
             ObjectKind::Source(s) => {
                 let generated = super::definitions::generated(object)?;
-                let rows = SourceRows::new(object.name.clone(), SourceSpec::new(s)?, generated, self.notices.clone());
+                let (spec, notices) = (SourceSpec::new(s)?, self.notices.clone());
+                let rows = SourceRows::new(object.name.clone(), spec, generated, self.now_us, notices);
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),

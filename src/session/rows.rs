@@ -90,13 +90,15 @@ pub struct SourceRows {
     spec: SourceSpec,
     generated: Vec<Generated>,
     schema: SchemaRef,
+    now_us: i64,
     notices: LateNotices,
 }
 
 impl SourceRows {
-    /// The records of a source, all its columns; of those that cannot be read a notice tells.
-    pub fn new(name: String, spec: SourceSpec, generated: Vec<Generated>, notices: LateNotices) -> Self {
-        Self { name, schema: spec.schema().clone(), spec, generated, notices }
+    /// The records of a source, all its columns, those of processing time with the statement's `now()`; of those that cannot
+    /// be read a notice tells.
+    pub fn new(name: String, spec: SourceSpec, generated: Vec<Generated>, now_us: i64, notices: LateNotices) -> Self {
+        Self { name, schema: spec.schema().clone(), spec, generated, now_us, notices }
     }
 }
 
@@ -121,6 +123,7 @@ impl RowScan for SourceRows {
         let kept: Vec<usize> = (0..request.projection.len()).collect();
         let mut read = self.spec.with_fields(inputs.fields()).read_bounded(completion.recorded())?;
         let (name, notices) = (self.name.clone(), self.notices.clone());
+        let now_us = self.now_us;
         Ok(Box::new(std::iter::from_fn(move || {
             let batch = read.next();
             if batch.is_none() && read.unreadable() > 0 {
@@ -128,7 +131,7 @@ impl RowScan for SourceRows {
                 let hint = "a continuous view on the source keeps them in millstream.dead_letters";
                 notices.lock().push(Notice::warning(text).with_hint(hint));
             }
-            let complete = |batch: RecordBatch| project(completion.complete(&batch)?, &kept);
+            let complete = |batch: RecordBatch| project(completion.complete(&batch, now_us)?, &kept);
             Some(batch?.map_err(Into::into).and_then(complete))
         })))
     }

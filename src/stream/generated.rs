@@ -1,9 +1,9 @@
-//! Generated columns of sources: computed of what the records have, as they are taken in.
+//! Computed columns of sources, as rows are taken in: of what the records have, and the time at which that is.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::reassign_expr_columns;
 
@@ -15,10 +15,18 @@ use crate::error::{Error, Result};
 pub struct Generated {
     /// Position among the source's columns.
     pub column: usize,
-    /// Over the source's columns; it has a value for every row.
-    pub expression: Arc<dyn PhysicalExpr>,
+    pub value: Computed,
     /// The columns that it is computed of, none of which is generated.
     pub reads: ColumnsRead,
+}
+
+/// What a computed column holds.
+#[derive(Debug, Clone)]
+pub enum Computed {
+    /// An expression over the source's columns, which has a value for every row.
+    Expression(Arc<dyn PhysicalExpr>),
+    /// Processing time: the epoch's or statement's `now()`.
+    Clock,
 }
 
 /// What is read of a source: columns of its records, and those that are computed of them.
@@ -36,6 +44,7 @@ enum Origin {
     /// The column at this place of the records' columns.
     Recorded(usize),
     Computed(Arc<dyn PhysicalExpr>),
+    Clock(DataType),
 }
 
 /// Adds what the generated ones among the columns are computed of.
@@ -60,7 +69,10 @@ impl Completion {
         recorded.sort_unstable();
         let inputs: Schema = schema.project(&recorded)?;
         let origin = |column: &usize| match generated.iter().find(|g| g.column == *column) {
-            Some(g) => Ok(Origin::Computed(reassign_expr_columns(g.expression.clone(), &inputs)?)),
+            Some(g) => match &g.value {
+                Computed::Expression(e) => Ok(Origin::Computed(reassign_expr_columns(e.clone(), &inputs)?)),
+                Computed::Clock => Ok(Origin::Clock(schema.field(*column).data_type().clone())),
+            },
             None => {
                 recorded.binary_search(column).map(Origin::Recorded).map_err(|_| Error::internal("a column is lost"))
             }
@@ -74,13 +86,17 @@ impl Completion {
         &self.recorded
     }
 
-    /// All columns, of those of the records.
+    /// All columns, of those of the records, which are taken in at `now_us`, microseconds since 1970.
     ///
     /// # Errors
     /// Of an expression.
-    pub fn complete(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub fn complete(&self, batch: &RecordBatch, now_us: i64) -> Result<RecordBatch> {
         let values = self.columns.iter().map(|origin| match origin {
             Origin::Recorded(at) => Ok(batch.column(*at).clone()),
+            Origin::Clock(data_type) => {
+                let now = TimestampMicrosecondArray::from_value(now_us, batch.num_rows());
+                Ok(Arc::new(now.with_data_type(data_type.clone())) as ArrayRef)
+            }
             Origin::Computed(expression) => Ok(expression.evaluate(batch)?.into_array(batch.num_rows())?),
         });
         let values: Vec<ArrayRef> = values.collect::<Result<_>>()?;

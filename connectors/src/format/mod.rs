@@ -64,7 +64,7 @@ impl RecordFormat {
         for column in columns {
             match column.include {
                 Some(include) => check_include(column, include)?,
-                None if column.generated.is_some() => {}
+                None if column.is_computed() => {}
                 None => json::check_readable(&column.name, &column.sql_type)?,
             }
         }
@@ -116,7 +116,7 @@ impl RecordFormat {
 /// Whether a record can be malformed in a column that nobody reads.
 fn is_checked(column: &Column) -> bool {
     match column.include {
-        None => column.generated.is_none(),
+        None => !column.is_computed(),
         Some(Include::Key | Include::Timestamp) => true,
         Some(Include::Partition | Include::Offset | Include::Headers) => false,
     }

@@ -48,7 +48,7 @@ pub(crate) struct NexmarkSource {
     pub events: i64,
     /// Events a second that a reader gives; 0: as many as are taken.
     rate: i64,
-    /// What fills each declared column; nothing a generated one.
+    /// What fills each declared column; nothing a computed one.
     columns: Arc<[Option<&'static Known>]>,
 }
 
@@ -74,9 +74,9 @@ impl NexmarkSource {
             return Err(ConnectorError::option("events of a nexmark source would be after the last timestamp")
                 .with_hint("write an earlier first_event_time, a higher event_rate or fewer events"));
         }
-        let recorded = |column: &Column| match column.generated {
-            Some(_) => Ok(None),
-            None => columns::known(column).map(Some),
+        let recorded = |column: &Column| match column.is_computed() {
+            true => Ok(None),
+            false => columns::known(column).map(Some),
         };
         let columns = declared.iter().map(recorded).collect::<Result<_>>()?;
         Ok(Self { model, events, rate, columns })

@@ -83,22 +83,42 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
     let at = c.unexpected().position;
     let (column, computed) = column(c)?;
     let mut column = definition(column).map_err(|e| e.with_position(at))?;
-    if computed.is_some() {
-        column.generated = computed;
+    match computed {
+        Some(Computed::ProcessingTime) => column.processing_time = true,
+        Some(Computed::Expression(expr)) => column.generated = Some(*expr),
+        None => {}
     }
     e.columns.push(column);
     Ok(())
 }
 
-/// A column, and the expression of `AS expression`: what RisingWave and Flink write for a generated one, with parentheses or
+/// What `AS` computes a column of.
+enum Computed {
+    Expression(Box<Expr>),
+    /// `AS PROCTIME()`.
+    ProcessingTime,
+}
+
+/// A column, and what stands behind its `AS`: what RisingWave and Flink write for a generated one, with parentheses or
 /// without.
-fn column(c: &mut Cursor<'_>) -> Result<(ColumnDef, Option<Expr>)> {
+fn column(c: &mut Cursor<'_>) -> Result<(ColumnDef, Option<Computed>)> {
     let (name, data_type) = (c.ident()?, c.run(Parser::parse_data_type)?);
     let (mut options, mut computed) = (Vec::new(), None);
     loop {
         let constraint = if c.eat(&["CONSTRAINT"]) { Some(c.ident()?) } else { None };
         if constraint.is_none() && computed.is_none() && c.eat(&["AS"]) {
-            computed = Some(c.expr()?);
+            let is_clock = c.at(&["PROCTIME"]) && {
+                let mut next = c.rest()[1..].iter().map(|t| &t.token);
+                (next.next(), next.next()) == (Some(&Token::LParen), Some(&Token::RParen))
+            };
+            computed = Some(if is_clock {
+                c.eat(&["PROCTIME"]);
+                c.expect_token(&Token::LParen)?;
+                c.expect_token(&Token::RParen)?;
+                Computed::ProcessingTime
+            } else {
+                Computed::Expression(Box::new(c.expr()?))
+            });
             continue;
         }
         match c.run(Parser::parse_optional_column_option)? {
@@ -120,6 +140,7 @@ fn definition(column: ColumnDef) -> Result<ColumnDefinition> {
         default: None,
         checks: Vec::new(),
         generated: None,
+        processing_time: false,
     };
     let refuse = |what: &str, name: &Ident| {
         Err(SqlError::unsupported(format!("{what} of column \"{}\" is not supported", name.value)))

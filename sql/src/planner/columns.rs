@@ -36,6 +36,7 @@ pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) ->
         let mut column = Column::new(name, sql_type, !definition.not_null);
         column.default = definition.default.as_ref().map(ToString::to_string);
         column.generated = definition.generated.as_ref().map(ToString::to_string);
+        column.processing_time = definition.processing_time;
         if column.default.is_some() && column.generated.is_some() {
             return Err(at(SqlError::syntax(format!(
                 "both default and generation expression specified for column \"{}\"",
@@ -57,13 +58,29 @@ pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) ->
         }
         if let Some(generated) = &definition.generated {
             refuse_calls(generated, "a generation expression", ctx)?;
-            let plain: Vec<Column> = columns.iter().filter(|c| c.generated.is_none()).cloned().collect();
+            let plain: Vec<Column> = columns.iter().filter(|c| !c.is_computed()).cloned().collect();
             let schema = schema(&plain)?;
             let expr = plan_exprs(vec![generated.clone()], &schema, ctx)?;
             check_assignable(&expr[0], &schema, column, "generation expression")?;
         }
     }
     Ok(columns)
+}
+
+/// Refuses columns of processing time, which only what is read as a stream has.
+///
+/// # Errors
+/// 0A000 naming the column.
+pub(crate) fn no_processing_time(definitions: &[ColumnDefinition]) -> Result<()> {
+    match definitions.iter().find(|d| d.processing_time) {
+        None => Ok(()),
+        Some(d) => {
+            let message = format!("AS PROCTIME() is for columns of sources (column \"{}\")", d.name.value);
+            Err(SqlError::unsupported(message)
+                .with_hint("now() gives the time of a statement: DEFAULT now()")
+                .with_span(d.name.span))
+        }
+    }
 }
 
 /// No name twice, none of ours.
@@ -193,6 +210,12 @@ pub(crate) fn watermark(
     let Some(WatermarkDefinition { column, expression }) = definition else { return Ok(None) };
     let at = position(columns, column, relation)?;
     let sql_type = &columns[at].sql_type;
+    if columns[at].processing_time {
+        let message = format!("WATERMARK FOR processing time (column \"{}\") is not supported", columns[at].name);
+        return Err(SqlError::unsupported(message)
+            .with_hint("leave it out: processing time is its own watermark")
+            .with_span(column.span));
+    }
     if !matches!(sql_type, SqlType::Timestamp | SqlType::Timestamptz) {
         return Err(SqlError::new(
             "42804",

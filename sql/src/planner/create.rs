@@ -95,6 +95,7 @@ pub(crate) fn table(s: &CreateTable, ctx: &PlanContext<'_>) -> Result<Plan> {
     if s.columns.is_empty() {
         return Err(SqlError::unsupported("a table without columns is not supported"));
     }
+    columns::no_processing_time(&s.columns)?;
     let mut columns = columns::define(&s.columns, ctx)?;
     let primary_key = columns::primary_key(&s.columns, s.primary_key.as_ref(), &mut columns)?;
     if s.append_only && !primary_key.is_empty() {
@@ -132,6 +133,11 @@ pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
     }
     let mut columns = columns::define(&s.columns, ctx)?;
     columns::of_source(&columns, &name.name)?;
+    let is_time = |c: &Column| matches!(c.sql_type, SqlType::Timestamp | SqlType::Timestamptz);
+    if let Some(column) = columns.iter().find(|c| c.processing_time && !is_time(c)) {
+        let message = format!("column \"{}\" AS PROCTIME() must be a timestamp, not {}", column.name, column.sql_type);
+        return Err(SqlError::new("42804", message));
+    }
     columns::include(&s.include, &mut columns)?;
     let watermark = columns::watermark(s.watermark.as_ref(), &columns, &name.name, ctx)?;
     let format = s.format.as_ref().map(catalog_format);
@@ -222,6 +228,7 @@ pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> 
                 .with_hint("the formats are PARQUET, CSV and JSON"));
         }
     }
+    columns::no_processing_time(&s.columns)?;
     let mut columns = if s.columns.is_empty() { found_columns(s, ctx)? } else { columns::define(&s.columns, ctx)? };
     let partition_columns: Vec<String> = s.partition_by.iter().map(normalize).collect();
     // Hive partition columns are last; those without a type are text.

@@ -181,6 +181,10 @@ impl EpochLoop {
             if requests.any() || input || due.is_zero() || self.is_backfilling(now) {
                 return requests;
             }
+            let due = self.next_close().map_or(due, |close| due.min(close));
+            if due.is_zero() {
+                return requests;
+            }
             if let Some(Err(e)) = self.committer.poll() {
                 self.recover_from(&e, Work::default());
             }
@@ -224,14 +228,14 @@ impl EpochLoop {
         self.catch_ups.iter().any(|((_, s), c)| *s == source && c.holds)
     }
 
-    fn outbox_full(&self) -> bool {
+    pub(super) fn outbox_full(&self) -> bool {
         self.pipelines.values().any(|p| matches!(&p.target, Target::Sink(o) if o.pending() > OUTBOX_ROWS_MAX))
     }
 
     /// Runs one epoch; if it fails, all goes back to the last committed one and those who wait are told.
     fn epoch(&mut self, commands: Vec<Command>) {
         let started = Instant::now();
-        let mut work = Work::new(self.epoch + 1, now_us().max(self.last_now_us), self.intake.rows());
+        let mut work = Work::new(self.epoch + 1, now_us(), self.last_now_us, self.intake.rows());
         let outcome = self.compute(commands, &mut work).and_then(|()| match work.dirty {
             true => self.hand_over(&mut work, started),
             false => {
@@ -466,6 +470,6 @@ impl Waiters {
 }
 
 /// Microseconds since 1970.
-fn now_us() -> i64 {
+pub(super) fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }

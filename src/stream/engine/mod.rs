@@ -8,12 +8,14 @@
 //! * [`rollback`]: back to the last committed epoch when one fails.
 //! * [`pipeline`]: one view or sink: its operators and where its rows go.
 //! * [`source`]: the readers of a source, its positions and watermark.
+//! * `closing`: when time alone closes a window.
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
 //! * [`table`]: row tables: checks and applies the writes of sessions.
 //! * [`outbox`]: sinks: pending rows on disk, and the thread that sends them.
 
 pub mod catch_up;
+mod closing;
 pub mod commit;
 pub mod epoch;
 pub mod handle;

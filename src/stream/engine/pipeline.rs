@@ -283,6 +283,38 @@ impl Pipeline {
         }
     }
 
+    /// Whether one of its operators holds rows back until a watermark is far enough.
+    pub fn holds_rows(&self) -> bool {
+        self.counters.failed.is_none() && self.nodes.iter().any(|node| node.operator.held_until().is_some())
+    }
+
+    /// Whether rows that are held back would be let go if the watermarks of its inputs were these and nothing came, and the
+    /// watermarks of its result then. `None` if it reads none of those that `known` has.
+    pub fn at_watermarks<'a>(&self, known: &dyn Fn(ObjectId) -> Option<&'a Watermarks>) -> Option<(bool, Watermarks)> {
+        if self.counters.failed.is_some() || self.reads().all(|scan| known(scan.object).is_none()) {
+            return None;
+        }
+        let of_scan = |(i, scan): (usize, &ScanInput)| {
+            let mut port = self.scan_watermarks[i].clone();
+            if let (Some(all), true) = (known(scan.scan.object), scan.backfill == Backfill::Done) {
+                let moved = PortWatermarks { committed: all.clone(), current: all.clone() };
+                port.keep_monotone(&project_watermarks(&moved, &scan.scan.columns));
+            }
+            port.current
+        };
+        let scans: Vec<Watermarks> = self.scans.iter().enumerate().map(of_scan).collect();
+        let mut nodes: Vec<Watermarks> = Vec::with_capacity(self.nodes.len());
+        let mut closes = false;
+        for node in &self.nodes {
+            let inputs: Vec<Watermarks> = node.inputs.iter().map(|input| at(*input, &scans, &nodes).clone()).collect();
+            if let (Some((column, until)), Some(first)) = (node.operator.held_until(), inputs.first()) {
+                closes |= first.get(column).copied().flatten().is_some_and(|watermark| watermark >= until);
+            }
+            nodes.push(node.operator.watermarks(&inputs));
+        }
+        Some((closes, at(self.output, &scans, &nodes).clone()))
+    }
+
     /// The stored rows of a view.
     pub fn relation(&self) -> Option<&Arc<Relation>> {
         match &self.target {
@@ -527,10 +559,7 @@ impl Pipeline {
     }
 
     fn watermarks_of(&self, input: Input) -> &PortWatermarks {
-        match input {
-            Input::Scan(s) => &self.scan_watermarks[s],
-            Input::Node(n) => &self.node_watermarks[n],
-        }
+        at(input, &self.scan_watermarks, &self.node_watermarks)
     }
 
     /// Adds failed rows to the view's errors, or takes them away with their cause; returns the net number.
@@ -583,6 +612,14 @@ impl Pipeline {
 
     fn backfill_table(&self) -> TableId {
         TableId { object: self.id.0, part: part::BACKFILL }
+    }
+}
+
+/// What a scan or node has, of both lists.
+fn at<'a, T>(input: Input, scans: &'a [T], nodes: &'a [T]) -> &'a T {
+    match input {
+        Input::Scan(s) => &scans[s],
+        Input::Node(n) => &nodes[n],
     }
 }
 

@@ -16,8 +16,8 @@ use crate::error::{Error, Result, sqlstate};
 use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
 use crate::stream::columns_read::ColumnsRead;
-use crate::stream::generated::{Completion, Generated, with_inputs};
-use crate::stream::operator::Watermarks;
+use crate::stream::generated::{Completion, Computed, Generated, with_inputs};
+use crate::stream::operator::PortWatermarks;
 use crate::stream::plan::part;
 use crate::stream::time::{evaluate_at, latest_time};
 
@@ -218,8 +218,8 @@ impl Source {
     }
 
     /// Takes what is ready, up to the bounds, and moves positions, watermark and idleness along. Deltas have the source's
-    /// decoded columns, see [`Source::columns`].
-    pub fn take(&mut self, rows_max: usize, bytes_max: usize, stats: &Stats) -> Result<Taken> {
+    /// decoded columns, see [`Source::columns`], those of processing time with `now_us`.
+    pub fn take(&mut self, rows_max: usize, bytes_max: usize, now_us: i64, stats: &Stats) -> Result<Taken> {
         let mut taken = Taken {
             deltas: Vec::new(),
             dead: Vec::new(),
@@ -237,7 +237,7 @@ impl Source {
         let chunks = if rows_max > 0 { self.queue.take(rows_max, bytes_max) } else { Vec::new() };
         for mut chunk in chunks {
             if let Some(completion) = &self.completion {
-                chunk.batch = completion.complete(&chunk.batch)?;
+                chunk.batch = completion.complete(&chunk.batch, now_us)?;
             }
             self.advance(&chunk, now)?;
             taken.changed = true;
@@ -351,12 +351,29 @@ impl Source {
         }
     }
 
-    /// Watermarks of the source's columns: as committed with the epoch before, and with what this epoch took.
-    pub fn watermarks(&self) -> (Watermarks, Watermarks) {
+    /// Watermarks of the source's columns: as committed with the epoch before, whose `now()` was `before_us`, and with what
+    /// this epoch took. Processing time never goes back, so it is its own watermark.
+    pub fn watermarks(&self, before_us: i64, now_us: i64) -> PortWatermarks {
         let width = self.spec.schema().fields().len();
-        let column = self.watermark.as_ref().map(|(c, _)| *c);
-        let at = |value: Option<i64>| (0..width).map(|c| value.filter(|_| Some(c) == column)).collect();
-        (at(self.committed_watermark), at(self.watermark_us()))
+        let declared = self.watermark.as_ref().map(|(c, _)| *c);
+        let at = |value: Option<i64>, clock_us: i64| {
+            let of_column = |c: usize| match self.is_clock(c) {
+                true => Some(clock_us),
+                false => value.filter(|_| Some(c) == declared),
+            };
+            (0..width).map(of_column).collect()
+        };
+        PortWatermarks { committed: at(self.committed_watermark, before_us), current: at(self.watermark_us(), now_us) }
+    }
+
+    /// Whether time alone moves a watermark of it.
+    pub fn has_clock(&self) -> bool {
+        self.generated.iter().any(|g| matches!(g.value, Computed::Clock))
+    }
+
+    /// Whether a column is of processing time.
+    fn is_clock(&self, column: usize) -> bool {
+        self.generated.iter().any(|g| g.column == column && matches!(g.value, Computed::Clock))
     }
 
     /// The decoded columns, ascending.

@@ -18,7 +18,6 @@ use super::table::{Applied, Table};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::Relation;
 use crate::stream::changelog::total_rows;
-use crate::stream::operator::PortWatermarks;
 
 /// What an epoch collects.
 #[derive(Default)]
@@ -26,6 +25,8 @@ pub(super) struct Work {
     pub epoch: u64,
     /// The epoch's `now()`, microseconds since 1970.
     pub now_us: i64,
+    /// That of the epoch before.
+    before_us: i64,
     /// Input rows that may be taken, and that were.
     rows_max: usize,
     pub rows_in: usize,
@@ -75,8 +76,9 @@ impl Statement {
 }
 
 impl Work {
-    pub fn new(epoch: u64, now_us: i64, rows_max: usize) -> Self {
-        Self { epoch, now_us, rows_max, ..Self::default() }
+    /// An epoch at `now_us`, or at `before_us`, the time of the one before, if the clock was set back.
+    pub fn new(epoch: u64, now_us: i64, before_us: i64, rows_max: usize) -> Self {
+        Self { epoch, now_us: now_us.max(before_us), before_us, rows_max, ..Self::default() }
     }
 
     /// What an epoch takes of a source, as its views see it, and what could not be read.
@@ -87,10 +89,9 @@ impl Work {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let (committed, current) = source.watermarks();
         let changes = Changes {
             deltas: taken.deltas,
-            watermarks: PortWatermarks { committed, current },
+            watermarks: source.watermarks(self.before_us, self.now_us),
             decoded: Some(source.columns().collect()),
         };
         (changes, taken.dead)
@@ -201,7 +202,7 @@ impl EpochLoop {
         let mut share = Share { rows: work.rows_max, bytes: self.intake.limits().bytes, readers: shared + own };
         for (id, source) in &mut self.sources {
             let (rows, bytes) = if held.contains(id) { (0, 0) } else { share.of(source) };
-            let taken = source.take(rows, bytes, &self.stats)?;
+            let taken = source.take(rows, bytes, work.now_us, &self.stats)?;
             share.used(&taken);
             if taken.changed {
                 work.sources.insert(*id);
@@ -220,7 +221,7 @@ impl EpochLoop {
                 (true, _) | (_, None) => usize::MAX,
                 (false, Some(pipeline)) => pipeline.backfill_allowed(Instant::now()),
             };
-            let taken = catch_up.source.take(rows.min(allowed), bytes, &self.stats)?;
+            let taken = catch_up.source.take(rows.min(allowed), bytes, work.now_us, &self.stats)?;
             if let Some(throttle) = pipeline.and_then(|p| p.throttle.as_mut()) {
                 throttle.took(taken.rows);
             }

@@ -11,12 +11,12 @@ use arrow::datatypes::DataType;
 use millstream_catalog::ObjectId;
 
 use super::event_time::{TimeColumn, times};
-use super::waiting::{add_counts, moment_key, past};
+use super::waiting::{add_counts, moment, moment_key, past};
 use super::{
     Description, EdgeProperties, EpochContext, LateRows, Operator, PortWatermarks, StateDescription, Watermarks,
 };
 use crate::error::Result;
-use crate::state::{ByteRows, RowCodec, TableId};
+use crate::state::{ByteRows, Level, RowCodec, TableId};
 use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 
@@ -33,6 +33,8 @@ pub struct EmitOnClose {
     waiting: CachedTable,
     /// The watermark up to which rows are known to have been put out.
     closed: Option<i64>,
+    /// What the watermark has to reach for the next rows.
+    next_close: Option<i64>,
 }
 
 impl EmitOnClose {
@@ -53,6 +55,7 @@ impl EmitOnClose {
             waiting: CachedTable::new(TableId::new(object.0, part)),
             properties,
             closed: None,
+            next_close: None,
         })
     }
 
@@ -110,6 +113,10 @@ impl Operator for EmitOnClose {
             self.take_in(&delta, context)?;
         }
         self.close(context, &mut output)?;
+        let mut waiting = context.state.scan(self.waiting.table(), Bound::Unbounded, Bound::Unbounded, Level::Open);
+        let first = waiting.next_row()?.map(|(key, _)| moment(key)).transpose()?;
+        drop(waiting);
+        self.next_close = first.map(|first| first.saturating_add(1));
         self.waiting.end_epoch();
         Ok(output)
     }
@@ -117,6 +124,10 @@ impl Operator for EmitOnClose {
     fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
         let current = watermarks.first().and_then(|port| port.current.get(self.column).copied().flatten());
         current.is_some_and(|w| self.closed.is_none_or(|closed| closed < w))
+    }
+
+    fn held_until(&self) -> Option<(usize, i64)> {
+        Some((self.column, self.next_close?))
     }
 
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
@@ -128,6 +139,7 @@ impl Operator for EmitOnClose {
     fn reset(&mut self) {
         self.waiting.reset();
         self.closed = None;
+        self.next_close = None;
     }
 
     fn describe(&self) -> Description {

@@ -68,6 +68,16 @@ impl TimeColumn {
         (below.true_count() > 0).then_some(below)
     }
 
+    /// The watermark that passes the earliest time in a column; `None` if there is no time in it.
+    pub fn passed_at(&self, column: &ArrayRef) -> Option<i64> {
+        let earliest_us = match self.data_type {
+            DataType::Date32 => arrow::compute::min(column.as_primitive::<Date32Type>())
+                .map(|day| i64::from(day).saturating_mul(MICROS_PER_DAY)),
+            _ => arrow::compute::min(column.as_primitive::<TimestampMicrosecondType>()),
+        };
+        earliest_us.map(|us| us.saturating_add(1))
+    }
+
     /// Start of the keys that the watermark has not passed.
     ///
     /// # Errors

@@ -134,6 +134,12 @@ pub trait Operator: Send {
         None
     }
 
+    /// The column of the first input, and what its watermark has to reach, for the operator to let go of rows that it holds
+    /// back; `None`: it holds none back.
+    fn held_until(&self) -> Option<(usize, i64)> {
+        None
+    }
+
     /// Watermarks of the result's columns, given those of the inputs. Must be monotone in them.
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks;
 

@@ -174,6 +174,10 @@ impl<O: Keyed> Operator for Sharded<O> {
         self.shards.iter().filter_map(Operator::next_wake_us).min()
     }
 
+    fn held_until(&self) -> Option<(usize, i64)> {
+        self.shards.iter().filter_map(Operator::held_until).min_by_key(|(_, moment)| *moment)
+    }
+
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
         self.shards[0].watermarks(inputs)
     }

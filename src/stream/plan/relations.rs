@@ -21,7 +21,7 @@ impl Relations for CatalogRelations<'_> {
                 schema,
                 append_only: true,
                 stream_key: None,
-                watermark_columns: source.watermark.iter().map(|w| w.column).collect(),
+                watermark_columns: source.watermark_columns(),
             }),
             ObjectKind::Table(table) => Ok(EdgeProperties {
                 schema,

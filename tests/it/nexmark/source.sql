@@ -6,6 +6,7 @@ CREATE SOURCE nexmark (
   auction_id BIGINT, auction_item_name VARCHAR, auction_description VARCHAR, auction_initial_bid BIGINT,
   auction_reserve BIGINT, auction_expires TIMESTAMP, auction_seller BIGINT, auction_category BIGINT,
   bid_auction BIGINT, bid_bidder BIGINT, bid_price BIGINT, bid_channel VARCHAR, bid_url VARCHAR,
+  p_time TIMESTAMP AS PROCTIME(),
   WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds'
 )
 WITH (connector = 'nexmark', events = 10000, rate = 2500, event_rate = 100, seed = 11);

@@ -237,6 +237,9 @@ pub struct HashAggregate {
     has_totals: bool,
     /// The watermark up to which groups are known to be closed.
     closed: Option<i64>,
+    /// With EMIT ON WINDOW CLOSE, the watermark that closes the next group: `None` if none is open, the least there is while
+    /// that is not known.
+    next_close: Option<i64>,
 }
 
 /// Positions of the columns that an aggregate looks at.
@@ -340,6 +343,7 @@ impl HashAggregate {
             values: CachedTable::new(table(1)),
             has_totals: false,
             closed: None,
+            next_close: spec.emit_on_window_close.then_some(i64::MIN),
             functions,
             spec,
         })
@@ -468,6 +472,11 @@ impl HashAggregate {
             .filter(|g| if stays(*g) { stored.get(*g) != Some(encoded.get(*g)) } else { existed[*g] })
             .map(|g| g as u32)
             .collect();
+        if let (true, Some((input, time))) = (self.spec.emit_on_window_close, &self.time) {
+            let position = self.used.iter().position(|column| column == input);
+            let closes = position.and_then(|position| time.passed_at(&columns[position]));
+            self.next_close = self.next_close.into_iter().chain(closes).min();
+        }
         if !self.spec.emit_on_window_close {
             let before = self.results(&old, |group| existed[group], &fixed)?;
             let after = self.results(&new, |_| true, &fixed)?;
@@ -607,7 +616,19 @@ impl HashAggregate {
         self.groups.truncate_below(context.state, &bound);
         self.values.truncate_below(context.state, &bound);
         self.closed = Some(current);
+        if self.spec.emit_on_window_close {
+            self.next_close = self.first_close(&bound, context)?;
+        }
         Ok(())
+    }
+
+    /// The watermark that closes the first group at or behind a key.
+    fn first_close(&self, from: &[u8], context: &EpochContext<'_>) -> Result<Option<i64>> {
+        let Some((_, time)) = &self.time else { return Ok(None) };
+        let mut scan = context.state.scan(self.groups.table(), Bound::Included(from), Bound::Unbounded, Level::Open);
+        let Some((key, _)) = scan.next_row()? else { return Ok(None) };
+        let columns = self.key_codec.decode(std::iter::once(key))?;
+        Ok(columns.first().and_then(|column| time.passed_at(column)))
     }
 
     fn emit_closed(
@@ -670,6 +691,11 @@ impl Operator for HashAggregate {
             || current.is_some_and(|w| self.closed.is_none_or(|closed| closed < w))
     }
 
+    fn held_until(&self) -> Option<(usize, i64)> {
+        let (input, _) = self.time.as_ref()?;
+        Some((*input, self.next_close?))
+    }
+
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
         let mut out: Watermarks = vec![None; self.spec.output.fields().len()];
         if let Some(input) = inputs.first() {
@@ -689,6 +715,7 @@ impl Operator for HashAggregate {
         self.values.reset();
         self.has_totals = false;
         self.closed = None;
+        self.next_close = self.spec.emit_on_window_close.then_some(i64::MIN);
     }
 
     fn describe(&self) -> Description {

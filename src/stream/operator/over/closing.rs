@@ -18,7 +18,7 @@ use crate::state::{ByteRows, Level, TableId};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
 use crate::stream::operator::event_time::{TimeColumn, times};
-use crate::stream::operator::waiting::moment_key;
+use crate::stream::operator::waiting::{moment, moment_key};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Between two looks at a partition that may be behind every frame.
@@ -182,10 +182,15 @@ impl Over {
         });
         match passed {
             // Sessions that close are put out and forgotten by their timers.
-            Some(_) if gap.is_some() && self.spec.emit_on_window_close => Ok(()),
-            Some(passed) => self.trim(epoch, passed, context),
-            None => Ok(()),
+            Some(_) if gap.is_some() && self.spec.emit_on_window_close => {}
+            Some(passed) => self.trim(epoch, passed, context)?,
+            None => {}
         }
+        // A partition without rows is forgotten, and when it would be looked at with it.
+        for number in epoch.emptied() {
+            self.set_timer(epoch, number, NEVER, context)?;
+        }
+        Ok(())
     }
 
     fn set_timer(&self, epoch: &mut Epoch, number: usize, due: i64, context: &mut EpochContext<'_>) -> Result<()> {
@@ -296,6 +301,28 @@ impl Over {
         if let Some(order) = &mut self.order_time {
             order.closed = Some(current);
         }
+        Ok(())
+    }
+}
+
+impl Over {
+    /// Looks what the watermark has to reach for the next results to appear, if they wait for it.
+    pub(super) fn find_next_close(&mut self, context: &EpochContext<'_>) -> Result<()> {
+        if !self.spec.emit_on_window_close {
+            return Ok(());
+        }
+        let first_of = |table| context.state.scan(table, Bound::Unbounded, Bound::Unbounded, Level::Open);
+        self.next_close = match (&self.time, &self.order_time) {
+            (Some((_, time)), _) => match first_of(self.partitions.table()).next_row()? {
+                Some((key, _)) => self.key_codec.decode_prefixes(&mut [key])?.first().and_then(|c| time.passed_at(c)),
+                None => None,
+            },
+            (None, Some(order)) => {
+                let due = first_of(order.timers).next_row()?.map(|(key, _)| moment(key)).transpose()?;
+                due.map(|due| due.saturating_add(1))
+            }
+            (None, None) => None,
+        };
         Ok(())
     }
 }

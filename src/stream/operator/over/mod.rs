@@ -110,6 +110,9 @@ pub struct Over {
     chunk_rows: usize,
     /// The watermark up to which partitions are known to be closed.
     closed: Option<i64>,
+    /// With EMIT ON WINDOW CLOSE, what the watermark has to reach for the next results to appear: `None` if none wait, the
+    /// least there is while that is not known.
+    next_close: Option<i64>,
 }
 
 impl Over {
@@ -159,6 +162,7 @@ impl Over {
             chunks: CachedTable::new(table(1)),
             chunk_rows: chunks::CHUNK_ROWS,
             closed: None,
+            next_close: spec.emit_on_window_close.then_some(i64::MIN),
             spec,
         })
     }
@@ -299,6 +303,7 @@ impl Operator for Over {
         }
         self.close(context, &mut output)?;
         self.run_timers(context, &mut output)?;
+        self.find_next_close(context)?;
         self.partitions.end_epoch();
         self.chunks.end_epoch();
         Ok(output)
@@ -308,6 +313,11 @@ impl Operator for Over {
         let current = self.event_time().and_then(|(column, _)| watermark(&watermarks.first()?.current, column));
         let closed = self.order_time.as_ref().map_or(self.closed, |order| order.closed);
         current.is_some_and(|w| closed.is_none_or(|closed| closed < w))
+    }
+
+    fn held_until(&self) -> Option<(usize, i64)> {
+        let (column, _) = self.event_time()?;
+        Some((column, self.next_close?))
     }
 
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
@@ -335,6 +345,7 @@ impl Operator for Over {
         if let Some(order) = &mut self.order_time {
             order.closed = None;
         }
+        self.next_close = self.spec.emit_on_window_close.then_some(i64::MIN);
     }
 
     fn describe(&self) -> Description {
