@@ -182,10 +182,15 @@ impl Over {
         });
         match passed {
             // Sessions that close are put out and forgotten by their timers.
-            Some(_) if gap.is_some() && self.spec.emit_on_window_close => Ok(()),
-            Some(passed) => self.trim(epoch, passed, context),
-            None => Ok(()),
+            Some(_) if gap.is_some() && self.spec.emit_on_window_close => {}
+            Some(passed) => self.trim(epoch, passed, context)?,
+            None => {}
         }
+        // What waited was taken back, and would wait twice once the partition is there again.
+        for number in epoch.emptied() {
+            self.set_timer(epoch, number, NEVER, context)?;
+        }
+        Ok(())
     }
 
     fn set_timer(&self, epoch: &mut Epoch, number: usize, due: i64, context: &mut EpochContext<'_>) -> Result<()> {
