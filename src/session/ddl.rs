@@ -22,7 +22,9 @@ use super::{Scope, Session, complete};
 use crate::batch::files;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
-use crate::stream::engine::{DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, TableWrite};
+use crate::stream::engine::{
+    DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, STATE_TTL, TableWrite,
+};
 use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
@@ -192,14 +194,14 @@ impl Session {
                 Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint(hint))
             };
             match (option.as_str(), value.as_str()) {
-                (LATE_ROWS, LATE_ROWS_KEEP | "count") => {}
+                (LATE_ROWS, LATE_ROWS_KEEP | "count") | (STATE_TTL, _) => {}
                 (LATE_ROWS, _) => {
                     let message = format!("option \"{LATE_ROWS}\" cannot be '{value}'");
                     return wrong(message, "use 'keep' to keep late rows, or 'count' (the default)");
                 }
                 _ => {
                     let message = format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name);
-                    return wrong(message, "the option is late_rows");
+                    return wrong(message, "the options are late_rows, state_ttl");
                 }
             }
         }
@@ -212,6 +214,7 @@ impl Session {
                 time_zone: &p.time_zone,
                 owner: &self.client.user,
                 emit_on_window_close: p.emit_on_window_close,
+                options: &p.options,
             },
         )
     }
@@ -227,6 +230,7 @@ impl Session {
             time_zone: &sink.time_zone,
             owner: &self.client.user,
             emit_on_window_close: p.emit_on_window_close,
+            options: &sink.options,
         };
         let planned = definitions::plan_stored(&scope.published.catalog, &stored)?;
         sink.fingerprint = planned.fingerprint();

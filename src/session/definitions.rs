@@ -6,11 +6,12 @@ use std::sync::Arc;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::object::{Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
+use millstream_connectors::options::parse_duration;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
 
 use crate::error::{Error, Result, sqlstate};
-use crate::stream::engine::NewObject;
+use crate::stream::engine::{NewObject, STATE_TTL};
 use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
 
 /// What runs for each object of a catalog, in the order of their ids: what an object reads was made before it.
@@ -88,18 +89,22 @@ pub struct StoredQuery<'a> {
     /// Who made it: what `current_user` is in it.
     pub owner: &'a str,
     pub emit_on_window_close: bool,
+    /// Of the view or sink.
+    pub options: &'a BTreeMap<String, String>,
 }
 
 impl<'a> StoredQuery<'a> {
     /// That of a continuous view or a sink; `None` for other objects.
     pub fn of(object: &'a Object) -> Option<Self> {
-        let (query, time_zone, emit_on_window_close) = match &object.kind {
-            ObjectKind::MaterializedView(view) => (&view.query, &view.time_zone, view.emit_on_window_close),
-            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close),
+        let (query, time_zone, emit_on_window_close, options) = match &object.kind {
+            ObjectKind::MaterializedView(view) => {
+                (&view.query, &view.time_zone, view.emit_on_window_close, &view.options)
+            }
+            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close, &sink.options),
             _ => return None,
         };
         let (id, references, owner) = (object.id, &object.references, &object.owner);
-        Some(Self { id, query, references, time_zone, owner, emit_on_window_close })
+        Some(Self { id, query, references, time_zone, owner, emit_on_window_close, options })
     }
 }
 
@@ -123,8 +128,23 @@ pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<Planne
         parameters: &[],
     };
     let planned = millstream_sql::plan_query(&query, &context)?;
-    let options = Options { emit_on_window_close: stored.emit_on_window_close };
+    let options =
+        Options { emit_on_window_close: stored.emit_on_window_close, state_ttl_us: state_ttl_us(stored.options)? };
     plan::plan(planned.plan, &CatalogRelations(catalog), stored.id, options)
+}
+
+/// The option `state_ttl` in microseconds.
+fn state_ttl_us(options: &BTreeMap<String, String>) -> Result<Option<i64>> {
+    let Some((_, text)) = options.iter().find(|(name, _)| name.eq_ignore_ascii_case(STATE_TTL)) else {
+        return Ok(None);
+    };
+    let ttl_us = parse_duration(text).and_then(|ttl| i64::try_from(ttl.as_micros()).ok()).filter(|us| *us > 0);
+    let wrong = || {
+        let message = format!("option \"{STATE_TTL}\" is not a duration: '{text}'");
+        Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
+            .with_hint("write a number and a unit, as in '1 day', '12 hours', '90 minutes'")
+    };
+    ttl_us.ok_or_else(wrong).map(Some)
 }
 
 /// Plans a continuous view or a sink of the catalog.

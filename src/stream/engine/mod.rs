@@ -29,5 +29,5 @@ pub mod table;
 mod work;
 
 pub use handle::{Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
-pub use objects::{LATE_ROWS, LATE_ROWS_KEEP};
+pub use objects::{LATE_ROWS, LATE_ROWS_KEEP, STATE_TTL};
 pub use published::Published;

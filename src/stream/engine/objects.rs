@@ -21,6 +21,8 @@ use crate::stream::plan::{PlannedView, part};
 /// Option of a view, and its value that keeps late rows.
 pub const LATE_ROWS: &str = "late_rows";
 pub const LATE_ROWS_KEEP: &str = "keep";
+/// Option of a view or sink: how long its operators keep what is not written again.
+pub const STATE_TTL: &str = "state_ttl";
 
 /// What ran for an object that was dropped.
 pub(super) struct Retired {

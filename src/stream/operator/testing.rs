@@ -36,6 +36,7 @@ pub(super) struct Outcome {
     pub deltas: Vec<Delta>,
     pub errors: Vec<RowError>,
     pub late: Vec<LateRows>,
+    pub expired: u64,
 }
 
 /// A store and the epochs that run on it.
@@ -107,6 +108,7 @@ impl Harness {
             watermarks,
             errors: &mut outcome.errors,
             late: &mut outcome.late,
+            expired: &mut outcome.expired,
         };
         outcome.deltas = operator.run(inputs.to_vec(), &mut context).unwrap();
         outcome

@@ -104,6 +104,8 @@ pub struct PlannedView {
     pub nodes: Vec<Node>,
     pub output: Input,
     pub properties: EdgeProperties,
+    /// Whether a row may come whose key has one already, and one go that is not there, because of what was forgotten.
+    pub restarts: bool,
 }
 
 impl PlannedView {
@@ -203,6 +205,8 @@ pub struct Options {
     /// EMIT ON WINDOW CLOSE: only final rows. Every operator that closes by a watermark puts out its rows when it does; what
     /// then still changes is held back until the result's own watermark has passed it.
     pub emit_on_window_close: bool,
+    /// `state_ttl`: after which time state is forgotten that no watermark bounds, microseconds.
+    pub state_ttl_us: Option<i64>,
 }
 
 fn noted(line: String, note: Option<String>) -> String {

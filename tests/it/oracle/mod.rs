@@ -68,10 +68,21 @@ impl Runner {
         let mut created: Vec<usize> = Vec::new();
         for (step, change) in case.steps.iter().enumerate() {
             let sql = change.sql(&case.views);
-            let result = self.session.try_run(&sql).await;
+            let mut result = None;
             if let Step::CreateView(n) = change {
                 created.push(*n);
+                if case.views[*n].state_ttl {
+                    let with_ttl = self.session.try_run(&case.views[*n].ddl_with_ttl()).await;
+                    if !matches!(&with_ttl, Err(failure) if failure.to_string().contains("state_ttl")) {
+                        *self.coverage.constructs.entry("state ttl").or_default() += 1;
+                        result = Some(with_ttl);
+                    }
+                }
             }
+            let result = match result {
+                Some(result) => result,
+                None => self.session.try_run(&sql).await,
+            };
             match result {
                 Ok(_) => {}
                 // A taken key: the statement must have changed nothing, which the comparison below shows.
@@ -209,7 +220,7 @@ async fn views_equal_their_select() {
     }
     let Coverage { constructs, comparisons, rows, undefined } = &runner.coverage;
     eprintln!("oracle: {cases} cases, {comparisons} comparisons, {rows} rows, {undefined} undefined; {constructs:?}");
-    let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS);
+    let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS).chain(&["state ttl"]);
     let unmet: Vec<_> = all.filter(|name| !constructs.contains_key(*name)).collect();
     assert!(unmet.is_empty() || cases < 150, "no case has {unmet:?}");
     assert!(rows > comparisons, "the views are nearly always empty: the generator tests nothing");
