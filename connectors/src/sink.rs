@@ -74,6 +74,7 @@ impl SinkSpec {
                 let mut options = Options::new("blackhole sink", &sink.options);
                 options.take("connector");
                 options.take("primary_key");
+                options.take("state_ttl");
                 options.finish("")?;
                 Ok(Self { connector: Connector::Blackhole })
             }
@@ -82,6 +83,7 @@ impl SinkSpec {
                 let mut options = Options::new("kafka sink", &sink.options);
                 options.take("connector");
                 options.take("primary_key");
+                options.take("state_ttl");
                 let kafka = kafka::KafkaSink::take(&mut options)?;
                 let words = [("at_least_once", Delivery::AtLeastOnce), ("exactly_once", Delivery::ExactlyOnce)];
                 let delivery = options.take_word("delivery", &words)?;

@@ -70,6 +70,7 @@ const DEFINITIONS: &[Definition] = &[
             ("latency_p50_ms", Float8, "median milliseconds from a record's arrival to its being visible"),
             ("latency_p99_ms", Float8, "99th percentile of the same; NULL before the first record"),
             ("late_rows", Int8, "rows that came after their window had closed"),
+            ("expired_rows", Int8, "rows that took back what state_ttl had forgotten, and changed nothing"),
             ("failed_rows", Int8, "rows that it is without because an expression failed, see view_errors"),
             ("status", Text, "backfilling, running or failed"),
             ("error", Text, "why it failed"),

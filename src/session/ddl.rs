@@ -23,7 +23,7 @@ use crate::batch::files;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
 use crate::stream::engine::{
-    BACKFILL_RATE_LIMIT, DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, TableWrite,
+    BACKFILL_RATE_LIMIT, DdlRequest, DdlStep, LATE_ROWS, LATE_ROWS_KEEP, NewObject, OnConflict, STATE_TTL, TableWrite,
 };
 use crate::stream::plan::PlannedView;
 
@@ -200,7 +200,7 @@ impl Session {
                 Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint(hint))
             };
             match (option.as_str(), value.as_str()) {
-                (LATE_ROWS, LATE_ROWS_KEEP | "count") => {}
+                (LATE_ROWS, LATE_ROWS_KEEP | "count") | (STATE_TTL, _) => {}
                 (LATE_ROWS, _) => {
                     let message = format!("option \"{LATE_ROWS}\" cannot be '{value}'");
                     return wrong(message, "use 'keep' to keep late rows, or 'count' (the default)");
@@ -211,7 +211,7 @@ impl Session {
                 }
                 _ => {
                     let message = format!("unknown option \"{option}\" of materialized view \"{}\"", p.name.name);
-                    return wrong(message, "the options are backfill_rate_limit, late_rows, parallelism");
+                    return wrong(message, "the options are backfill_rate_limit, late_rows, parallelism, state_ttl");
                 }
             }
         }
@@ -225,6 +225,7 @@ impl Session {
                 owner: &self.client.user,
                 emit_on_window_close: p.emit_on_window_close,
                 parallelism: definitions::parallelism(p.options.get(PARALLELISM).map_or("0", String::as_str))?,
+                options: &p.options,
             },
         )
     }
@@ -241,6 +242,7 @@ impl Session {
             owner: &self.client.user,
             emit_on_window_close: p.emit_on_window_close,
             parallelism: definitions::parallelism(&self.settings.get(PARALLELISM)?)?,
+            options: &sink.options,
         };
         let planned = definitions::plan_stored(&scope.published.catalog, &stored)?;
         sink.fingerprint = planned.fingerprint();

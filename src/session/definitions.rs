@@ -9,12 +9,13 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::object::{Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
+use millstream_connectors::options::parse_duration;
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
 
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::columns_read::ColumnsRead;
-use crate::stream::engine::{BACKFILL_RATE_LIMIT, NewObject};
+use crate::stream::engine::{BACKFILL_RATE_LIMIT, NewObject, STATE_TTL};
 use crate::stream::generated::{Computed, Generated};
 use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
 
@@ -113,6 +114,8 @@ pub struct StoredQuery<'a> {
     /// Who made it: what `current_user` is in it.
     pub owner: &'a str,
     pub emit_on_window_close: bool,
+    /// Of the view or sink.
+    pub options: &'a BTreeMap<String, String>,
     /// Shards of its operators.
     pub parallelism: usize,
 }
@@ -153,18 +156,17 @@ pub fn rate_limit(option: &str) -> Result<()> {
 impl<'a> StoredQuery<'a> {
     /// That of a continuous view or a sink; `None` for other objects.
     pub fn of(object: &'a Object) -> Option<Self> {
-        let (query, time_zone, emit_on_window_close, parallel) = match &object.kind {
+        let (query, time_zone, emit_on_window_close, options) = match &object.kind {
             ObjectKind::MaterializedView(view) => {
-                let parallel = view.options.get(PARALLELISM).map_or("0", String::as_str);
-                (&view.query, &view.time_zone, view.emit_on_window_close, parallel)
+                (&view.query, &view.time_zone, view.emit_on_window_close, &view.options)
             }
-            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close, "0"),
+            ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close, &sink.options),
             _ => return None,
         };
         let (id, references, owner) = (object.id, &object.references, &object.owner);
-        // CREATE has accepted the option.
-        let parallelism = parallelism(parallel).unwrap_or(1);
-        Some(Self { id, query, references, time_zone, owner, emit_on_window_close, parallelism })
+        // CREATE has accepted the option, if it is a view's.
+        let parallelism = parallelism(options.get(PARALLELISM).map_or("0", String::as_str)).unwrap_or(1);
+        Some(Self { id, query, references, time_zone, owner, emit_on_window_close, options, parallelism })
     }
 }
 
@@ -188,8 +190,26 @@ pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<Planne
         parameters: &[],
     };
     let planned = millstream_sql::plan_query(&query, &context)?;
-    let options = Options { emit_on_window_close: stored.emit_on_window_close, parallelism: stored.parallelism };
+    let options = Options {
+        emit_on_window_close: stored.emit_on_window_close,
+        parallelism: stored.parallelism,
+        state_ttl_us: state_ttl_us(stored.options)?,
+    };
     plan::plan(planned.plan, &CatalogRelations(catalog), stored.id, options)
+}
+
+/// The option `state_ttl` in microseconds.
+fn state_ttl_us(options: &BTreeMap<String, String>) -> Result<Option<i64>> {
+    let Some((_, text)) = options.iter().find(|(name, _)| name.eq_ignore_ascii_case(STATE_TTL)) else {
+        return Ok(None);
+    };
+    let ttl_us = parse_duration(text).and_then(|ttl| i64::try_from(ttl.as_micros()).ok()).filter(|us| *us > 0);
+    let wrong = || {
+        let message = format!("option \"{STATE_TTL}\" is not a duration: '{text}'");
+        Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
+            .with_hint("write a number and a unit, as in '1 day', '12 hours', '90 minutes'")
+    };
+    ttl_us.ok_or_else(wrong).map(Some)
 }
 
 /// Plans a continuous view or a sink of the catalog.

@@ -76,10 +76,11 @@ impl Session {
         };
         Some(match part {
             Part::Output => format!(
-                "rows={}, failed rows={}, late rows={}, bytes={}",
+                "rows={}, failed rows={}, late rows={}{}, bytes={}",
                 stats.rows,
                 stats.errors,
                 stats.late_rows,
+                if stats.expired_rows > 0 { format!(", expired rows={}", stats.expired_rows) } else { String::new() },
                 bytes(part::ROWS) + bytes(part::OUTBOX)
             ),
             Part::Scan(i) => activity.scans.get(i).map(|s| format!("rows out={}", s.rows_out()))?,

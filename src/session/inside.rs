@@ -195,6 +195,7 @@ impl Inside {
             row.insert("latency_p50_ms", ms(0.5));
             row.insert("latency_p99_ms", ms(0.99));
             row.insert("late_rows", int(stats.late_rows as i64));
+            row.insert("expired_rows", int(stats.expired_rows as i64));
             row.insert("failed_rows", int(stats.errors));
             row.insert("status", text(status));
             row.insert("error", optional_text(stats.failed.as_deref()));

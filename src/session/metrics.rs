@@ -98,6 +98,11 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
     let mut failed = Family::new("millstream_view_failed_rows", "gauge", "Rows left out because an expression failed.");
     let mut late =
         Family::new("millstream_view_late_rows_total", "counter", "Rows that came after their window closed.");
+    let mut expired = Family::new(
+        "millstream_view_expired_rows_total",
+        "counter",
+        "Rows that took back what state_ttl had forgotten.",
+    );
     let mut latency =
         Family::new("millstream_view_latency_seconds", "summary", "Time from a record's arrival to its being visible.");
     let mut up = Family::new("millstream_view_up", "gauge", "0 if the view has failed.");
@@ -111,6 +116,7 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
         epoch.sample(&labels, stats.epoch);
         failed.sample(&labels, stats.errors);
         late.sample(&labels, stats.late_rows);
+        expired.sample(&labels, stats.expired_rows);
         up.sample(&labels, u8::from(stats.failed.is_none()));
         for (quantile, text) in [(0.5, "0.5"), (0.99, "0.99")] {
             if let Some(us) = stats.latency_us(quantile) {
@@ -118,7 +124,7 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
             }
         }
     }
-    vec![rows, bytes, epoch, failed, late, latency, up]
+    vec![rows, bytes, epoch, failed, late, expired, latency, up]
 }
 
 fn sinks(database: &Inner, catalog: &Catalog) -> Vec<Family> {

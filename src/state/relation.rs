@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
-use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,45 @@ impl Relation {
         }
         state.write_batch(self.table, &keys, |i| counts[i].as_ref().map(|c| c.as_slice()));
         Ok(weights.iter().sum())
+    }
+
+    /// Changes by key as what they do to keyed rows: a row that comes takes the place of the one that is there, one that
+    /// goes and is not there changes nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn replacing(
+        &self,
+        state: &State,
+        batch: &RecordBatch,
+        weights: Option<&Int64Array>,
+    ) -> Result<(RecordBatch, Int64Array)> {
+        let (keys, values) = (self.keys(batch)?, self.values(batch)?);
+        let order = keys.sort_permutation();
+        let by_key: Vec<&[u32]> = order.chunk_by(|a, b| keys.get(*a as usize) == keys.get(*b as usize)).collect();
+        let distinct: ByteRows = by_key.iter().map(|rows| keys.get(rows[0] as usize)).collect();
+        let stored = self.current(state, &distinct)?;
+        let mut gone: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut here: Vec<u32> = Vec::new();
+        for (i, rows) in by_key.iter().enumerate() {
+            let comes = rows.iter().rev().find(|row| weights.is_none_or(|w| w.value(**row as usize) > 0));
+            let is = |row: &u32| stored.get(i) == Some(values.get(*row as usize));
+            match (stored.get(i), comes) {
+                (Some(_), Some(row)) if is(row) => {}
+                (Some(_), None) if !rows.iter().any(is) => {}
+                (before, comes) => {
+                    gone.extend(before.map(|value| (distinct.get(i), value)));
+                    here.extend(comes);
+                }
+            }
+        }
+        let after = take_record_batch(batch, &UInt32Array::from(here))?;
+        let before = self.decode(&gone)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(before.num_rows()));
+        let before = RecordBatch::try_new_with_options(after.schema(), before.columns().to_vec(), &options)?;
+        let weights = std::iter::repeat_n(-1, before.num_rows()).chain(std::iter::repeat_n(1, after.num_rows()));
+        let weights = Int64Array::from_iter_values(weights);
+        Ok((concat_batches(&after.schema(), [&before, &after])?, weights))
     }
 
     /// All rows as of a snapshot, in key order, in batches.

@@ -400,6 +400,7 @@ impl EpochLoop {
             v.rows = counters.rows;
             v.errors = counters.errors;
             v.late_rows = counters.late_rows;
+            v.expired_rows = counters.expired_rows;
             v.failed = counters.failed.clone();
             v.made_us = counters.made_us;
             v.epoch = epoch;

@@ -33,5 +33,5 @@ mod throttle;
 mod work;
 
 pub use handle::{Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
-pub use objects::{BACKFILL_RATE_LIMIT, LATE_ROWS, LATE_ROWS_KEEP};
+pub use objects::{BACKFILL_RATE_LIMIT, LATE_ROWS, LATE_ROWS_KEEP, STATE_TTL};
 pub use published::Published;

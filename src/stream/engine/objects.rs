@@ -25,6 +25,8 @@ pub const LATE_ROWS: &str = "late_rows";
 pub const LATE_ROWS_KEEP: &str = "keep";
 /// Option of a view: rows a second that it takes of what was there before it.
 pub const BACKFILL_RATE_LIMIT: &str = "backfill_rate_limit";
+/// Option of a view or sink: how long its operators keep what is not written again.
+pub const STATE_TTL: &str = "state_ttl";
 
 /// What ran for an object that was dropped.
 pub(super) struct Retired {

@@ -72,6 +72,8 @@ pub struct Pipeline {
     output_schema: SchemaRef,
     /// Whether the result needs no consolidation before it is stored by its key (`Operator::is_net`).
     output_is_net: bool,
+    /// Whether rows may come again ([`PlannedView::restarts`]).
+    restarts: bool,
     pub target: Target,
     /// Output watermarks of each scan and node: committed and current.
     scan_watermarks: Vec<PortWatermarks>,
@@ -122,6 +124,9 @@ pub struct Counters {
     pub rows: i64,
     pub errors: i64,
     pub late_rows: u64,
+    /// Rows that took back what `state_ttl` had forgotten.
+    #[serde(default)]
+    pub expired_rows: u64,
     /// When it was made, microseconds since 1970; 0 if that was not kept.
     #[serde(default)]
     pub made_us: i64,
@@ -184,6 +189,7 @@ impl Pipeline {
             output: plan.output,
             output_schema: plan.properties.schema,
             output_is_net,
+            restarts: plan.restarts,
             target,
             scan_watermarks,
             node_watermarks,
@@ -411,6 +417,7 @@ impl Pipeline {
         let mut outputs: Vec<Vec<Delta>> = Vec::with_capacity(self.nodes.len());
         let mut errors: Vec<RowError> = Vec::new();
         let mut late: Vec<LateRows> = Vec::new();
+        let mut expired = 0;
         for i in 0..self.nodes.len() {
             let ports: Vec<PortWatermarks> =
                 self.nodes[i].inputs.iter().map(|p| self.watermarks_of(*p).clone()).collect();
@@ -439,6 +446,7 @@ impl Pipeline {
                 shard: Shard::ONLY,
                 errors: &mut errors,
                 late: &mut late,
+                expired: &mut expired,
             };
             let output = operator.run(inputs, &mut context)?;
             self.activity.nodes[i].add(rows_in, total_rows(&output), started.elapsed());
@@ -457,7 +465,11 @@ impl Pipeline {
         if !result.is_empty() {
             let result = Delta::concat(&self.output_schema, &result)?;
             let by_key = matches!(&self.target, Target::View(r) if matches!(r.layout(), Layout::Keyed(_)));
-            let result = if self.output_is_net && by_key { result } else { result.consolidate()? };
+            let mut result = if self.output_is_net && by_key { result } else { result.consolidate()? };
+            if let (true, Target::View(relation)) = (self.restarts && by_key, &self.target) {
+                let (batch, weights) = relation.replacing(state, &result.batch, result.weights.as_ref())?;
+                result = Delta::new(batch, weights);
+            }
             if !result.is_empty() {
                 self.counters.rows += match &mut self.target {
                     Target::View(relation) => relation.apply(state, &result.batch, result.weights.as_ref())?,
@@ -476,6 +488,8 @@ impl Pipeline {
             self.put_late(epoch, state, &late)?;
             self.counters_changed = true;
         }
+        self.counters.expired_rows += expired;
+        self.counters_changed |= expired > 0;
         changed |= self.counters_changed || moved;
         self.put_counters(state)?;
         let watermarks = self.watermarks_of(self.output).clone();

@@ -117,6 +117,8 @@ pub struct ViewStats {
     pub epoch: u64,
     pub errors: i64,
     pub late_rows: u64,
+    /// Rows that took back what `state_ttl` had forgotten.
+    pub expired_rows: u64,
     /// When it was made, microseconds since 1970; 0 if that is not known.
     pub made_us: i64,
     /// Why it stopped, if it did.

@@ -19,6 +19,7 @@ pub mod single_row;
 pub mod temporal;
 #[cfg(test)]
 mod testing;
+pub mod ttl;
 pub mod union;
 pub mod unnest;
 pub mod values;
@@ -113,6 +114,8 @@ pub struct EpochContext<'a> {
     pub shard: Shard,
     pub errors: &'a mut Vec<RowError>,
     pub late: &'a mut Vec<LateRows>,
+    /// Adds up the rows that took back what `state_ttl` had forgotten.
+    pub expired: &'a mut u64,
 }
 
 /// One step of a continuous view.

@@ -71,6 +71,7 @@ struct Work<'a, O> {
     state: State,
     errors: Vec<RowError>,
     late: Vec<LateRows>,
+    expired: u64,
     /// Or the panic that it ended in.
     output: std::thread::Result<Result<Vec<Delta>>>,
 }
@@ -124,7 +125,16 @@ impl<O: Keyed> Operator for Sharded<O> {
                 let shard = Shard { own: own as u64, count };
                 let (errors, late) = (Vec::new(), Vec::new());
                 let state = context.state.fork();
-                works.push(Work { shard, operator, inputs, state, errors, late, output: Ok(Ok(Vec::new())) });
+                works.push(Work {
+                    shard,
+                    operator,
+                    inputs,
+                    state,
+                    errors,
+                    late,
+                    expired: 0,
+                    output: Ok(Ok(Vec::new())),
+                });
             }
         }
         let (epoch, now_us, object, watermarks) = (context.epoch, context.now_us, context.object, context.watermarks);
@@ -138,6 +148,7 @@ impl<O: Keyed> Operator for Sharded<O> {
                 shard: work.shard,
                 errors: &mut work.errors,
                 late: &mut work.late,
+                expired: &mut work.expired,
             };
             let inputs = std::mem::take(&mut work.inputs);
             // A view that panics has failed and its shards are dropped, but the states must be joined before.
@@ -157,6 +168,7 @@ impl<O: Keyed> Operator for Sharded<O> {
             outputs.push(work.output);
             context.errors.extend(work.errors);
             context.late.extend(work.late);
+            *context.expired += work.expired;
         }
         context.state.join(states);
         let mut all = Vec::new();

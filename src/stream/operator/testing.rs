@@ -37,6 +37,7 @@ pub(super) struct Outcome {
     pub deltas: Vec<Delta>,
     pub errors: Vec<RowError>,
     pub late: Vec<LateRows>,
+    pub expired: u64,
 }
 
 /// A store and the epochs that run on it.
@@ -109,6 +110,7 @@ impl Harness {
             shard: Shard::ONLY,
             errors: &mut outcome.errors,
             late: &mut outcome.late,
+            expired: &mut outcome.expired,
         };
         outcome.deltas = operator.run(inputs.to_vec(), &mut context).unwrap();
         outcome

@@ -117,6 +117,8 @@ pub struct PlannedView {
     pub nodes: Vec<Node>,
     pub output: Input,
     pub properties: EdgeProperties,
+    /// Whether a row may come whose key has one already, and one go that is not there, because of what was forgotten.
+    pub restarts: bool,
 }
 
 impl PlannedView {
@@ -223,6 +225,8 @@ pub struct Options {
     pub emit_on_window_close: bool,
     /// Shards of the operators whose state falls apart by keys.
     pub parallelism: usize,
+    /// `state_ttl`: after which time state is forgotten that no watermark bounds, microseconds.
+    pub state_ttl_us: Option<i64>,
 }
 
 fn noted(line: String, note: Option<String>) -> String {

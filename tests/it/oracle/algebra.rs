@@ -335,6 +335,7 @@ fn set_operation(random: &mut StdRng, relations: &[Relation], name: String) -> V
         expected: sql.clone(),
         sql,
         emit_on_window_close: false,
+        state_ttl: false,
         reads,
         constructs,
     }

@@ -156,7 +156,11 @@ impl Case {
     /// The case as a script that a person can run.
     pub fn script(&self) -> String {
         let tables = self.tables.iter().map(Table::ddl);
-        let steps = self.steps.iter().map(|step| step.sql(&self.views));
+        let steps = self.steps.iter().map(|step| match step {
+            // Some refuse the option; they are made without it.
+            Step::CreateView(n) if self.views[*n].state_ttl => self.views[*n].ddl_with_ttl(),
+            step => step.sql(&self.views),
+        });
         tables.chain(steps).map(|statement| statement + ";\n").collect()
     }
 

@@ -101,16 +101,25 @@ impl Runner {
         let mut created: Vec<usize> = Vec::new();
         for (step, change) in case.steps.iter().enumerate() {
             let sql = change.sql(&case.views);
-            let result = match change {
-                Step::Restart => {
+            let mut result = None;
+            if let Step::CreateView(n) = change {
+                created.push(*n);
+                if case.views[*n].state_ttl {
+                    let with_ttl = self.session.try_run(&case.views[*n].ddl_with_ttl()).await;
+                    if !matches!(&with_ttl, Err(failure) if failure.to_string().contains("state_ttl")) {
+                        *self.coverage.constructs.entry("state ttl").or_default() += 1;
+                        result = Some(with_ttl.map(drop));
+                    }
+                }
+            }
+            let result = match (result, change) {
+                (Some(result), _) => result,
+                (None, Step::Restart) => {
                     self.restart().await;
                     Ok(())
                 }
-                _ => self.session.try_run(&sql).await.map(drop),
+                (None, _) => self.session.try_run(&sql).await.map(drop),
             };
-            if let Step::CreateView(n) = change {
-                created.push(*n);
-            }
             match result {
                 Ok(()) => {}
                 // A taken key: the statement must have changed nothing, which the comparison below shows.
@@ -265,7 +274,7 @@ async fn views_equal_their_select() {
         "oracle: {cases} cases, {comparisons} comparisons, {rows} rows, {undefined} undefined, {restarts} restarts; \
          {constructs:?}"
     );
-    let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS);
+    let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS).chain(&["state ttl"]);
     let unmet: Vec<_> = all.filter(|name| !constructs.contains_key(*name)).collect();
     assert!(unmet.is_empty() || cases < 150, "no case has {unmet:?}");
     assert!(rows > comparisons, "the views are nearly always empty: the generator tests nothing");

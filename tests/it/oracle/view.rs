@@ -15,6 +15,8 @@ pub struct View {
     pub relation: Relation,
     pub sql: String,
     pub emit_on_window_close: bool,
+    /// Whether it is made with a `state_ttl` that outlasts the case, where that is supported.
+    pub state_ttl: bool,
     /// The SELECT whose batch result the view must hold; not `sql` itself where only closed windows count.
     pub expected: String,
     pub reads: Vec<String>,
@@ -26,6 +28,13 @@ impl View {
     pub fn ddl(&self) -> String {
         let emit = if self.emit_on_window_close { " EMIT ON WINDOW CLOSE" } else { "" };
         format!("CREATE MATERIALIZED VIEW {} AS {}{emit}", self.relation.name, self.sql)
+    }
+
+    /// The same with the option.
+    pub fn ddl_with_ttl(&self) -> String {
+        let name = &self.relation.name;
+        let plain = format!("CREATE MATERIALIZED VIEW {name} AS ");
+        self.ddl().replacen(&plain, &format!("CREATE MATERIALIZED VIEW {name} WITH (state_ttl = '1 day') AS "), 1)
     }
 }
 
@@ -102,6 +111,7 @@ impl Draft {
             expected: self.sql(),
             sql: self.sql(),
             emit_on_window_close: false,
+            state_ttl: false,
             reads: self.reads,
             constructs: self.constructs,
         }
@@ -128,6 +138,7 @@ pub fn generate(random: &mut StdRng, n: usize, relations: &[Relation]) -> View {
         15 => windows_joined(random, relations, name),
         _ => algebra::generate(random, relations, name),
     };
+    view.state_ttl = random.random_bool(0.4);
     if view.reads.iter().any(|read| read.starts_with('v')) {
         view.constructs.push("view on view");
     }
@@ -219,6 +230,7 @@ fn union_all(random: &mut StdRng, relations: &[Relation], name: String) -> View 
         expected: sql.clone(),
         sql,
         emit_on_window_close: false,
+        state_ttl: false,
         reads,
         constructs: vec!["union all"],
     }

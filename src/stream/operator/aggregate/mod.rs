@@ -11,6 +11,9 @@
 //!
 //! **Time.** If a group column carries a watermark, a group is closed when that has passed its value: its state is freed,
 //! its result stays. A row of a closed group is late. With EMIT ON WINDOW CLOSE a group's result appears when it closes.
+//!
+//! **`state_ttl`.** The stored row of a group begins with the tick of its last write (`ttl`). A group that is forgotten puts
+//! out nothing; what comes for it later makes a new group, whose first result comes without the old one going.
 
 mod approximate;
 mod distinct;
@@ -48,9 +51,11 @@ use super::event_time::TimeColumn;
 use super::groups::Groups;
 use super::order_key::SortColumn;
 use super::sharded::Keyed;
+use super::ttl::{STAMP_BYTES, Ttl, TtlSpec};
+use super::waiting::{moment, moment_key};
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
 use crate::error::{Error, Result};
-use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
+use crate::state::{ByteRows, KeyCodec, Level, RowCodec, State, TableId, successor};
 use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 
@@ -208,6 +213,8 @@ pub struct AggregateSpec {
     pub time_column: Option<usize>,
     /// Whether a group's result appears only when it closes.
     pub emit_on_window_close: bool,
+    /// After which time groups that nothing is written to are forgotten.
+    pub ttl: Option<TtlSpec>,
     /// Values of the last group column, which is the id of a grouping set, whose sets have no other column: such a group is
     /// the total, and is there without rows too.
     pub totals: Vec<u64>,
@@ -240,6 +247,7 @@ pub struct HashAggregate {
     /// With EMIT ON WINDOW CLOSE, the watermark that closes the next group: `None` if none is open, the least there is while
     /// that is not known.
     next_close: Option<i64>,
+    ttl: Option<Ttl>,
 }
 
 /// Positions of the columns that an aggregate looks at.
@@ -344,6 +352,7 @@ impl HashAggregate {
             has_totals: false,
             closed: None,
             next_close: spec.emit_on_window_close.then_some(i64::MIN),
+            ttl: spec.ttl.map(|ttl| Ttl::new(spec.object.0, ttl)),
             functions,
             spec,
         })
@@ -354,6 +363,11 @@ impl HashAggregate {
         self.groups = CachedTable::with_bytes(self.groups.table(), bytes);
         self.values = CachedTable::with_bytes(self.values.table(), bytes);
         self
+    }
+
+    /// What the stored rows of groups begin with, if they are forgotten: the tick of the last write.
+    fn head(&self) -> usize {
+        if self.ttl.is_some() { STAMP_BYTES } else { 0 }
     }
 
     fn is_global(&self) -> bool {
@@ -430,21 +444,79 @@ impl HashAggregate {
         Ok(Delta { batch: batch(&self.used_schema, columns, delta.rows())?, weights: delta.weights.clone() })
     }
 
-    /// Takes the rows into the groups' state; what changes in the result goes to `output`.
-    fn change(&mut self, delta: &Delta, context: &mut EpochContext<'_>, output: &mut Vec<Delta>) -> Result<()> {
+    /// The group of each row and the groups' keys.
+    fn assign(&self, delta: &Delta) -> Result<Groups> {
+        if self.is_global() {
+            return Ok(Groups::single(delta.rows()));
+        }
         let columns = delta.batch.columns();
         let key_columns: Vec<ArrayRef> =
             self.key_order.iter().map(|i| columns[self.group_positions[*i]].clone()).collect();
-        let groups = match self.is_global() {
-            true => Groups::single(delta.rows()),
-            false => Groups::assign(&self.key_codec.encode(&key_columns)?),
-        };
+        Ok(Groups::assign(&self.key_codec.encode(&key_columns)?))
+    }
+
+    /// The changes without the rows that are taken back from groups that are not there: those were forgotten.
+    fn without_forgotten(&mut self, delta: Delta, context: &mut EpochContext<'_>) -> Result<Delta> {
+        let takes_back = delta.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0));
+        if self.ttl.is_none() || !takes_back {
+            return Ok(delta);
+        }
+        let delta = delta.consolidate()?;
+        let groups = self.assign(&delta)?;
+        let stored = self.groups.get_many(context.state, &groups.keys)?;
+        let is_known = |row: usize| delta.weight(row) > 0 || stored.get(groups.of_row[row] as usize).is_some();
+        let known: Vec<bool> = (0..delta.rows()).map(is_known).collect();
+        let ignored = (0..delta.rows()).filter(|row| !known[*row]).map(|row| delta.weight(row).unsigned_abs());
+        *context.expired += ignored.sum::<u64>();
+        delta.filter(&BooleanArray::from(known))
+    }
+
+    /// Forgets the groups that were not written to for long. Their rows in the result stay.
+    fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
+        let keeps_values = self.functions.iter().any(Function::keeps_values);
+        let Self { ttl: Some(ttl), groups, values, .. } = self else { return Ok(()) };
+        if !ttl.is_due(context.now_us) {
+            return Ok(());
+        }
+        let mut after = Bound::Unbounded;
+        loop {
+            let (ticks, keys) = ttl.due(context.state, context.now_us, &mut after)?;
+            if keys.is_empty() {
+                break;
+            }
+            let stored = context.state.multi_get(groups.table(), &keys)?;
+            let mut gone = ByteRows::new();
+            for (i, tick) in ticks.into_iter().enumerate() {
+                if let Some(row) = stored.get(i)
+                    && moment(row)? == tick
+                {
+                    gone.push(keys.get(i));
+                }
+            }
+            groups.write_many(context.state, &gone, |_| None);
+            if keeps_values {
+                forget_values(values, context.state, &gone)?;
+            }
+        }
+        ttl.done(context.state, context.now_us)
+    }
+
+    /// Takes the rows into the groups' state; what changes in the result goes to `output`.
+    fn change(&mut self, delta: &Delta, context: &mut EpochContext<'_>, output: &mut Vec<Delta>) -> Result<()> {
+        let columns = delta.batch.columns();
+        let groups = self.assign(delta)?;
         let weights = delta.weights.as_ref().map(|w| w.values().as_ref());
+        let (tick, head) = (self.ttl.as_ref().map(|ttl| ttl.tick(context.now_us)), self.head());
 
         let fixed = self.fixed_groups(columns, &groups)?;
         let stored = self.groups.get_many(context.state, &groups.keys)?;
         let existed: Vec<bool> = stored.iter().map(|row| row.is_some()).collect();
-        let old = self.row_codec.decode(stored.iter().map(|row| row.unwrap_or(&self.empty_row)))?;
+        let rows = stored.iter().map(|row| row.map_or(self.empty_row.as_slice(), |row| &row[head.min(row.len())..]));
+        let old = self.row_codec.decode(rows)?;
+        let ticks: Vec<Option<i64>> = match tick {
+            Some(_) => stored.iter().map(|row| row.map(moment).transpose()).collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
 
         let mut row_weights: Vec<i64> = old[0].as_primitive::<Int64Type>().values().to_vec();
         Rows::new(&groups.of_row, weights, None, None).each(|_, group, weight| row_weights[group] += weight);
@@ -466,8 +538,17 @@ impl HashAggregate {
         }
 
         let new_weights = new[0].as_primitive::<Int64Type>().values();
-        let encoded = self.row_codec.encode(&new)?;
-        let stays = |group: usize| fixed[group] || new_weights[group] != 0;
+        let mut encoded = self.row_codec.encode(&new)?;
+        if let Some(tick) = tick {
+            let stamp = |group: usize| moment_key(ticks[group].map_or(tick, |before| before.max(tick)));
+            let mut stamped = ByteRows::with_capacity(encoded.len(), encoded.bytes() + encoded.len() * STAMP_BYTES);
+            encoded.iter().enumerate().for_each(|(group, row)| stamped.push_pair(&stamp(group), row));
+            encoded = stamped;
+        }
+        // What takes back rows of before a group was forgotten may leave it with less than none.
+        let stays = |group: usize| {
+            fixed[group] || if tick.is_some() { new_weights[group] > 0 } else { new_weights[group] != 0 }
+        };
         let differs: Vec<u32> = (0..groups.len())
             .filter(|g| if stays(*g) { stored.get(*g) != Some(encoded.get(*g)) } else { existed[*g] })
             .map(|g| g as u32)
@@ -481,6 +562,18 @@ impl HashAggregate {
             let before = self.results(&old, |group| existed[group], &fixed)?;
             let after = self.results(&new, |_| true, &fixed)?;
             self.emit_changes(columns, &groups, &before, &after, context, output)?;
+        }
+        if let Some(tick) = tick {
+            let written = |group: &usize| stays(*group) && !fixed[*group] && ticks[*group].is_none_or(|t| t < tick);
+            let written: ByteRows = (0..groups.len()).filter(written).map(|group| groups.keys.get(group)).collect();
+            let gone: ByteRows = (0..groups.len()).filter(|g| !stays(*g)).map(|group| groups.keys.get(group)).collect();
+            if self.functions.iter().any(Function::keeps_values) {
+                forget_values(&mut self.values, context.state, &gone)?;
+            }
+            if let Some(ttl) = &mut self.ttl {
+                ttl.note(context.state, tick, &written);
+            }
+            *context.expired += new_weights.iter().map(|weight| weight.min(&0).unsigned_abs()).sum::<u64>();
         }
         if differs.len() == groups.len() {
             self.groups.write_many(context.state, &groups.keys, |group| stays(group).then(|| encoded.get(group)));
@@ -669,7 +762,9 @@ impl Keyed for HashAggregate {
 impl Operator for HashAggregate {
     fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
         let deltas = inputs.into_iter().next().unwrap_or_default();
-        let mut delta = self.take_in(&deltas, context)?;
+        self.expire(context)?;
+        let delta = self.take_in(&deltas, context)?;
+        let mut delta = self.without_forgotten(delta, context)?;
         let mut output = Vec::new();
         let adds_totals = self.has_fixed_groups() && !self.has_totals;
         if adds_totals && !self.is_global() {
@@ -685,15 +780,20 @@ impl Operator for HashAggregate {
         Ok(output)
     }
 
-    fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
+    fn wakes(&self, watermarks: &[PortWatermarks], now_us: i64) -> bool {
         let current = self.time.as_ref().and_then(|(input, _)| watermark(&watermarks.first()?.current, *input));
         (self.has_fixed_groups() && !self.has_totals)
+            || self.ttl.as_ref().is_some_and(|ttl| ttl.is_due(now_us))
             || current.is_some_and(|w| self.closed.is_none_or(|closed| closed < w))
     }
 
     fn held_until(&self) -> Option<(usize, i64)> {
         let (input, _) = self.time.as_ref()?;
         Some((*input, self.next_close?))
+    }
+
+    fn next_wake_us(&self) -> Option<i64> {
+        self.ttl.as_ref()?.next_wake_us()
     }
 
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
@@ -716,6 +816,9 @@ impl Operator for HashAggregate {
         self.has_totals = false;
         self.closed = None;
         self.next_close = self.spec.emit_on_window_close.then_some(i64::MIN);
+        if let Some(ttl) = &mut self.ttl {
+            ttl.reset();
+        }
     }
 
     fn describe(&self) -> Description {
@@ -752,6 +855,7 @@ impl Operator for HashAggregate {
         if self.spec.emit_on_window_close {
             parts.push("emit on window close".into());
         }
+        parts.extend(self.ttl.as_ref().map(Ttl::title));
         let key: Vec<&str> = self.key_order.iter().map(|i| group_names[*i]).collect();
         let mut state = vec![StateDescription {
             part: self.groups.table().part,
@@ -768,6 +872,7 @@ impl Operator for HashAggregate {
                     .into(),
             });
         }
+        state.extend(self.ttl.as_ref().map(|ttl| ttl.describe("group")));
         let output = self.spec.output.fields();
         Description {
             title: format!("HashAggregate: {}", parts.join(", ")),
@@ -776,6 +881,27 @@ impl Operator for HashAggregate {
             stream_key: self.spec.key.iter().map(|c| output[*c].name().clone()).collect(),
         }
     }
+}
+
+/// Forgets the values of some groups.
+fn forget_values(values: &mut CachedTable, state: &mut State, groups: &ByteRows) -> Result<()> {
+    for group in groups.iter() {
+        let end = successor(group);
+        loop {
+            let (mut keys, mut counts) = (ByteRows::new(), ByteRows::new());
+            let end = end.as_ref().map(Vec::as_slice);
+            state.scan(values.table(), Bound::Included(group), end, Level::Open).fill(
+                &mut keys,
+                &mut counts,
+                CLOSE_CHUNK_ROWS,
+            )?;
+            if keys.is_empty() {
+                break;
+            }
+            values.write_many(state, &keys, |_| None);
+        }
+    }
+    Ok(())
 }
 
 /// In which rows two columns of one type are the same, NULLs included.

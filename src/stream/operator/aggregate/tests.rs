@@ -14,6 +14,7 @@ use proptest::test_runner::Config;
 use super::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::testing::{After, Harness, OBJECT, Outcome, ZSet, add};
+use crate::stream::operator::ttl::TtlSpec;
 use crate::stream::operator::{Operator, PortWatermarks};
 
 /// An input row. Floats are quarters, so that sums are exact whatever their order, or what is not finite.
@@ -135,6 +136,7 @@ fn spec(group_by: &[usize], append_only: bool) -> AggregateSpec {
         output: output_schema(group_by),
         time_column: None,
         emit_on_window_close: false,
+        ttl: None,
         totals: Vec::new(),
     }
 }
@@ -288,7 +290,15 @@ fn any_epochs(retracts: bool) -> impl Strategy<Value = Epochs> {
 }
 
 fn follows_recomputation(group_by: &[usize], append_only: bool, cache_bytes: usize, epochs: &Epochs) {
-    let mut operator = HashAggregate::new(spec(group_by, append_only)).unwrap().with_cache_bytes(cache_bytes);
+    // Two ways of storing groups; none is written so long ago that it is forgotten.
+    for ttl in [None, Some(TtlSpec { ttl_us: 1 << 40, part: 7 })] {
+        let spec = AggregateSpec { ttl, ..spec(group_by, append_only) };
+        let operator = HashAggregate::new(spec).unwrap().with_cache_bytes(cache_bytes);
+        follows(operator, group_by, epochs);
+    }
+}
+
+fn follows(mut operator: HashAggregate, group_by: &[usize], epochs: &Epochs) {
     let mut harness = Harness::new();
     let mut rows = BTreeMap::new();
     let mut shown = ZSet::new();
@@ -296,7 +306,7 @@ fn follows_recomputation(group_by: &[usize], append_only: bool, cache_bytes: usi
         let changes = play(changes, &mut rows);
         let outcome = harness.epoch(&mut operator, &[split(&changes)], &[], *after);
         outcome.deltas.iter().for_each(|delta| add(&mut shown, delta));
-        assert!(outcome.errors.is_empty() && outcome.late.is_empty());
+        assert!(outcome.errors.is_empty() && outcome.late.is_empty() && outcome.expired == 0);
         assert_eq!(shown, expected(group_by, &rows));
         if !group_by.is_empty() {
             assert_eq!(harness.stored_rows(5), shown.len(), "a group that is gone is gone from the store");
@@ -489,4 +499,42 @@ fn explain_names_groups_functions_and_state() {
     assert_eq!(description.stream_key, ["a", "s"]);
     assert_eq!(description.state.len(), 2);
     assert!(!description.append_only);
+}
+
+/// A group that nothing is written to goes, its row in the result stays, and what comes for it later makes a new one.
+#[test]
+fn groups_are_forgotten() {
+    let row = |s: &str, i: i64| Row { a: None, ts: None, s: Some(s.into()), i: Some(i), d: None, f: None, flag: None };
+    let spec = AggregateSpec { ttl: Some(TtlSpec { ttl_us: 1600, part: 7 }), ..spec(&[S], false) };
+    for after in [After::Commit, After::CommitLater, After::Reset, After::Reopen, After::FailOnce] {
+        let mut operator = HashAggregate::new(spec.clone()).unwrap();
+        let mut harness = Harness::new();
+        let mut epoch = |now_us: i64, changes: &[(Row, i64)]| {
+            harness.now_us = now_us;
+            let outcome = harness.epoch(&mut operator, &[vec![delta(changes)]], &[], after);
+            let weights: Vec<i64> = outcome.deltas.iter().flat_map(|d| (0..d.rows()).map(|i| d.weight(i))).collect();
+            let stored = [5, 6, 7].map(|part| harness.stored_rows(part));
+            (weights, outcome.expired, stored[0], stored[1], stored[2], operator.next_wake_us())
+        };
+        let (weights, _, groups, values, written, _) =
+            epoch(0, &[(row("a", 1), 1), (row("a", 2), 1), (row("b", 3), 1)]);
+        assert_eq!((weights, groups, written), (vec![1, 1], 2, 2));
+        let (_, _, groups, more, written, _) = epoch(1000, &[(row("a", 4), 1)]);
+        assert!(more >= values && (groups, written) == (2, 3));
+        assert_eq!(epoch(1699, &[]).2, 2);
+        let (weights, expired, groups, fewer, written, wake_us) = epoch(1700, &[]);
+        assert_eq!((weights, expired, groups, written), (vec![], 0, 1, 1));
+        // The store is to be looked at first, or when the group of time 1000 goes.
+        assert_eq!(wake_us, Some(if matches!(after, After::Reset | After::Reopen) { i64::MIN } else { 2700 }));
+        assert!(fewer < more);
+        // Taken back from what is no more; in one epoch with what is new.
+        assert_eq!(epoch(1750, &[(row("b", 3), -1)]).1, 1);
+        let (weights, expired, groups, ..) = epoch(1800, &[(row("b", 3), -1), (row("b", 5), 1)]);
+        assert_eq!((weights, expired, groups), (vec![1], 1, 2));
+        // The new group has one row: taking back two leaves none.
+        let (weights, expired, groups, values, ..) = epoch(1900, &[(row("b", 5), -1), (row("b", 3), -1)]);
+        assert_eq!((weights, expired, groups, values), (vec![-1], 1, 1, fewer));
+        let (weights, _, groups, values, written, _) = epoch(9000, &[]);
+        assert_eq!((weights, groups, values, written), (vec![], 0, 0, 0));
+    }
 }

@@ -87,6 +87,7 @@ fn spec() -> AggregateSpec {
         output: Arc::new(Schema::new(fields)),
         time_column: None,
         emit_on_window_close: false,
+        ttl: None,
         totals: Vec::new(),
     }
 }

@@ -10,6 +10,10 @@
 //!
 //! A join as of now (`FOR SYSTEM_TIME AS OF PROCTIME()`) stores the right side alone and never restates a row.
 //!
+//! With a `state_ttl` each stored row begins with the tick of its last write (`ttl`). A row that is forgotten takes nothing
+//! back; what takes it back later is ignored, so that rows that came of it stay. A result's row may come again, and one may
+//! go that is not there, where a match was forgotten.
+//!
 //! State: a table of rows a side: join key, then what tells rows of one join key apart -> weight, matches, row; a table of
 //! totals a side where needed: join key -> number of rows.
 
@@ -21,6 +25,8 @@ mod side;
 #[cfg(test)]
 mod tests;
 mod totals;
+
+use std::ops::Bound;
 
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{filter, take};
@@ -34,6 +40,7 @@ use self::side::{Changes, Layout, Matches, Side};
 use self::totals::Totals;
 use super::event_time::TimeColumn;
 use super::sharded::Keyed;
+use super::ttl::{Ttl, TtlSpec};
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, State, TableId};
@@ -80,6 +87,8 @@ pub struct JoinSpec {
     /// A pair of join columns that carry a watermark on both sides: rows that both watermarks have passed are forgotten,
     /// and what comes for them later is late.
     pub time_key: Option<usize>,
+    /// After which time rows are forgotten that are not written again.
+    pub ttl: Option<TtlSpec>,
 }
 
 impl JoinSpec {
@@ -88,7 +97,9 @@ impl JoinSpec {
         if self.as_of_now {
             return self.sides[0].append_only;
         }
-        self.kind.keeps_append_only() && self.sides.iter().all(|side| side.append_only)
+        // A row whose match was forgotten is put out once more by the next one.
+        let once = self.ttl.is_none() || self.kind == JoinKind::Inner;
+        self.kind.keeps_append_only() && once && self.sides.iter().all(|side| side.append_only)
     }
 
     /// Columns of the result that are unique in it: the keys of both sides, without that of a side of which a row can only
@@ -131,6 +142,7 @@ pub struct Join {
     time: Option<TimeColumn>,
     /// The watermark below which rows are known to be freed.
     freed: Option<i64>,
+    ttl: Option<Ttl>,
     output_rows_max: usize,
 }
 
@@ -171,7 +183,9 @@ impl Join {
             let on_its_own = spec.kind.alone(side).is_some();
             let counts_matches = on_its_own && spec.residual.is_some();
             let wants = on_its_own && spec.kind != JoinKind::Semi;
-            Side::new(&spec.sides[side], &key_order, &spec.null_safe, table(side as u16), counts_matches, wants)
+            let made =
+                Side::new(&spec.sides[side], &key_order, &spec.null_safe, table(side as u16), counts_matches, wants);
+            made.map(|side| side.stamped(spec.ttl.is_some()))
         };
         let sides = [side(0)?, side(1)?];
         let by_key = spec.residual.is_none() && !spec.as_of_now;
@@ -181,7 +195,8 @@ impl Join {
             needed.then(|| Totals::new(table(2 + side as u16)))
         };
         let totals = [totals(0), totals(1)];
-        Ok(Self { sides, totals, time, freed: None, output_rows_max: OUTPUT_ROWS_MAX, spec })
+        let ttl = spec.ttl.map(|ttl| Ttl::new(spec.object.0, ttl));
+        Ok(Self { sides, totals, time, freed: None, ttl, output_rows_max: OUTPUT_ROWS_MAX, spec })
     }
 
     /// The same with another budget for the cache of each side.
@@ -217,6 +232,53 @@ impl Join {
         self.sides[side].gather(delta.filter(&arrow::compute::not(&late)?)?)
     }
 
+    /// Without what takes back rows that were forgotten.
+    fn without_forgotten(&mut self, side: usize, changes: Changes, context: &mut EpochContext<'_>) -> Result<Changes> {
+        if self.ttl.is_none() {
+            return Ok(changes);
+        }
+        let (changes, ignored) = self.sides[side].without_forgotten(context.state, changes)?;
+        *context.expired += ignored;
+        Ok(changes)
+    }
+
+    /// Takes changes into a side's rows.
+    fn store(&mut self, side: usize, changes: &Changes, counts: &[i64], context: &mut EpochContext<'_>) -> Result<()> {
+        let tick = self.ttl.as_ref().map(|ttl| ttl.tick(context.now_us));
+        let written = self.sides[side].apply(context.state, context.epoch, changes, counts, tick)?;
+        if let (Some(ttl), Some(tick)) = (&mut self.ttl, tick) {
+            let mut keys = ByteRows::with_capacity(written.len(), written.bytes() + written.len());
+            written.iter().for_each(|key| keys.push_pair(&[side as u8], key));
+            ttl.note(context.state, tick, &keys);
+        }
+        Ok(())
+    }
+
+    /// Forgets the rows that were not written for long. What came of them in the result stays.
+    fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
+        let Self { ttl: Some(ttl), sides, totals, .. } = self else { return Ok(()) };
+        if !ttl.is_due(context.now_us) {
+            return Ok(());
+        }
+        let mut after = Bound::Unbounded;
+        loop {
+            let (ticks, keys) = ttl.due(context.state, context.now_us, &mut after)?;
+            if keys.is_empty() {
+                break;
+            }
+            for (number, (side, totals)) in sides.iter_mut().zip(totals.iter_mut()).enumerate() {
+                let own = || (0..keys.len()).filter(|i| keys.get(*i).first() == Some(&(number as u8)));
+                let rows: ByteRows = own().map(|i| &keys.get(i)[1..]).collect();
+                let (gone, weights) =
+                    side.forget(context.state, &own().map(|i| ticks[i]).collect::<Vec<_>>(), &rows)?;
+                if let Some(totals) = totals {
+                    totals.take_away(context.state, &gone, &weights)?;
+                }
+            }
+        }
+        ttl.done(context.state, context.now_us)
+    }
+
     /// The epoch where keys alone decide what matches.
     fn run_by_key(
         &mut self,
@@ -248,7 +310,7 @@ impl Join {
                 self.probe(side, changes, context.state, output)?;
             }
             if is_stored(&self.spec, side) {
-                self.sides[side].apply(context.state, context.epoch, changes, &[])?;
+                self.store(side, changes, &[], context)?;
             }
         }
         for (side, changes) in changes.iter().enumerate() {
@@ -321,7 +383,7 @@ impl Join {
                 output.alone(side, alone, changes.delta.batch.columns(), rows)?;
                 self.put_out_unmatchable(side, changes, output)?;
             }
-            self.sides[side].apply(context.state, context.epoch, changes, &counts)?;
+            self.store(side, changes, &counts, context)?;
         }
         Ok(())
     }
@@ -334,7 +396,7 @@ impl Join {
         output: &mut Output,
     ) -> Result<()> {
         let [left, right] = changes;
-        self.sides[1].apply(context.state, context.epoch, right, &[])?;
+        self.store(1, right, &[], context)?;
         let residual = self.spec.residual.clone();
         let counts = self.probe_counted(0, residual.as_ref(), left, context.state, context.errors, output)?;
         if let Some(alone) = self.spec.kind.alone(0) {
@@ -427,7 +489,7 @@ impl Join {
 fn is_stored(spec: &JoinSpec, side: usize) -> bool {
     match side {
         0 => !spec.as_of_now,
-        _ => spec.kind.pairs() || spec.residual.is_some(),
+        _ => spec.kind.pairs() || spec.residual.is_some() || spec.ttl.is_some(),
     }
 }
 
@@ -499,9 +561,10 @@ impl Keyed for Join {
 impl Operator for Join {
     fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
         let mut inputs = inputs.into_iter();
+        self.expire(context)?;
         let left = self.take_in(0, inputs.next().unwrap_or_default(), context)?;
         let right = self.take_in(1, inputs.next().unwrap_or_default(), context)?;
-        let changes = [left, right];
+        let changes = [self.without_forgotten(0, left, context)?, self.without_forgotten(1, right, context)?];
         let mut output = Output::new(&self.spec, self.output_rows_max);
         match self.spec.residual.clone() {
             _ if self.spec.as_of_now => self.run_as_of_now(&changes, context, &mut output)?,
@@ -521,7 +584,14 @@ impl Operator for Join {
         Ok(output.into_deltas())
     }
 
-    fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
+    fn next_wake_us(&self) -> Option<i64> {
+        self.ttl.as_ref()?.next_wake_us()
+    }
+
+    fn wakes(&self, watermarks: &[PortWatermarks], now_us: i64) -> bool {
+        if self.ttl.as_ref().is_some_and(|ttl| ttl.is_due(now_us)) {
+            return true;
+        }
         let current = self.passed(|port| Some(watermarks.get(port)?.current.clone()));
         current.is_some_and(|current| self.freed.is_none_or(|freed| freed < current))
     }
@@ -552,6 +622,9 @@ impl Operator for Join {
 
     fn reset(&mut self) {
         self.freed = None;
+        if let Some(ttl) = &mut self.ttl {
+            ttl.reset();
+        }
         self.sides.iter_mut().for_each(Side::reset);
         self.totals.iter_mut().flatten().for_each(Totals::reset);
     }
@@ -578,6 +651,9 @@ impl Operator for Join {
         if let Some(residual) = &self.spec.residual {
             title += &format!(" where {}", residual.text);
         }
+        if let Some(ttl) = &self.ttl {
+            title += &format!(", {}", ttl.title());
+        }
         let rows = (0..2).filter(|side| is_stored(&self.spec, *side));
         let mut state: Vec<StateDescription> =
             rows.map(|side| describe_side(&self.spec.sides[side], &self.sides[side])).collect();
@@ -592,6 +668,7 @@ impl Operator for Join {
                 });
             }
         }
+        state.extend(self.ttl.as_ref().map(|ttl| ttl.describe("side, join key, row")));
         Description {
             title,
             state,

@@ -15,6 +15,8 @@ use crate::stream::cache_budget::Share;
 use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::groups::Groups;
+use crate::stream::operator::ttl::STAMP_BYTES;
+use crate::stream::operator::waiting::{moment, moment_key};
 
 /// How a side's rows are stored. The value is the row's weight, its number of matches if those are counted, its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub(super) struct Side {
     wants_unmatchable: bool,
     /// Epoch and number of the last row of a log.
     sequence: (u64, u32),
+    /// Bytes before a stored row: the tick of its last write, if rows are forgotten.
+    head: usize,
 }
 
 /// An epoch's net changes of one side by join key.
@@ -73,6 +77,8 @@ pub(super) struct Matches {
     pub columns: Vec<ArrayRef>,
     /// What tells each from others of its join key.
     row_keys: ByteRows,
+    /// The tick of the last write of each, if rows are forgotten.
+    heads: ByteRows,
 }
 
 /// Stored rows whose number of matches changed, ready to be written.
@@ -95,7 +101,9 @@ impl Recounts {
         let rows = UInt32Array::from_iter_values(changed().map(|row| row as u32));
         let mut columns = vec![take(&matches.weights, &rows, None)?, Arc::new(counts) as ArrayRef];
         columns.extend(gather(&matches.columns, &rows)?);
-        self.row_codec.encode(&columns)?.iter().for_each(|value| self.values.push(value));
+        let head = |row: usize| if matches.heads.is_empty() { &[] } else { matches.heads.get(row) };
+        let values = self.row_codec.encode(&columns)?;
+        changed().zip(values.iter()).for_each(|(row, value)| self.values.push_pair(head(row), value));
         Ok(())
     }
 }
@@ -143,7 +151,14 @@ impl Side {
             counts_matches,
             wants_unmatchable,
             sequence: (0, 0),
+            head: 0,
         })
+    }
+
+    /// The same, with rows that are stored with the tick of their last write.
+    pub fn stamped(mut self, stamped: bool) -> Self {
+        self.head = if stamped { STAMP_BYTES } else { 0 };
+        self
     }
 
     pub fn set_cache_bytes(&mut self, bytes: usize) {
@@ -212,25 +227,35 @@ impl Side {
     /// # Errors
     /// When the store cannot be read, or as `f`.
     pub fn matches(&mut self, state: &State, keys: &ByteRows, mut f: impl FnMut(&Matches) -> Result<()>) -> Result<()> {
-        let Self { rows, row_codec, counts_matches, .. } = self;
+        let Self { rows, row_codec, counts_matches, head, .. } = self;
         // Rows wait until there are enough of them to be decoded together.
-        let (mut waiting, mut row_keys) = (ByteRows::new(), ByteRows::new());
+        let (mut waiting, mut row_keys, mut heads) = (ByteRows::new(), ByteRows::new(), ByteRows::new());
         let mut of_keys: Vec<u32> = Vec::new();
-        let mut decode = |waiting: &mut ByteRows, row_keys: &mut ByteRows, of_keys: &mut Vec<u32>| {
-            let mut columns = row_codec.decode(waiting.iter())?;
-            let mut number = || columns.remove(0).as_primitive::<Int64Type>().clone();
-            let weights = number();
-            let counts = if *counts_matches { number().values().to_vec() } else { Vec::new() };
-            waiting.clear();
-            f(&Matches { keys: std::mem::take(of_keys), weights, counts, columns, row_keys: std::mem::take(row_keys) })
-        };
+        let mut decode =
+            |waiting: &mut ByteRows, row_keys: &mut ByteRows, heads: &mut ByteRows, of_keys: &mut Vec<u32>| {
+                let mut columns = row_codec.decode(waiting.iter())?;
+                let mut number = || columns.remove(0).as_primitive::<Int64Type>().clone();
+                let weights = number();
+                let counts = if *counts_matches { number().values().to_vec() } else { Vec::new() };
+                waiting.clear();
+                let (keys, row_keys, heads) =
+                    (std::mem::take(of_keys), std::mem::take(row_keys), std::mem::take(heads));
+                f(&Matches { keys, weights, counts, columns, row_keys, heads })
+            };
         let mut push = |key: usize, row_key: &[u8], row: &[u8]| {
+            let (stamp, row) = row.split_at(row.len().min(*head));
             waiting.push(row);
             of_keys.push(key as u32);
             if *counts_matches {
                 row_keys.push(row_key);
+                if *head > 0 {
+                    heads.push(stamp);
+                }
             }
-            if of_keys.len() == CHUNK_ROWS { decode(&mut waiting, &mut row_keys, &mut of_keys) } else { Ok(()) }
+            match of_keys.len() == CHUNK_ROWS {
+                true => decode(&mut waiting, &mut row_keys, &mut heads, &mut of_keys),
+                false => Ok(()),
+            }
         };
         match rows {
             Rows::One(table) => {
@@ -245,7 +270,7 @@ impl Side {
                 }
             }
         }
-        if of_keys.is_empty() { Ok(()) } else { decode(&mut waiting, &mut row_keys, &mut of_keys) }
+        if of_keys.is_empty() { Ok(()) } else { decode(&mut waiting, &mut row_keys, &mut heads, &mut of_keys) }
     }
 
     /// Whether there is a row with each of the keys, where a key has at most one row; `None` for other layouts.
@@ -293,13 +318,22 @@ impl Side {
     }
 
     /// Takes changes into the stored rows; `counts` has the number of matches of each changed row, if those are counted.
+    /// Returns the keys of the rows that are stamped with `tick`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn apply(&mut self, state: &mut State, epoch: u64, changes: &Changes, counts: &[i64]) -> Result<()> {
+    pub fn apply(
+        &mut self,
+        state: &mut State,
+        epoch: u64,
+        changes: &Changes,
+        counts: &[i64],
+        tick: Option<i64>,
+    ) -> Result<ByteRows> {
         let Changes { delta, groups, .. } = changes;
+        let mut stamped_keys = ByteRows::new();
         if delta.is_empty() {
-            return Ok(());
+            return Ok(stamped_keys);
         }
         let join_key = |row: usize| groups.keys.get(groups.of_row[row] as usize);
         let row_keys = self.row_keys(epoch, delta)?;
@@ -312,7 +346,14 @@ impl Side {
             columns.push(Arc::new(Int64Array::from(counts.to_vec())));
         }
         columns.extend(delta.batch.columns().iter().cloned());
-        let encoded = self.row_codec.encode(&columns)?;
+        let mut encoded = self.row_codec.encode(&columns)?;
+        if let Some(tick) = tick {
+            let rows = std::mem::take(&mut encoded);
+            rows.iter().for_each(|row| encoded.push_pair(&moment_key(tick), row));
+            for row in (0..delta.rows()).filter(|row| weights.value(*row) > 0) {
+                stamped_keys.push_pair(join_key(row), if row_keys.is_empty() { &[] } else { row_keys.get(row) });
+            }
+        }
 
         // What goes before what comes: an update is both under one key. In a multiset every row has its own key.
         let gone = (0..delta.rows()).filter(|row| weights.value(*row) <= 0).map(|row| (row, None));
@@ -323,7 +364,6 @@ impl Side {
                 let mut keys = ByteRows::new();
                 order.iter().for_each(|(row, _)| keys.push(join_key(*row)));
                 table.write_many(state, &keys, |i| order[i].1);
-                Ok(())
             }
             Rows::Many(rows) => {
                 let fresh = self.layout == Layout::Log;
@@ -333,9 +373,85 @@ impl Side {
                     value: *value,
                     fresh,
                 });
-                rows.write(state, writes)
+                rows.write(state, writes)?;
             }
         }
+        Ok(stamped_keys)
+    }
+
+    /// The changes without what takes back rows that are not stored, and how many rows that were.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn without_forgotten(&mut self, state: &State, changes: Changes) -> Result<(Changes, u64)> {
+        let weights = changes.delta.weights_array();
+        let back: Vec<usize> = (0..weights.len()).filter(|row| weights.value(*row) < 0).collect();
+        if back.is_empty() {
+            return Ok((changes, 0));
+        }
+        let row_keys = self.row_keys(0, &changes.delta)?;
+        let mut keys = ByteRows::new();
+        for row in &back {
+            let join_key = changes.groups.keys.get(changes.groups.of_row[*row] as usize);
+            keys.push_pair(join_key, if row_keys.is_empty() { &[] } else { row_keys.get(*row) });
+        }
+        let stored = self.stored_weights(state, &keys)?;
+        let mut kept = weights.values().to_vec();
+        let mut ignored = 0;
+        for (row, stored) in back.into_iter().zip(stored) {
+            let missing = (-kept[row] - stored.unwrap_or(0)).max(0);
+            kept[row] += missing;
+            ignored += missing as u64;
+        }
+        if ignored == 0 {
+            return Ok((changes, 0));
+        }
+        let stays: BooleanArray = kept.iter().map(|weight| Some(*weight != 0)).collect();
+        let delta = Delta::new(changes.delta.batch, Int64Array::from(kept)).filter(&stays)?;
+        let unmatchable = changes.unmatchable;
+        Ok((Changes { unmatchable, ..self.gather(delta)? }, ignored))
+    }
+
+    /// Forgets the rows that were last written in these ticks. Returns the join keys and weights of those that were.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn forget(&mut self, state: &mut State, ticks: &[i64], keys: &ByteRows) -> Result<(ByteRows, Vec<i64>)> {
+        let stored = state.multi_get(self.table(), keys)?;
+        let (mut join_keys, mut row_keys, mut rows) = (ByteRows::new(), ByteRows::new(), ByteRows::new());
+        for (i, tick) in ticks.iter().enumerate() {
+            if let Some(row) = stored.get(i)
+                && moment(row)? == *tick
+            {
+                let (join_key, row_key) = keys.get(i).split_at(self.key_codec.prefix_len(keys.get(i))?);
+                join_keys.push(join_key);
+                row_keys.push(row_key);
+                rows.push(&row[self.head.min(row.len())..]);
+            }
+        }
+        let weights = self.row_codec.decode(rows.iter())?.remove(0);
+        match &mut self.rows {
+            Rows::One(table) => table.write_many(state, &join_keys, |_| None),
+            Rows::Many(cache) => cache.write(
+                state,
+                (0..join_keys.len()).map(|row| RowWrite {
+                    join_key: join_keys.get(row),
+                    row_key: row_keys.get(row),
+                    value: None,
+                    fresh: false,
+                }),
+            )?,
+        }
+        Ok((join_keys, weights.as_primitive::<Int64Type>().values().to_vec()))
+    }
+
+    /// The weights of the stored rows with these keys.
+    fn stored_weights(&self, state: &State, keys: &ByteRows) -> Result<Vec<Option<i64>>> {
+        let stored = state.multi_get(self.table(), keys)?;
+        let rows = stored.iter().flatten().map(|row| &row[self.head.min(row.len())..]);
+        let weights = self.row_codec.decode(rows)?.remove(0);
+        let mut weights = weights.as_primitive::<Int64Type>().values().iter();
+        Ok(stored.iter().map(|row| row.and_then(|_| weights.next().copied())).collect())
     }
 
     fn row_keys(&mut self, epoch: u64, delta: &Delta) -> Result<ByteRows> {
@@ -371,13 +487,8 @@ impl Side {
         for row in 0..changes.len() {
             keys.push_pair(join_key(row), row_keys.get(row));
         }
-        let stored = state.multi_get(self.table(), &keys)?;
-        let before = self.row_codec.decode(stored.iter().flatten())?.remove(0);
-        let mut before = before.as_primitive::<Int64Type>().values().iter();
-        let after = changes.values().iter().zip(stored.iter()).map(|(change, stored)| match stored {
-            Some(_) => before.next().map_or(*change, |weight| weight + change),
-            None => *change,
-        });
+        let before = self.stored_weights(state, &keys)?;
+        let after = changes.values().iter().zip(before).map(|(change, before)| before.unwrap_or(0) + change);
         let after = Int64Array::from_iter_values(after);
         match after.values().iter().any(|weight| *weight < 0) {
             true => Err(Error::internal("a join input takes back a row that it never gave")),

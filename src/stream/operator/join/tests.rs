@@ -15,6 +15,7 @@ use super::{Join, JoinKind, JoinSide, JoinSpec, Layout, Residual};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::sharded::Shard;
 use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add, rows};
+use crate::stream::operator::ttl::TtlSpec;
 use crate::stream::operator::{EpochContext, Operator as _, PortWatermarks};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +81,7 @@ fn spec_of(kind: JoinKind, left: JoinSide, right: JoinSide, null_safe: bool) -> 
         residual: None,
         output: Arc::new(Schema::new(fields)),
         time_key: None,
+        ttl: None,
     }
 }
 
@@ -188,6 +190,7 @@ proptest! {
     fn the_join_follows_both_sides(
         kind in any_kind(),
         has_residual in any::<bool>(),
+        has_ttl in any::<bool>(),
         layouts in (any_layout(), any_layout()),
         null_safe in any::<bool>(),
         cache in prop_oneof![Just(0usize), Just(600), Just(1 << 20)],
@@ -196,6 +199,9 @@ proptest! {
         let (left, right) = layouts;
         let mut spec = spec_of(kind, side(left), side(right), null_safe);
         spec.residual = has_residual.then(residual);
+        // Longer than the run: rows are stored otherwise, and stay.
+        spec.ttl = has_ttl.then_some(TtlSpec { ttl_us: 1 << 40, part: 9 });
+        let only_grows = spec.append_only();
         let mut operator = Join::new(spec).unwrap().with_cache_bytes(cache);
         prop_assert_eq!((operator.sides[0].layout, operator.sides[1].layout), layouts);
         let mut harness = Harness::new();
@@ -213,7 +219,8 @@ proptest! {
             let (first, second) = l.split_at(l.len() / 2);
             let inputs = [vec![delta(first), delta(second)], vec![delta(&r)]];
             let outcome = harness.epoch(&mut operator, &inputs, &[], *after);
-            if left == Layout::Log && right == Layout::Log && kind.keeps_append_only() {
+            prop_assert_eq!(outcome.expired, 0);
+            if only_grows {
                 prop_assert!(outcome.deltas.iter().all(|d| d.weights.is_none()));
             }
             outcome.deltas.iter().for_each(|d| add(&mut shown, d));
@@ -329,7 +336,7 @@ fn a_result_beyond_the_limit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = crate::state::Store::open(&crate::state::StoreOptions::new(dir.path())).unwrap();
     let mut state = crate::state::State::new(store);
-    let (mut errors, mut late) = (Vec::new(), Vec::new());
+    let (mut errors, mut late, mut expired) = (Vec::new(), Vec::new(), 0);
     let mut context = EpochContext {
         epoch: 1,
         now_us: 0,
@@ -339,6 +346,7 @@ fn a_result_beyond_the_limit_is_refused() {
         shard: Shard::ONLY,
         errors: &mut errors,
         late: &mut late,
+        expired: &mut expired,
     };
     let rows = || vec![delta(&numbered(10, 1))];
     let error = operator.run(vec![rows(), rows()], &mut context).unwrap_err();
@@ -423,5 +431,48 @@ fn as_of_now_left_rows_meet_the_right_side_once() {
         let mut second = [first, vec![pair("3", "11"), pair("4", "12")]].concat();
         second.sort();
         assert_eq!(step(&[(row(3, 1), 1), (row(4, 2), 1)], &[], After::Commit), (second, 0));
+    }
+}
+
+/// Rows that are not written for long go; what came of them stays, and later changes meet only what is left.
+#[test]
+fn rows_are_forgotten() {
+    let row = |k: i32, id: i64| Row { k: Some(k), id, v: None, ts: 0 };
+    for (has_residual, after) in
+        [(false, After::Commit), (true, After::Commit), (false, After::Reopen), (true, After::FailOnce)]
+    {
+        let mut spec = spec_of(JoinKind::Left, side(Layout::Keyed), side(Layout::Keyed), false);
+        spec.residual = has_residual.then(residual);
+        spec.ttl = Some(TtlSpec { ttl_us: 1600, part: 9 });
+        let mut operator = Join::new(spec).unwrap();
+        let mut harness = Harness::new();
+        let mut epoch = |now_us: i64, left: &[(Row, i64)], right: &[(Row, i64)]| {
+            harness.now_us = now_us;
+            let inputs = [vec![delta(left)], vec![delta(right)]];
+            let outcome = harness.epoch(&mut operator, &inputs, &[], after);
+            let mut shown = ZSet::new();
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            // Ids of both sides.
+            let pairs: Vec<(String, String, i64)> =
+                shown.into_iter().map(|(row, weight)| (row[1].clone(), row[5].clone(), weight)).collect();
+            (pairs, outcome.expired, [1, 2, 4, 9].map(|part| harness.stored_rows(part)))
+        };
+        let pair = |l: &str, r: &str, weight: i64| (l.to_string(), r.to_string(), weight);
+        let keys = usize::from(!has_residual);
+        let made = epoch(0, &[(row(1, 1), 1)], &[(row(1, 2), 1)]);
+        assert_eq!(made, (vec![pair("1", "2", 1)], 0, [1, 1, keys, 2]));
+        assert_eq!(epoch(1000, &[(row(1, 3), 1)], &[]), (vec![pair("3", "2", 1)], 0, [2, 1, keys, 3]));
+        assert_eq!(epoch(1699, &[], &[]).2, [2, 1, keys, 3]);
+        assert_eq!(epoch(1700, &[], &[]), (vec![], 0, [1, 0, 0, 1]));
+        // Neither the left row nor the right one is known any more.
+        assert_eq!(epoch(1750, &[(row(1, 1), -1)], &[(row(1, 2), -1)]), (vec![], 2, [1, 0, 0, 1]));
+        let (pairs, ..) = epoch(1800, &[(row(1, 4), 1)], &[]);
+        assert_eq!(pairs, [pair("4", "NULL", 1)]);
+        let (pairs, _, stored) = epoch(1900, &[], &[(row(1, 5), 1)]);
+        for expected in [pair("3", "5", 1), pair("4", "5", 1), pair("4", "NULL", -1)] {
+            assert!(pairs.contains(&expected), "{pairs:?}");
+        }
+        assert_eq!(stored[..3], [2, 1, keys]);
+        assert_eq!(epoch(9000, &[], &[]), (vec![], 0, [0, 0, 0, 0]));
     }
 }

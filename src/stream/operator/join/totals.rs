@@ -6,6 +6,7 @@ use super::side::Changes;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, State, TableId};
 use crate::stream::cached::CachedTable;
+use crate::stream::operator::groups::Groups;
 
 /// A table: join key -> number of rows.
 #[derive(Debug)]
@@ -42,6 +43,22 @@ impl Totals {
         let encoded: Vec<[u8; 8]> = moved.iter().map(|key| after[*key].to_le_bytes()).collect();
         self.0.write_many(state, &moved_keys, |i| (after[moved[i]] != 0).then_some(encoded[i].as_slice()));
         Ok(before.into_iter().zip(after).map(|(before, after)| (before > 0, after > 0)).collect())
+    }
+
+    /// Takes rows out that were forgotten, by their join keys.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn take_away(&mut self, state: &mut State, keys: &ByteRows, weights: &[i64]) -> Result<()> {
+        let groups = Groups::assign(keys);
+        let mut left: Vec<i64> = Vec::with_capacity(groups.len());
+        for count in self.0.get_many(state, &groups.keys)?.iter() {
+            left.push(count.map_or(Ok(0), decode)?);
+        }
+        groups.of_row.iter().zip(weights).for_each(|(key, weight)| left[*key as usize] -= weight);
+        let encoded: Vec<[u8; 8]> = left.iter().map(|count| count.to_le_bytes()).collect();
+        self.0.write_many(state, &groups.keys, |i| (left[i] > 0).then_some(encoded[i].as_slice()));
+        Ok(())
     }
 
     /// Whether there is a row with each of the keys.

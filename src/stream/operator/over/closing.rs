@@ -186,7 +186,7 @@ impl Over {
             Some(passed) => self.trim(epoch, passed, context)?,
             None => {}
         }
-        // A partition without rows is forgotten, and when it would be looked at with it.
+        // What waited was taken back, and would wait twice once the partition is there again.
         for number in epoch.emptied() {
             self.set_timer(epoch, number, NEVER, context)?;
         }

@@ -42,6 +42,7 @@ fn spec(emit_on_window_close: bool) -> AggregateSpec {
         output: Arc::new(Schema::new(fields)),
         time_column: Some(1),
         emit_on_window_close,
+        ttl: None,
         totals: Vec::new(),
     }
 }

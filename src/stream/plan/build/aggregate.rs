@@ -67,10 +67,12 @@ impl Builder<'_> {
             stream_key: Some(key.clone()),
             watermark_columns: edge.properties.watermark_columns.iter().copied().filter(|c| *c < groups).collect(),
         };
+        let first_part = self.take_parts(HashAggregate::PARTS);
+        let ttl = self.ttl(time_column.is_none() && !group_by.is_empty());
         let spec = AggregateSpec {
             operator: self.nodes.len() as u32,
             object: self.object,
-            first_part: self.take_parts(HashAggregate::PARTS),
+            first_part,
             input: edge.properties.schema.clone(),
             append_only: edge.properties.append_only,
             group_by,
@@ -79,12 +81,15 @@ impl Builder<'_> {
             output,
             time_column,
             emit_on_window_close: emit_on_close,
+            ttl,
             totals,
         };
-        // Groups that are there without rows are everybody's.
-        let has_keys = !spec.group_by.is_empty() && spec.totals.is_empty();
+        // Groups that are there without rows are everybody's, and so is what forgets groups.
+        let has_keys = !spec.group_by.is_empty() && spec.totals.is_empty() && ttl.is_none();
         let operator = self.sharded(has_keys, || HashAggregate::new(spec.clone()))?;
-        Ok(self.add(operator, vec![edge.input], properties))
+        let edge = self.add(operator, vec![edge.input], properties);
+        self.restart(edge.input, ttl.is_some());
+        Ok(edge)
     }
 
     /// Each row once for each grouping set, with the set's id in a column at the end.

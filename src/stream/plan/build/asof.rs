@@ -13,6 +13,7 @@ use crate::stream::operator::asof::{AsofJoin, AsofSide, AsofSpec, Nearest};
 
 impl Builder<'_> {
     pub(super) fn asof_join(&mut self, node: &AsofNode) -> Result<Edge> {
+        self.refuse_ttl("ASOF JOIN")?;
         let parts = node.parts()?;
         let nearest = match parts.operator {
             Operator::Gt => Nearest::Before,

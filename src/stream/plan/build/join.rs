@@ -59,10 +59,12 @@ impl Builder<'_> {
             stream_key: edge.properties.stream_key.clone(),
             append_only: edge.properties.append_only,
         };
+        let first_part = self.take_parts(Join::PARTS);
+        let ttl = self.ttl(time_key.is_none() && !as_of_now);
         let spec = JoinSpec {
             operator: self.nodes.len() as u32,
             object: self.object,
-            first_part: self.take_parts(Join::PARTS),
+            first_part,
             kind,
             as_of_now,
             null_safe: vec![join.null_equality == NullEquality::NullEqualsNull; left_columns.len()],
@@ -70,7 +72,10 @@ impl Builder<'_> {
             residual: residual(join)?,
             output: joined.clone(),
             time_key,
+            ttl,
         };
+        // Pairs of rows come once, and go only if both are still known; but others with their key may come after them.
+        let once = kind == JoinKind::Inner && (spec.append_only() || spec.stream_key().is_none());
         let properties = EdgeProperties {
             schema: joined,
             append_only: spec.append_only(),
@@ -80,8 +85,10 @@ impl Builder<'_> {
                 .map(|key| key.into_iter().filter(|c| slice.is_none_or(|slice| *c != left_width + slice)).collect()),
             watermark_columns,
         };
-        let operator = self.sharded(!spec.sides[0].key.is_empty(), || Join::new(spec.clone()))?;
+        let has_keys = !spec.sides[0].key.is_empty() && ttl.is_none();
+        let operator = self.sharded(has_keys, || Join::new(spec.clone()))?;
         let mut edge = self.add(operator, vec![left.input, right.input], properties);
+        self.restart(edge.input, ttl.is_some() && !once);
 
         let output = arrow_schema(&join.schema);
         let left_plain = join.left.schema().fields().len();

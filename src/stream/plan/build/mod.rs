@@ -29,6 +29,7 @@ use super::{Input, Node, Options, PlannedView, Relations, Scan, part, readable};
 use crate::error::{Error, Result};
 use crate::stream::operator::emit::EmitOnClose;
 use crate::stream::operator::sharded::{Keyed, Sharded};
+use crate::stream::operator::ttl::TtlSpec;
 use crate::stream::operator::{EdgeProperties, Operator};
 
 /// Collects the operators of one view.
@@ -38,6 +39,10 @@ pub struct Builder<'a> {
     options: Options,
     scans: Vec<Scan>,
     nodes: Vec<Node>,
+    /// For each node, [`PlannedView::restarts`] of its result.
+    restarting: Vec<bool>,
+    /// Why a node cannot be over one that restarts.
+    refused: Option<Error>,
     next_part: u16,
     /// Whether an operator took up EMIT ON WINDOW CLOSE.
     emitted_on_close: bool,
@@ -62,6 +67,8 @@ impl<'a> Builder<'a> {
             options,
             scans: Vec::new(),
             nodes: Vec::new(),
+            restarting: Vec::new(),
+            refused: None,
             next_part: part::OPERATORS,
             emitted_on_close: false,
             planned: Vec::new(),
@@ -92,7 +99,17 @@ impl<'a> Builder<'a> {
             )
             .with_hint("make the GROUP BY or window function that closes the outermost one"));
         }
-        Ok(PlannedView { scans: self.scans, nodes: self.nodes, output: edge.input, properties: edge.properties })
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        let restarts = self.restarts(edge.input);
+        if restarts && edge.properties.stream_key.is_none() {
+            return Err(Error::unsupported("state_ttl needs a result whose rows have a key").with_hint(
+                "select the columns of GROUP BY, or the keys of what is joined: by them rows are replaced",
+            ));
+        }
+        let Self { scans, nodes, .. } = self;
+        Ok(PlannedView { scans, nodes, output: edge.input, properties: edge.properties, restarts })
     }
 
     fn edge(&mut self, plan: &LogicalPlan) -> Result<Edge> {
@@ -182,8 +199,55 @@ impl<'a> Builder<'a> {
         Ok(Box::new(Sharded::new(shards, make)?))
     }
 
+    /// What an operator that no watermark bounds needs to forget its state.
+    fn ttl(&mut self, unbounded: bool) -> Option<TtlSpec> {
+        let ttl_us = self.options.state_ttl_us.filter(|_| unbounded)?;
+        Some(TtlSpec { ttl_us, part: self.take_parts(1) })
+    }
+
+    /// Refuses a construct whose state `state_ttl` would not bound.
+    fn refuse_ttl(&self, construct: &str) -> Result<()> {
+        match self.options.state_ttl_us {
+            None => Ok(()),
+            Some(_) => Err(Error::unsupported(format!("state_ttl is not supported for {construct}")).with_hint(
+                "it bounds GROUP BY, DISTINCT and joins; make the query below a materialized view of its own",
+            )),
+        }
+    }
+
+    /// Notes that rows of a node may come again.
+    fn restart(&mut self, node: Input, restarts: bool) {
+        if let Input::Node(n) = node {
+            self.restarting[n] |= restarts;
+        }
+    }
+
+    fn restarts(&self, input: Input) -> bool {
+        matches!(input, Input::Node(n) if self.restarting[n])
+    }
+
     fn add(&mut self, operator: Box<dyn Operator>, inputs: Vec<Input>, properties: EdgeProperties) -> Edge {
         let input = Input::Node(self.nodes.len());
+        let above = inputs.iter().find_map(|input| match input {
+            Input::Node(n) if self.restarting[*n] => Some(*n),
+            _ => None,
+        });
+        if let Some(below) = above {
+            let (outer, inner) = (operator.describe(), self.nodes[below].operator.describe());
+            let name = |title: &str| title.split(':').next().unwrap_or_default().to_string();
+            if !outer.state.is_empty() {
+                let message = format!(
+                    "state_ttl is not supported for {} over {}, which may forget",
+                    name(&outer.title),
+                    name(&inner.title)
+                );
+                self.refused.get_or_insert_with(|| {
+                    Error::unsupported(message)
+                        .with_hint("make the inner query a materialized view of its own, with a state_ttl of its own")
+                });
+            }
+        }
+        self.restarting.push(above.is_some());
         self.nodes.push(Node { operator, inputs });
         Edge { input, properties, as_of_now: false }
     }

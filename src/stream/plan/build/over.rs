@@ -170,6 +170,9 @@ impl Builder<'_> {
             (None, None) => Vec::new(),
         };
         let order_time = order_time.is_some();
+        if time_column.is_none() && !order_time {
+            self.refuse_ttl(if group.limit.is_some() { "ORDER BY ... LIMIT and row numbers" } else { "OVER" })?;
+        }
         self.emitted_on_close |= emit_on_close;
         let properties = EdgeProperties {
             schema: output.clone(),
