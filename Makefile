@@ -45,9 +45,9 @@ fuzz: ## mangled statements at length (CASES=n SEED=n)
 slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the answers into the files)
 	@$(TEST) && MILLSTREAM_SLT=$${FILE:-} MILLSTREAM_SLT_COMPLETE=$${COMPLETE:-} cargo test --locked --test it slt:: -- --nocapture
 
-bench: ## throughput and latency on a real Kafka broker, release build (EVENTS=n SECONDS_EACH=n)
+bench: ## throughput and latency on a real Kafka broker, and Nexmark, release build (EVENTS=n SECONDS_EACH=n)
 	@$(TEST) && dev/kafka/kafka.sh resolve && \
-	  KAFKA_JIT_LEVEL=4 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline
+	  KAFKA_JIT_LEVEL=4 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline --bench nexmark
 
 kafka: ## a single-node Apache Kafka 4 on 127.0.0.1:9092 (KAFKA_BOOTSTRAP=HOST:PORT for another)
 	@$(TEST) && dev/kafka/kafka.sh start

@@ -5,7 +5,7 @@
 //! the size of the data directory. `MILLSTREAM_NEXMARK_EVENTS` (default one million) sets the number of events,
 //! `MILLSTREAM_NEXMARK_QUERIES` (`q5,q7`), `MILLSTREAM_NEXMARK_INPUTS` (`generator,files,kafka`) and
 //! `MILLSTREAM_NEXMARK_OUTPUTS` (`view,blackhole`) what is run, `MILLSTREAM_NEXMARK_FILES` a folder of lines made before,
-//! such as those that another system has read. `dev/flink` runs Apache Flink over the same folder.
+//! such as those that another system reads in the same run.
 
 #[path = "../tests/it/client.rs"]
 #[allow(dead_code)]
