@@ -234,7 +234,7 @@ impl Inside {
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
             let Some(stats) = all.get(&object.id) else { continue };
-            let Some(backfill) = stats.backfill else { continue };
+            let Some(backfill) = stats.backfill_at(self.published.epoch) else { continue };
             let progress = backfill.rows_done as f64 / backfill.rows_total.max(1) as f64;
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("id", int(i64::from(object.id.0)));

@@ -125,6 +125,8 @@ pub struct ViewStats {
     pub failed: Option<String>,
     /// How far it is, while it still reads what was there before it.
     pub backfill: Option<BackfillStats>,
+    /// How far it was before it became complete.
+    last_backfill: Option<BackfillStats>,
     /// The epoch with which it became complete, if it did so since the start.
     complete_since: u64,
     /// What its operators have done since the server started; none for a table.
@@ -192,10 +194,17 @@ impl ViewStats {
         self.backfill.is_some() || epoch < self.complete_since
     }
 
+    /// How far the view is, if it is incomplete in an epoch.
+    pub fn backfill_at(&self, epoch: u64) -> Option<&BackfillStats> {
+        let last = self.last_backfill.as_ref().filter(|_| epoch < self.complete_since);
+        self.backfill.as_ref().or(last)
+    }
+
     /// Notes how far the view is as of an epoch, which may not be visible yet; `None` once it is complete.
     pub(super) fn set_backfill(&mut self, backfill: Option<BackfillStats>, epoch: u64) {
         if self.backfill.is_some() && backfill.is_none() {
             self.complete_since = epoch;
+            self.last_backfill = self.backfill.take();
         }
         self.backfill = backfill;
     }
