@@ -33,14 +33,14 @@ impl Shard {
         self.count == 1 || FixedState::default().hash_one(key) % self.count == self.own
     }
 
-    /// Those entries of a table whose keys, without what `of` leaves out, are this shard's.
-    pub fn own_entries(self, keys: ByteRows, values: ByteRows, of: impl Fn(&[u8]) -> &[u8]) -> (ByteRows, ByteRows) {
+    /// Those entries of a table whose keys are this shard's.
+    pub fn own_entries(self, keys: ByteRows, values: ByteRows) -> (ByteRows, ByteRows) {
         if self.count == 1 {
             return (keys, values);
         }
         let mut own = (ByteRows::new(), ByteRows::new());
         for (key, value) in keys.iter().zip(values.iter()) {
-            if self.owns(of(key)) {
+            if self.owns(key) {
                 own.0.push(key);
                 own.1.push(value);
             }
@@ -120,7 +120,7 @@ impl<O: Keyed> Operator for Sharded<O> {
         let count = self.shards.len() as u64;
         let mut works: Vec<Work<'_, O>> = Vec::new();
         for ((own, operator), inputs) in self.shards.iter_mut().enumerate().zip(parts) {
-            // Those without rows that have nothing to do with the time neither.
+            // Those without rows run only if time has work for them.
             if inputs.iter().any(|deltas| !deltas.is_empty()) || operator.wakes(context.watermarks, context.now_us) {
                 let shard = Shard { own: own as u64, count };
                 let (errors, late) = (Vec::new(), Vec::new());

@@ -700,7 +700,7 @@ impl HashAggregate {
                 if scan.fill(&mut keys, &mut values, CLOSE_CHUNK_ROWS)? == 0 {
                     break;
                 }
-                let (keys, values) = shard.own_entries(keys, values, |key| key);
+                let (keys, values) = shard.own_entries(keys, values);
                 self.emit_closed(&keys, &values, &mut errors, output)?;
             }
             drop(scan);

@@ -253,7 +253,7 @@ impl Over {
                     break;
                 }
                 after = Bound::Excluded(keys.get(found - 1).to_vec());
-                let (keys, values) = context.shard.own_entries(keys, values, |key| key);
+                let (keys, values) = context.shard.own_entries(keys, values);
                 let mut epoch = Epoch::over_whole(&keys, &values)?;
                 epoch.take_all(self, context)?;
                 output.extend(epoch.results(self, context)?);
