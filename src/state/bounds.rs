@@ -3,6 +3,9 @@
 //! Closing a window moves the bound of the window's table. Readers clip to the bound of their epoch; the rows themselves go
 //! when a compaction meets them, or whole files at a time. Compaction does not ask snapshots, so rows below a newer bound
 //! may vanish under an older snapshot: bounds are for internal state only.
+//!
+//! The values of a table may begin with the moment until which they are needed; a bound of these moments lets compactions
+//! drop what is older, wherever its keys lie. Readers are not clipped: who sets such a bound does not ask for older rows.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -80,26 +83,34 @@ impl CompactionFilterFactory for FilterFactory {
     }
 }
 
-/// Drops keys below the bound of their table.
+/// Drops keys below the bound of their table, and values below that of its moments.
 pub(super) struct Filter {
     bounds: Arc<Bounds>,
-    /// The table of the last key and its bound: keys come in order.
-    last: Option<(TableId, Option<Vec<u8>>)>,
+    /// The table of the last key and its bounds: keys come in order.
+    last: Option<(TableId, TableBounds)>,
+}
+
+#[derive(Default)]
+struct TableBounds {
+    keys: Option<Vec<u8>>,
+    moments: Option<Vec<u8>>,
 }
 
 impl CompactionFilter for Filter {
-    fn filter(&mut self, _: u32, store_key: &[u8], _: &[u8]) -> Decision {
+    fn filter(&mut self, _: u32, store_key: &[u8], value: &[u8]) -> Decision {
         if self.bounds.is_empty() {
             return Decision::Keep;
         }
         let Some((table, key)) = TableId::split(store_key) else { return Decision::Keep };
-        let bound = match &self.last {
-            Some((last, bound)) if *last == table => bound,
-            _ => &self.last.insert((table, self.bounds.get(&table).cloned())).1,
-        };
-        match bound {
-            Some(bound) if key < bound.as_slice() => Decision::Remove,
-            _ => Decision::Keep,
+        if self.last.as_ref().is_none_or(|(last, _)| *last != table) {
+            let of = |table| self.bounds.get(&table).cloned();
+            self.last = Some((table, TableBounds { keys: of(table), moments: of(table.moments()) }));
+        }
+        let Some((_, TableBounds { keys, moments })) = &self.last else { return Decision::Keep };
+        let is_below = |bytes: &[u8], bound: &Option<Vec<u8>>| bound.as_ref().is_some_and(|b| bytes < b.as_slice());
+        match is_below(key, keys) || is_below(value, moments) {
+            true => Decision::Remove,
+            false => Decision::Keep,
         }
     }
 

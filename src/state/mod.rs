@@ -60,10 +60,18 @@ pub struct TableId {
 /// Bytes of the table's prefix in a store key.
 const PREFIX_LEN: usize = 6;
 
+/// Set in the part under which the bound of a table's moments is kept.
+const MOMENTS: u16 = 1 << 15;
+
 impl TableId {
     /// The table `part` of an object.
     pub const fn new(object: u32, part: u16) -> Self {
         Self { object, part }
+    }
+
+    /// Stands for the moments that the table's values begin with: its lower bound is theirs.
+    const fn moments(self) -> Self {
+        Self::new(self.object, self.part | MOMENTS)
     }
 
     /// What every store key of the table starts with.

@@ -227,6 +227,12 @@ impl State {
         }
     }
 
+    /// Lets go of the rows whose value begins with an earlier moment, when a compaction meets them. Until then they can
+    /// still be read.
+    pub fn forget_before(&mut self, table: TableId, moment: &[u8; 8]) {
+        self.truncate_below(table.moments(), moment);
+    }
+
     /// Drops all state of an object, bounds included. What is written to it afterwards stays.
     pub fn drop_object(&mut self, object: u32) {
         debug_assert_ne!(object, 0, "the system's state cannot be dropped");

@@ -272,7 +272,7 @@ impl Store {
     }
 
     #[cfg(test)]
-    pub(super) fn compact(&self) {
+    pub(crate) fn compact(&self) {
         self.database.compact_range(None::<&[u8]>, None::<&[u8]>);
     }
 }

@@ -188,7 +188,7 @@ impl CachedTable {
         let floor = self.floor.as_slice();
         let live = self.young.live_bytes(floor, keep_absent) + self.old.live_bytes(floor, keep_absent);
         if live <= budget_bytes / 8 * 3 {
-            let mut compact = Generation::default();
+            let mut compact = Generation::with_capacity(live + budget_bytes / 8);
             for generation in [&self.old, &self.young] {
                 for record in generation.live(floor, keep_absent) {
                     let key = generation.key(record);
@@ -202,7 +202,9 @@ impl CachedTable {
         if self.old.live(floor, false).next().is_some() {
             self.coverage = Coverage::Partial;
         }
-        self.old = std::mem::take(&mut self.young);
+        std::mem::swap(&mut self.old, &mut self.young);
+        // The memory of what is dropped is that of the next generation: to get as much anew costs a good part of an epoch.
+        self.young.clear();
     }
 
     /// Forgets all that is not in the store.
@@ -239,6 +241,15 @@ struct Generation {
 const HEADER: usize = 12;
 
 impl Generation {
+    fn with_capacity(bytes: usize) -> Self {
+        Self { index: HashTable::new(), bytes: Vec::with_capacity(bytes) }
+    }
+
+    fn clear(&mut self) {
+        self.index.clear();
+        self.bytes.clear();
+    }
+
     fn number(&self, at: usize) -> u32 {
         self.bytes[at..].first_chunk().map_or(0, |chunk| u32::from_le_bytes(*chunk))
     }

@@ -26,6 +26,7 @@ use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::DataType;
 
 use super::build::Builder;
+use super::int::Integer;
 use super::source::Column;
 use super::{Format, check_columns, corrupt, take, take_array, unsupported};
 use crate::error::{Error, Result};
@@ -143,6 +144,15 @@ impl KeyCodec {
             builder.finish(data_type)
         };
         self.types.iter().map(decode_column).collect()
+    }
+
+    /// The value of the first column, which is of a type that is stored as an integer; `None` for NULL.
+    ///
+    /// # Errors
+    /// XX001 if the key does not start with such a value.
+    pub fn first_integer(&self, key: &[u8]) -> Result<Option<i64>> {
+        let mut cursor = key;
+        if take_null(&mut cursor) { Ok(None) } else { i64::read(&mut cursor).map(Some) }
     }
 
     /// How many bytes at the start of a longer key are this codec's columns.

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType}
 use crate::error::{Error, Result};
 use crate::state::KeyCodec;
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
+pub(super) const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Microseconds since 1970 of a column of timestamps or dates.
 ///

@@ -9,6 +9,7 @@ pub mod asof;
 pub mod emit;
 mod event_time;
 pub mod expand;
+pub mod first_row;
 mod groups;
 pub mod join;
 pub mod order_key;

@@ -16,6 +16,17 @@ pub struct SortColumn {
 }
 
 impl SortColumn {
+    /// As ORDER BY has it, with the column's name.
+    pub fn describe(self, name: impl Fn(usize) -> String) -> String {
+        let direction = if self.descending { " desc" } else { "" };
+        let nulls = match (self.descending, self.nulls_first) {
+            (false, true) => " nulls first",
+            (true, false) => " nulls last",
+            _ => "",
+        };
+        format!("{}{direction}{nulls}", name(self.column))
+    }
+
     /// The opposite order.
     pub fn reversed(self) -> Self {
         Self { column: self.column, descending: !self.descending, nulls_first: !self.nulls_first }

@@ -30,7 +30,7 @@ impl Shard {
 
     /// Whether a key is this shard's.
     pub fn owns(self, key: &[u8]) -> bool {
-        self.count == 1 || FixedState::default().hash_one(key) % self.count == self.own
+        self.count == 1 || shard_of(key, self.count) == self.own
     }
 
     /// Those entries of a table whose keys are this shard's.
@@ -47,6 +47,11 @@ impl Shard {
         }
         own
     }
+}
+
+/// The shard of a key, by the upper bits of its hash: a shard's own tables take the lower ones.
+fn shard_of(key: &[u8], count: u64) -> u64 {
+    (FixedState::default().hash_one(key) >> 32) % count
 }
 
 /// An operator whose state falls apart by keys.
@@ -88,14 +93,13 @@ impl<O: Keyed> Sharded<O> {
     /// The rows of each shard, by input.
     fn split(&self, inputs: Vec<Vec<Delta>>) -> Result<Vec<Vec<Vec<Delta>>>> {
         let count = self.shards.len() as u64;
-        let hasher = FixedState::default();
         let mut parts: Vec<Vec<Vec<Delta>>> = vec![vec![Vec::new(); inputs.len()]; self.shards.len()];
         for (input, deltas) in inputs.into_iter().enumerate() {
             for delta in deltas.into_iter().filter(|delta| !delta.is_empty()) {
                 let keys = self.shards[0].keys(input, &delta.batch)?;
                 let mut rows: Vec<Vec<u32>> = vec![Vec::new(); self.shards.len()];
                 for (row, key) in keys.iter().enumerate() {
-                    rows[(hasher.hash_one(key) % count) as usize].push(row as u32);
+                    rows[shard_of(key, count) as usize].push(row as u32);
                 }
                 for (part, rows) in parts.iter_mut().zip(rows) {
                     match rows.len() {

@@ -116,6 +116,11 @@ impl Harness {
         outcome
     }
 
+    /// Compacts the store, which drops what is not needed any more.
+    pub fn compact(&self) {
+        self.state.as_ref().unwrap().store().compact();
+    }
+
     /// All that is stored, for checking what was freed: number of visible rows of a part.
     pub fn stored_rows(&self, part: u16) -> usize {
         let table = crate::state::TableId::new(OBJECT.0, part);

@@ -13,14 +13,17 @@ use crate::stream::changelog::Delta;
 /// Rows that are read and put out together.
 const CHUNK_ROWS: usize = 8192;
 
+/// Bytes of a moment.
+pub(super) const MOMENT_BYTES: usize = 8;
+
 /// A moment as a key that orders as time does.
-pub(super) fn moment_key(moment_us: i64) -> [u8; 8] {
+pub(super) fn moment_key(moment_us: i64) -> [u8; MOMENT_BYTES] {
     ((moment_us as u64) ^ (1 << 63)).to_be_bytes()
 }
 
 /// The moment that a key begins with.
 pub(super) fn moment(key: &[u8]) -> Result<i64> {
-    let bytes = key.first_chunk::<8>().ok_or_else(corrupt)?;
+    let bytes = key.first_chunk::<MOMENT_BYTES>().ok_or_else(corrupt)?;
     Ok((u64::from_be_bytes(*bytes) ^ (1 << 63)) as i64)
 }
 

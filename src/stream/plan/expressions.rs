@@ -11,12 +11,14 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::clock;
+use super::shift::with_shifts;
 use crate::error::{Error, Result};
 use crate::stream::columns_read::ColumnsRead;
 
 /// Makes an expression ready to evaluate on batches of `schema`.
 pub fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-    Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+    let made = create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    Ok(with_shifts(made, schema.as_arrow())?)
 }
 
 /// The columns that expressions read, and of records the fields that they take out of them.

@@ -11,6 +11,7 @@ mod group_key;
 mod readable;
 mod relations;
 mod rules;
+mod shift;
 mod single_row;
 mod subqueries;
 

@@ -9,6 +9,7 @@ CREATE SOURCE nexmark (
   bid STRUCT<auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, "dateTime" TIMESTAMP, extra VARCHAR>,
   date_time TIMESTAMP AS CASE event_type
     WHEN 0 THEN (person)."dateTime" WHEN 1 THEN (auction)."dateTime" ELSE (bid)."dateTime" END,
+  p_time TIMESTAMP AS PROCTIME(),
   WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds'
 )
 WITH (FROM)
@@ -27,6 +28,8 @@ FROM nexmark WHERE event_type = 1;
 CREATE VIEW bid AS
 SELECT (bid).auction, (bid).bidder, (bid).price, (bid).channel, (bid).url, date_time, (bid).extra
 FROM nexmark WHERE event_type = 2;
+
+CREATE VIEW arrived AS SELECT (bid).bidder, p_time FROM nexmark WHERE event_type = 2;
 
 CREATE TABLE side_input (key BIGINT PRIMARY KEY, value VARCHAR);
 INSERT INTO side_input SELECT n, 'value ' || n FROM generate_series(0, 9999) AS s (n);

@@ -27,5 +27,7 @@ SELECT bid_auction AS auction, bid_bidder AS bidder, bid_price AS price, bid_cha
   date_time, extra
 FROM nexmark WHERE event_type = 2;
 
+CREATE VIEW arrived AS SELECT bid_bidder AS bidder, p_time FROM nexmark WHERE event_type = 2;
+
 CREATE TABLE side_input (key BIGINT PRIMARY KEY, value VARCHAR);
 INSERT INTO side_input SELECT n, 'value ' || n FROM generate_series(0, 9999) AS s (n);

@@ -166,12 +166,16 @@ fn interval_join(random: &mut StdRng, relations: &[Relation]) -> Draft {
     let (before, after) = (random.random_range(0..120), random.random_range(0..90));
     let words = if random.random_bool(0.4) { "LEFT JOIN" } else { "JOIN" };
     let key = if random.random_bool(0.7) { "x.k = y.k AND " } else { "" };
+    let from = format!("x.ts >= y.ts - INTERVAL '{before} seconds'");
+    let until = format!("x.ts <= y.ts + INTERVAL '{after} seconds'");
+    // With one bound only the rows of one side are forgotten.
+    let bound = match random.random_range(0..6) {
+        0 => from,
+        1 => until,
+        _ => format!("{from} AND {until}"),
+    };
     let mut draft = Draft {
-        from: format!(
-            "{0} AS x {words} {0} AS y ON {key}x.ts BETWEEN y.ts - INTERVAL '{before} seconds' AND y.ts + INTERVAL \
-             '{after} seconds'",
-            timed.name
-        ),
+        from: format!("{0} AS x {words} {0} AS y ON {key}{bound}", timed.name),
         reads: vec![timed.name.clone()],
         constructs: vec!["interval join"],
         ..Draft::default()

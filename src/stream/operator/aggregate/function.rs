@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type};
 
 use super::approximate::ApproximateCount;
-use super::distinct::Distinct;
+use super::distinct::{Distinct, Sets};
 use super::exact::ExactSum;
 use super::extreme::Extreme;
 use super::float::FloatSum;
@@ -37,7 +37,8 @@ pub(super) enum Function {
 }
 
 impl Function {
-    /// The aggregate that computes `call` into `output`. `type_of` has the types of the input's columns.
+    /// The aggregate that computes `call` into `output`. `type_of` has the types of the input's columns; `sets` takes in a
+    /// function over distinct values, whose argument and filter lie at `positions`.
     ///
     /// # Errors
     /// 0A000 if there is none for these types.
@@ -46,8 +47,10 @@ impl Function {
         type_of: impl Fn(usize) -> DataType,
         output: &Field,
         ordinal: u16,
-        append_only: bool,
+        sets: &mut Sets,
+        positions: (Option<usize>, Option<usize>),
     ) -> Result<Self> {
+        let append_only = sets.append_only;
         let to = output.data_type();
         let argument = call.argument.map(&type_of);
         let unsupported = || {
@@ -85,11 +88,14 @@ impl Function {
             _ => None,
         };
         let function = function.ok_or_else(unsupported)?;
-        match (call.distinct, &argument, &function) {
+        match (call.distinct, &argument, &function, positions) {
             // What decides these does not change with how often a value is there.
-            (false, ..) | (_, _, Self::Extreme(_) | Self::Ordered(_)) => Ok(function),
-            (true, Some(argument), _) => Ok(Self::Distinct(Distinct::new(function, argument, ordinal)?)),
-            (true, None, _) => Err(unsupported()),
+            (false, ..) | (_, _, Self::Extreme(_) | Self::Ordered(_), _) => Ok(function),
+            (true, Some(data_type), _, (Some(argument), filter)) => {
+                let (set, member) = sets.place(argument, data_type, filter, ordinal)?;
+                Ok(Self::Distinct(Distinct { function: Box::new(function), set, member }))
+            }
+            (true, ..) => Err(unsupported()),
         }
     }
 
@@ -142,7 +148,7 @@ impl Function {
             Self::Variance(variance) => variance.apply(rows, old),
             Self::Approximate(_) => ApproximateCount::apply(rows, old),
             Self::Ordered(ordered) => ordered.apply(rows, old, values),
-            Self::Distinct(distinct) => distinct.apply(rows, old, values),
+            Self::Distinct(_) => Err(Error::internal("an aggregate of distinct values was given rows")),
         }
     }
 

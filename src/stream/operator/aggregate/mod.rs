@@ -7,7 +7,7 @@
 //! State, two tables under the view's object:
 //! - *groups*: group key, the time column first -> row weight and the stored columns of each function;
 //! - *values*: what functions need each value of (see `multiset`): MIN and MAX over an input that takes rows back, aggregates
-//!   of distinct or of ordered values.
+//!   of ordered values; and of distinct ones (see `distinct`).
 //!
 //! **Time.** If a group column carries a watermark, a group is closed when that has passed its value: its state is freed,
 //! its result stays. A row of a closed group is late. With EMIT ON WINDOW CLOSE a group's result appears when it closes.
@@ -44,6 +44,7 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, Sc
 use arrow::util::display::array_value_to_string;
 use millstream_catalog::ObjectId;
 
+use self::distinct::{DistinctValues, Sets};
 use self::function::{Function, empty_row};
 use self::multiset::Values;
 use self::rows::Rows;
@@ -224,6 +225,8 @@ pub struct AggregateSpec {
 pub struct HashAggregate {
     spec: AggregateSpec,
     functions: Vec<Function>,
+    /// What aggregates are of the distinct values of.
+    distinct: Vec<DistinctValues>,
     /// Input columns that are looked at.
     used: Vec<usize>,
     used_schema: SchemaRef,
@@ -311,10 +314,12 @@ impl HashAggregate {
 
         let data_type = |column: usize| spec.input.field(column).data_type();
         let mut functions = Vec::new();
+        let mut sets = Sets { sets: Vec::new(), append_only: spec.append_only };
         for (i, call) in spec.aggregates.iter().enumerate() {
+            let positions = (argument_positions[i].argument, argument_positions[i].filter);
             let output = spec.output.field(spec.group_by.len() + i);
             let ordinal = u16::try_from(i).map_err(|_| Error::unsupported("more than 65535 aggregates"))?;
-            functions.push(Function::new(call, |c| data_type(c).clone(), output, ordinal, spec.append_only)?);
+            functions.push(Function::new(call, |c| data_type(c).clone(), output, ordinal, &mut sets, positions)?);
         }
 
         // The columns that are put out on closing come from the key, so then it has all of them.
@@ -354,6 +359,7 @@ impl HashAggregate {
             next_close: spec.emit_on_window_close.then_some(i64::MIN),
             ttl: spec.ttl.map(|ttl| Ttl::new(spec.object.0, ttl)),
             functions,
+            distinct: sets.sets,
             spec,
         })
     }
@@ -523,7 +529,17 @@ impl HashAggregate {
         let mut new: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(row_weights))];
         let mut first = 1;
         let mut values = Values { table: &mut self.values, state: context.state, groups: &groups.keys };
+        let moved = self.distinct.iter().map(|set| set.take_in(columns, &groups.of_row, weights, &mut values));
+        let moved = moved.collect::<Result<Vec<_>>>()?;
         for (function, arguments) in self.functions.iter().zip(&self.argument_positions) {
+            let width = function.state_types().len();
+            let before = &old[first..first + width];
+            first += width;
+            if let Function::Distinct(function) = function {
+                let argument = self.distinct[function.set].argument(columns);
+                new.extend(function.apply(argument, &moved, before, &mut values)?);
+                continue;
+            }
             let argument = arguments.argument.map(|i| &columns[i]);
             let filter = arguments.filter.map(|i| columns[i].as_boolean());
             let order: Vec<ArrayRef> = arguments.order.iter().map(|i| columns[*i].clone()).collect();
@@ -531,10 +547,7 @@ impl HashAggregate {
                 true => Rows::with_nulls(&groups.of_row, weights, argument, filter),
                 false => Rows::new(&groups.of_row, weights, argument, filter),
             };
-            let width = function.state_types().len();
-            let before = &old[first..first + width];
             new.extend(function.apply(&rows.ordered_by(&order), before, &mut values)?);
-            first += width;
         }
 
         let new_weights = new[0].as_primitive::<Int64Type>().values();
@@ -840,15 +853,7 @@ impl Operator for HashAggregate {
             }
             for (i, sort) in call.order_by.iter().enumerate() {
                 inside += if i == 0 { " order by " } else { ", " };
-                inside += name(sort.column);
-                inside += if sort.descending { " desc" } else { "" };
-                inside += if sort.nulls_first == sort.descending {
-                    ""
-                } else if sort.nulls_first {
-                    " nulls first"
-                } else {
-                    " nulls last"
-                };
+                inside += &sort.describe(|column| name(column).to_string());
             }
             parts.push(format!("{}({inside}){filter}", call.kind.name()));
         }
@@ -868,7 +873,7 @@ impl Operator for HashAggregate {
                 part: self.values.table().part,
                 layout: "multimap",
                 key: [key.as_slice(), &["aggregate", "value"]].concat().join(", "),
-                cost: "1 get, 1 put per function and row; 1 scan when the extreme is taken back or an ordered value changes"
+                cost: "1 get, 1 put per value of a group; 1 scan when the extreme is taken back or an ordered value changes"
                     .into(),
             });
         }

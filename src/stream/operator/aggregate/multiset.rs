@@ -52,12 +52,8 @@ impl Values<'_> {
         kept: impl Fn(usize) -> &'k [u8],
     ) -> Result<Vec<Change>> {
         let net = net_changes(rows, keys);
-        let mut stored_keys = ByteRows::with_capacity(net.len(), 0);
-        let mut prefix = Vec::new();
-        for (group, row, _) in &net {
-            self.prefix(*group as usize, ordinal, &mut prefix);
-            stored_keys.push_pair(&prefix, keys.get(*row as usize));
-        }
+        let found: Vec<(u32, u32)> = net.iter().map(|(group, row, _)| (*group, *row)).collect();
+        let stored_keys = self.keys_of(ordinal, &found, keys);
         let counts = self.table.get_many(self.state, &stored_keys)?;
         let mut changes = Vec::with_capacity(net.len());
         let mut encoded = ByteRows::with_capacity(net.len(), net.len() * 8);
@@ -71,6 +67,17 @@ impl Values<'_> {
         Ok(changes)
     }
 
+    /// The keys of values of an aggregate, given by group and a row that has the value.
+    pub fn keys_of(&self, ordinal: u16, values: &[(u32, u32)], keys: &ByteRows) -> ByteRows {
+        let mut stored_keys = ByteRows::with_capacity(values.len(), 0);
+        let mut prefix = Vec::new();
+        for (group, row) in values {
+            self.prefix(*group as usize, ordinal, &mut prefix);
+            stored_keys.push_pair(&prefix, keys.get(*row as usize));
+        }
+        stored_keys
+    }
+
     /// What the keys of a group's values of an aggregate start with.
     pub fn prefix(&self, group: usize, ordinal: u16, out: &mut Vec<u8>) {
         out.clear();
@@ -79,35 +86,45 @@ impl Values<'_> {
     }
 }
 
-/// Group, a row, and net weight of each value of each group.
-fn net_changes(rows: &Rows<'_>, keys: &ByteRows) -> Vec<(u32, u32, i64)> {
+/// Numbers the values of the groups by their first appearance and calls `f` with the number of its value, the row, and its
+/// weight for each row. Returns group and first row of each value.
+pub(super) fn each_value(rows: &Rows<'_>, keys: &ByteRows, mut f: impl FnMut(usize, usize, i64)) -> Vec<(u32, u32)> {
     let hasher = FixedState::default();
     let mut index: HashTable<u32> = HashTable::new();
-    let mut net: Vec<(u32, u32, i64)> = Vec::new();
+    let mut values: Vec<(u32, u32)> = Vec::new();
     let hash = |group: u32, value: &[u8]| hasher.hash_one((group, value));
     rows.each(|row, group, weight| {
         let (group, value) = (group as u32, keys.get(row));
         let entry = index.entry(
             hash(group, value),
             |i| {
-                let (other_group, other_row, _) = net[*i as usize];
+                let (other_group, other_row) = values[*i as usize];
                 other_group == group && keys.get(other_row as usize) == value
             },
-            |i| hash(net[*i as usize].0, keys.get(net[*i as usize].1 as usize)),
+            |i| hash(values[*i as usize].0, keys.get(values[*i as usize].1 as usize)),
         );
-        match entry {
-            Entry::Occupied(slot) => {
-                let (_, _, total) = &mut net[*slot.get() as usize];
-                *total = total.saturating_add(weight);
-            }
+        let number = match entry {
+            Entry::Occupied(slot) => *slot.get() as usize,
             Entry::Vacant(slot) => {
-                slot.insert(net.len() as u32);
-                net.push((group, row as u32, weight));
+                slot.insert(values.len() as u32);
+                values.push((group, row as u32));
+                values.len() - 1
             }
-        }
+        };
+        f(number, row, weight);
     });
-    net.retain(|(_, _, weight)| *weight != 0);
-    net
+    values
+}
+
+/// Group, a row, and net weight of each value of each group.
+fn net_changes(rows: &Rows<'_>, keys: &ByteRows) -> Vec<(u32, u32, i64)> {
+    let mut net: Vec<i64> = Vec::new();
+    let values = each_value(rows, keys, |value, _, weight| {
+        net.resize(net.len().max(value + 1), 0);
+        net[value] = net[value].saturating_add(weight);
+    });
+    let changes = values.into_iter().zip(net).map(|((group, row), weight)| (group, row, weight));
+    changes.filter(|(_, _, weight)| *weight != 0).collect()
 }
 
 /// The count at the start of a stored value.

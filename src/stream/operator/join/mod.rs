@@ -10,6 +10,11 @@
 //!
 //! A join as of now (`FOR SYSTEM_TIME AS OF PROCTIME()`) stores the right side alone and never restates a row.
 //!
+//! Where the condition bounds a row's time by the time of its partners (`TimeBound`), the row is needed until the watermark of
+//! the other side has passed that bound: it is stored with this moment before it and behind its join key (`side`), passed
+//! over afterwards, and dropped by compactions. What is no longer needed when its epoch ends is not stored at all. A change
+//! of which partners may have been forgotten is late.
+//!
 //! With a `state_ttl` each stored row begins with the tick of its last write (`ttl`). A row that is forgotten takes nothing
 //! back; what takes it back later is ignored, so that rows that came of it stay. A result's row may come again, and one may
 //! go that is not there, where a match was forgotten.
@@ -27,6 +32,7 @@ mod tests;
 mod totals;
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{filter, take};
@@ -36,9 +42,9 @@ use millstream_catalog::ObjectId;
 pub use self::kind::JoinKind;
 use self::output::{AloneRows, Output};
 pub use self::residual::Residual;
-use self::side::{Changes, Layout, Matches, Side};
+use self::side::{Changes, Head, Heads, Layout, Matches, Side};
 use self::totals::Totals;
-use super::event_time::TimeColumn;
+use super::event_time::{TimeColumn, times};
 use super::sharded::Keyed;
 use super::ttl::{Ttl, TtlSpec};
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
@@ -61,6 +67,16 @@ pub struct JoinSide {
     pub stream_key: Option<Vec<usize>>,
     /// Whether rows are only ever added.
     pub append_only: bool,
+}
+
+/// A bound on the time of a row's partners: `partner.passed_by <= row.column + offset`, as part of the residual condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeBound {
+    /// A timestamp of the row.
+    pub column: usize,
+    pub offset_us: i64,
+    /// A timestamp of the partner, with a watermark.
+    pub passed_by: usize,
 }
 
 /// What a [`Join`] is made from.
@@ -87,6 +103,9 @@ pub struct JoinSpec {
     /// A pair of join columns that carry a watermark on both sides: rows that both watermarks have passed are forgotten,
     /// and what comes for them later is late.
     pub time_key: Option<usize>,
+    /// For each side whose rows can be forgotten by the time of their partners, that bound; part of `residual`. Where a side
+    /// takes rows back both sides have one, each of the timestamp that bounds the other: so late changes are known.
+    pub bounds: [Option<TimeBound>; 2],
     /// After which time rows are forgotten that are not written again.
     pub ttl: Option<TtlSpec>,
 }
@@ -100,6 +119,18 @@ impl JoinSpec {
         // A row whose match was forgotten is put out once more by the next one.
         let once = self.ttl.is_none() || self.kind == JoinKind::Inner;
         self.kind.keeps_append_only() && once && self.sides.iter().all(|side| side.append_only)
+    }
+
+    /// Timestamps of the result that the watermark of the bounds passes after a time, in microseconds: a new row's own is
+    /// not below that watermark, and that of a stored row which it meets is not further below than its bound lets it.
+    pub fn bounded_columns(&self) -> Vec<(usize, i64)> {
+        let [Some(left), Some(right)] = self.bounds else { return Vec::new() };
+        let left_width = self.sides[0].schema.fields().len();
+        let own = [(left, right.passed_by, 0), (right, left.passed_by, left_width)];
+        let shown = own.into_iter().enumerate().filter(|(side, _)| *side == 0 || self.kind.shows(1));
+        // The row's own time must be what bounds it.
+        let bounded = shown.filter(|(_, (bound, own, _))| bound.column == *own);
+        bounded.map(|(_, (bound, own, start))| (start + own, bound.offset_us.max(0))).collect()
     }
 
     /// Columns of the result that are unique in it: the keys of both sides, without that of a side of which a row can only
@@ -140,7 +171,7 @@ pub struct Join {
     /// For each side, its number of rows by key, where the other side's rows on their own depend on it.
     totals: [Option<Totals>; 2],
     time: Option<TimeColumn>,
-    /// The watermark below which rows are known to be freed.
+    /// The watermark below which rows are known to be freed: of the time key, or of the bounds.
     freed: Option<i64>,
     ttl: Option<Ttl>,
     output_rows_max: usize,
@@ -183,9 +214,13 @@ impl Join {
             let on_its_own = spec.kind.alone(side).is_some();
             let counts_matches = on_its_own && spec.residual.is_some();
             let wants = on_its_own && spec.kind != JoinKind::Semi;
-            let made =
-                Side::new(&spec.sides[side], &key_order, &spec.null_safe, table(side as u16), counts_matches, wants);
-            made.map(|side| side.stamped(spec.ttl.is_some()))
+            let head = match (spec.ttl.is_some(), spec.bounds[side].is_some()) {
+                (true, _) => Head::Tick,
+                (false, true) => Head::Until,
+                (false, false) => Head::Nothing,
+            };
+            let table = table(side as u16);
+            Side::new(&spec.sides[side], &key_order, &spec.null_safe, table, head, counts_matches, wants)
         };
         let sides = [side(0)?, side(1)?];
         let by_key = spec.residual.is_none() && !spec.as_of_now;
@@ -219,14 +254,38 @@ impl Join {
         Some(of_side(0)?.min(of_side(1)?))
     }
 
+    /// The watermark of the bounds: what all the timestamps in them have passed.
+    fn bounds_passed(&self, of_port: impl Fn(usize) -> Option<Watermarks>) -> Option<i64> {
+        let mut passed = None;
+        for (side, bound) in self.spec.bounds.iter().enumerate() {
+            if let Some(bound) = bound {
+                let watermark = of_port(1 - side)?.get(bound.passed_by).copied().flatten()?;
+                passed = Some(passed.map_or(watermark, |so_far: i64| so_far.min(watermark)));
+            }
+        }
+        passed
+    }
+
+    /// The timestamp of a side that says which of its rows are late, and the watermark by which they are.
+    fn late_below(&self, side: usize, context: &EpochContext<'_>) -> Option<(usize, i64)> {
+        let committed = |port: usize| Some(context.watermarks.get(port)?.committed.clone());
+        match (self.spec.time_key, &self.spec.bounds[1 - side]) {
+            (Some(pair), _) => Some((self.spec.sides[side].key[pair], self.passed(committed)?)),
+            (None, Some(bound)) => Some((bound.passed_by, self.bounds_passed(committed)?)),
+            (None, None) => None,
+        }
+    }
+
     /// One input's changes, netted, without the late ones.
     fn take_in(&self, side: usize, deltas: Vec<Delta>, context: &mut EpochContext<'_>) -> Result<Changes> {
         let delta = Delta::concat(&self.spec.sides[side].schema, &deltas)?;
-        let committed = self.passed(|port| Some(context.watermarks.get(port)?.committed.clone()));
-        let late = self.time.as_ref().zip(self.spec.time_key).zip(committed).and_then(|((time, pair), watermark)| {
-            let column = delta.batch.column(self.spec.sides[side].key[pair]);
-            Some((time.below(column, watermark)?, watermark))
-        });
+        let late = match self.late_below(side, context) {
+            Some((column, watermark)) => {
+                let column = delta.batch.column(column);
+                TimeColumn::new(column.data_type())?.below(column, watermark).map(|late| (late, watermark))
+            }
+            None => None,
+        };
         let Some((late, watermark)) = late else { return self.sides[side].gather(delta) };
         context.late.push(LateRows { operator: self.spec.operator, rows: delta.filter(&late)?, watermark });
         self.sides[side].gather(delta.filter(&arrow::compute::not(&late)?)?)
@@ -242,10 +301,61 @@ impl Join {
         Ok(changes)
     }
 
+    /// Until when each changed row of a side is needed, if that is bounded, as the other side's time.
+    fn needed_until(&self, side: usize, delta: &Delta) -> Result<Option<Vec<i64>>> {
+        let Some(TimeBound { column, offset_us, .. }) = self.spec.bounds[side] else { return Ok(None) };
+        // Without a time it has no partners.
+        let until = |time: Option<i64>| time.map_or(i64::MIN, |time| time.saturating_add(offset_us));
+        let mut moments: Vec<i64> = times(delta.batch.column(column))?.into_iter().map(until).collect();
+        if !self.spec.sides[side].append_only
+            && let Some(other) = self.spec.bounds[1 - side]
+        {
+            // It may be taken back until that would be late.
+            let own = times(delta.batch.column(other.passed_by))?;
+            moments.iter_mut().zip(own).for_each(|(until, own)| *until = (*until).max(own.unwrap_or(i64::MAX)));
+        }
+        Ok(Some(moments))
+    }
+
+    /// Takes changes into a side's rows, where they may be needed at `from` or later.
+    fn store_needed(
+        &mut self,
+        side: usize,
+        mut changes: Changes,
+        mut counts: Vec<i64>,
+        from: Option<i64>,
+        context: &mut EpochContext<'_>,
+    ) -> Result<()> {
+        let Some(mut moments) = self.needed_until(side, &changes.delta)? else {
+            return self.store(side, &changes, &counts, context);
+        };
+        if let Some(from) = from
+            && moments.iter().any(|until| *until < from)
+        {
+            let is_needed: BooleanArray = moments.iter().map(|until| Some(*until >= from)).collect();
+            fn keep<T: Copy>(rows: &mut Vec<T>, mask: &BooleanArray) {
+                let mut row = 0;
+                rows.retain(|_| {
+                    row += 1;
+                    mask.value(row - 1)
+                });
+            }
+            changes.delta = changes.delta.filter(&is_needed)?;
+            keep(&mut changes.groups.of_row, &is_needed);
+            keep(&mut moments, &is_needed);
+            if !counts.is_empty() {
+                keep(&mut counts, &is_needed);
+            }
+        }
+        self.sides[side].apply(context.state, context.epoch, &changes, &counts, Heads::Until(&moments))?;
+        Ok(())
+    }
+
     /// Takes changes into a side's rows.
     fn store(&mut self, side: usize, changes: &Changes, counts: &[i64], context: &mut EpochContext<'_>) -> Result<()> {
         let tick = self.ttl.as_ref().map(|ttl| ttl.tick(context.now_us));
-        let written = self.sides[side].apply(context.state, context.epoch, changes, counts, tick)?;
+        let heads = tick.map_or(Heads::Nothing, Heads::Tick);
+        let written = self.sides[side].apply(context.state, context.epoch, changes, counts, heads)?;
         if let (Some(ttl), Some(tick)) = (&mut self.ttl, tick) {
             let mut keys = ByteRows::with_capacity(written.len(), written.bytes() + written.len());
             written.iter().for_each(|key| keys.push_pair(&[side as u8], key));
@@ -364,26 +474,49 @@ impl Join {
         })
     }
 
-    /// The epoch where a residual condition decides what matches: first the left changes against the right rows of before,
-    /// then the right changes against the left rows of now.
+    /// The epoch where a residual condition decides what matches: first the changes of one side against the rows of before,
+    /// then those of the other side against the rows of now.
     fn run_with_residual(
         &mut self,
         residual: &Residual,
-        changes: &[Changes; 2],
+        changes: [Changes; 2],
         context: &mut EpochContext<'_>,
         output: &mut Output,
     ) -> Result<()> {
-        for (side, changes) in changes.iter().enumerate() {
-            let counts = self.probe_counted(side, Some(residual), changes, context.state, context.errors, output)?;
+        let committed = self.bounds_passed(|port| Some(context.watermarks.get(port)?.committed.clone()));
+        let current = self.bounds_passed(|port| Some(context.watermarks.get(port)?.current.clone()));
+        if let Some(committed) = committed {
+            let bounded = self.sides.iter_mut().zip(&self.spec.bounds).filter(|(_, bound)| bound.is_some());
+            bounded.for_each(|(side, _)| side.set_needed_from(committed));
+        }
+        // The changes of the first side are read again by those of the second, and so all stored; of the second side only
+        // what is needed after this epoch.
+        let short_lived = |side: usize| -> Result<usize> {
+            let moments = self.needed_until(side, &changes[side].delta)?.unwrap_or_default();
+            Ok(current.map_or(0, |current| moments.iter().filter(|until| **until < current).count()))
+        };
+        let swap = short_lived(0)? > short_lived(1)?;
+        let [left, right] = changes;
+        let order = if swap { [(1, right), (0, left)] } else { [(0, left), (1, right)] };
+        for (needed_from, (side, changes)) in [committed, current].into_iter().zip(order) {
+            let counts = self.probe_counted(side, Some(residual), &changes, context.state, context.errors, output)?;
             if let Some(alone) = self.spec.kind.alone(side) {
                 let mut rows = AloneRows::default();
                 for (row, count) in counts.iter().enumerate() {
                     rows.add(alone, row, changes.delta.weight(row), *count > 0);
                 }
                 output.alone(side, alone, changes.delta.batch.columns(), rows)?;
-                self.put_out_unmatchable(side, changes, output)?;
+                self.put_out_unmatchable(side, &changes, output)?;
             }
-            self.store(side, changes, &counts, context)?;
+            self.store_needed(side, changes, counts, needed_from, context)?;
+        }
+        if let Some(current) = current.filter(|current| self.freed.is_none_or(|freed| freed < *current)) {
+            for (side, bound) in self.sides.iter_mut().zip(&self.spec.bounds) {
+                if bound.is_some() {
+                    side.forget_before(context.state, current);
+                }
+            }
+            self.freed = Some(current);
         }
         Ok(())
     }
@@ -569,7 +702,7 @@ impl Operator for Join {
         match self.spec.residual.clone() {
             _ if self.spec.as_of_now => self.run_as_of_now(&changes, context, &mut output)?,
             None => self.run_by_key(&changes, context, &mut output)?,
-            Some(residual) => self.run_with_residual(&residual, &changes, context, &mut output)?,
+            Some(residual) => self.run_with_residual(&residual, changes, context, &mut output)?,
         }
         if let (Some(time), Some(current)) =
             (&self.time, self.passed(|port| Some(context.watermarks.get(port)?.current.clone())))
@@ -617,6 +750,10 @@ impl Operator for Join {
                 }
             }
         }
+        let passed = self.bounds_passed(|port| inputs.get(port).cloned());
+        for (column, lag_us) in self.spec.bounded_columns() {
+            out[column] = out[column].max(passed.map(|passed| passed.saturating_sub(lag_us)));
+        }
         out
     }
 
@@ -650,6 +787,23 @@ impl Operator for Join {
         }
         if let Some(residual) = &self.spec.residual {
             title += &format!(" where {}", residual.text);
+        }
+        for (side, bound) in self.spec.bounds.iter().enumerate() {
+            if let Some(TimeBound { column, offset_us, passed_by }) = bound {
+                let word = |side: usize| if side == 0 { "left" } else { "right" };
+                let name = |side: usize, column: usize| {
+                    format!("{}.{}", word(side), self.spec.sides[side].schema.field(column).name())
+                };
+                let until = name(side, *column);
+                let offset = Duration::from_micros(offset_us.unsigned_abs());
+                let offset = match offset_us.signum() {
+                    0 => String::new(),
+                    1 => format!(" + {offset:?}"),
+                    _ => format!(" - {offset:?}"),
+                };
+                let passed_by = name(1 - side, *passed_by);
+                title += &format!(", {} rows until {passed_by} passes {until}{offset}", word(side));
+            }
         }
         if let Some(ttl) = &self.ttl {
             title += &format!(", {}", ttl.title());

@@ -15,8 +15,7 @@ use crate::stream::cache_budget::Share;
 use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::groups::Groups;
-use crate::stream::operator::ttl::STAMP_BYTES;
-use crate::stream::operator::waiting::{moment, moment_key};
+use crate::stream::operator::waiting::{MOMENT_BYTES, moment, moment_key};
 
 /// How a side's rows are stored. The value is the row's weight, its number of matches if those are counted, its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +54,50 @@ pub(super) struct Side {
     wants_unmatchable: bool,
     /// Epoch and number of the last row of a log.
     sequence: (u64, u32),
-    /// Bytes before a stored row: the tick of its last write, if rows are forgotten.
-    head: usize,
+    head: Head,
+    /// The least moment that rows which are still needed begin with.
+    needed_from: Option<[u8; MOMENT_BYTES]>,
+}
+
+/// What stands before a stored row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    Nothing,
+    /// The tick of its last write.
+    Tick,
+    /// The moment until which it is needed. Row keys begin with it too, so that rows that are needed no more are not read.
+    Until,
+}
+
+impl Head {
+    fn bytes(self) -> usize {
+        if self == Self::Nothing { 0 } else { MOMENT_BYTES }
+    }
+}
+
+/// The heads of rows that are written.
+#[derive(Clone, Copy)]
+pub(super) enum Heads<'a> {
+    Nothing,
+    Tick(i64),
+    /// Of each row.
+    Until(&'a [i64]),
+}
+
+impl Heads<'_> {
+    fn of(self, row: usize) -> Option<[u8; MOMENT_BYTES]> {
+        match self {
+            Self::Nothing => None,
+            Self::Tick(tick) => Some(moment_key(tick)),
+            Self::Until(moments) => Some(moment_key(moments[row])),
+        }
+    }
 }
 
 /// An epoch's net changes of one side by join key.
 pub(super) struct Changes {
     pub delta: Delta,
+    /// By join key; a key may have no row.
     pub groups: Groups,
     /// Rows whose join key has a NULL, so that they match nothing; empty unless asked for.
     pub unmatchable: Option<Delta>,
@@ -77,7 +113,7 @@ pub(super) struct Matches {
     pub columns: Vec<ArrayRef>,
     /// What tells each from others of its join key.
     row_keys: ByteRows,
-    /// The tick of the last write of each, if rows are forgotten.
+    /// What stands before each, if something does.
     heads: ByteRows,
 }
 
@@ -116,6 +152,7 @@ impl Side {
         key_order: &[usize],
         null_safe: &[bool],
         table: TableId,
+        head: Head,
         counts_matches: bool,
         wants_unmatchable: bool,
     ) -> Result<Self> {
@@ -126,7 +163,11 @@ impl Side {
         };
         let all: Vec<usize> = (0..spec.schema.fields().len()).collect();
         let (layout, row_key) = match &spec.stream_key {
-            Some(stream_key) if stream_key.iter().all(|c| key.contains(c)) => (Layout::Unique, Vec::new()),
+            Some(stream_key) if stream_key.iter().all(|c| key.contains(c)) => match head {
+                // A row whose taking back came late stays beside the one that came in its place.
+                Head::Until if !spec.append_only => (Layout::Keyed, Vec::new()),
+                _ => (Layout::Unique, Vec::new()),
+            },
             Some(stream_key) => (Layout::Keyed, stream_key.iter().copied().filter(|c| !key.contains(c)).collect()),
             None if spec.append_only => (Layout::Log, Vec::new()),
             None => (Layout::Multiset, all.clone()),
@@ -151,14 +192,18 @@ impl Side {
             counts_matches,
             wants_unmatchable,
             sequence: (0, 0),
-            head: 0,
+            head,
+            needed_from: None,
         })
     }
 
-    /// The same, with rows that are stored with the tick of their last write.
-    pub fn stamped(mut self, stamped: bool) -> Self {
-        self.head = if stamped { STAMP_BYTES } else { 0 };
-        self
+    /// From now on rows that are needed until an earlier moment are passed over.
+    pub fn set_needed_from(&mut self, moment: i64) {
+        let moment = moment_key(moment);
+        self.needed_from = Some(moment);
+        if let Rows::Many(rows) = &mut self.rows {
+            rows.set_needed_from(moment);
+        }
     }
 
     pub fn set_cache_bytes(&mut self, bytes: usize) {
@@ -227,7 +272,8 @@ impl Side {
     /// # Errors
     /// When the store cannot be read, or as `f`.
     pub fn matches(&mut self, state: &State, keys: &ByteRows, mut f: impl FnMut(&Matches) -> Result<()>) -> Result<()> {
-        let Self { rows, row_codec, counts_matches, head, .. } = self;
+        let Self { rows, row_codec, counts_matches, head, needed_from, .. } = self;
+        let head = head.bytes();
         // Rows wait until there are enough of them to be decoded together.
         let (mut waiting, mut row_keys, mut heads) = (ByteRows::new(), ByteRows::new(), ByteRows::new());
         let mut of_keys: Vec<u32> = Vec::new();
@@ -243,12 +289,12 @@ impl Side {
                 f(&Matches { keys, weights, counts, columns, row_keys, heads })
             };
         let mut push = |key: usize, row_key: &[u8], row: &[u8]| {
-            let (stamp, row) = row.split_at(row.len().min(*head));
+            let (stamp, row) = row.split_at(row.len().min(head));
             waiting.push(row);
             of_keys.push(key as u32);
             if *counts_matches {
                 row_keys.push(row_key);
-                if *head > 0 {
+                if head > 0 {
                     heads.push(stamp);
                 }
             }
@@ -260,8 +306,9 @@ impl Side {
         match rows {
             Rows::One(table) => {
                 let found = table.get_many(state, keys)?;
+                let is_needed = |row: &&[u8]| needed_from.is_none_or(|from| **row >= from[..]);
                 for (key, row) in found.iter().enumerate() {
-                    row.map_or(Ok(()), |row| push(key, &[], row))?;
+                    row.filter(is_needed).map_or(Ok(()), |row| push(key, &[], row))?;
                 }
             }
             Rows::Many(rows) => {
@@ -318,7 +365,7 @@ impl Side {
     }
 
     /// Takes changes into the stored rows; `counts` has the number of matches of each changed row, if those are counted.
-    /// Returns the keys of the rows that are stamped with `tick`.
+    /// Returns the keys of the rows that are written with a tick.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -328,7 +375,7 @@ impl Side {
         epoch: u64,
         changes: &Changes,
         counts: &[i64],
-        tick: Option<i64>,
+        heads: Heads<'_>,
     ) -> Result<ByteRows> {
         let Changes { delta, groups, .. } = changes;
         let mut stamped_keys = ByteRows::new();
@@ -336,7 +383,7 @@ impl Side {
             return Ok(stamped_keys);
         }
         let join_key = |row: usize| groups.keys.get(groups.of_row[row] as usize);
-        let row_keys = self.row_keys(epoch, delta)?;
+        let row_keys = self.row_keys(epoch, delta, heads)?;
         let mut weights = delta.weights_array();
         if self.layout == Layout::Multiset {
             weights = self.new_weights(state, &weights, join_key, &row_keys)?;
@@ -347,9 +394,13 @@ impl Side {
         }
         columns.extend(delta.batch.columns().iter().cloned());
         let mut encoded = self.row_codec.encode(&columns)?;
-        if let Some(tick) = tick {
+        if !matches!(heads, Heads::Nothing) {
             let rows = std::mem::take(&mut encoded);
-            rows.iter().for_each(|row| encoded.push_pair(&moment_key(tick), row));
+            for (row, bytes) in rows.iter().enumerate() {
+                encoded.push_pair(&heads.of(row).unwrap_or_default(), bytes);
+            }
+        }
+        if matches!(heads, Heads::Tick(_)) {
             for row in (0..delta.rows()).filter(|row| weights.value(*row) > 0) {
                 stamped_keys.push_pair(join_key(row), if row_keys.is_empty() { &[] } else { row_keys.get(row) });
             }
@@ -389,7 +440,7 @@ impl Side {
         if back.is_empty() {
             return Ok((changes, 0));
         }
-        let row_keys = self.row_keys(0, &changes.delta)?;
+        let row_keys = self.row_keys(0, &changes.delta, Heads::Nothing)?;
         let mut keys = ByteRows::new();
         for row in &back {
             let join_key = changes.groups.keys.get(changes.groups.of_row[*row] as usize);
@@ -426,7 +477,7 @@ impl Side {
                 let (join_key, row_key) = keys.get(i).split_at(self.key_codec.prefix_len(keys.get(i))?);
                 join_keys.push(join_key);
                 row_keys.push(row_key);
-                rows.push(&row[self.head.min(row.len())..]);
+                rows.push(&row[self.head.bytes().min(row.len())..]);
             }
         }
         let weights = self.row_codec.decode(rows.iter())?.remove(0);
@@ -448,15 +499,15 @@ impl Side {
     /// The weights of the stored rows with these keys.
     fn stored_weights(&self, state: &State, keys: &ByteRows) -> Result<Vec<Option<i64>>> {
         let stored = state.multi_get(self.table(), keys)?;
-        let rows = stored.iter().flatten().map(|row| &row[self.head.min(row.len())..]);
+        let rows = stored.iter().flatten().map(|row| &row[self.head.bytes().min(row.len())..]);
         let weights = self.row_codec.decode(rows)?.remove(0);
         let mut weights = weights.as_primitive::<Int64Type>().values().iter();
         Ok(stored.iter().map(|row| row.and_then(|_| weights.next().copied())).collect())
     }
 
-    fn row_keys(&mut self, epoch: u64, delta: &Delta) -> Result<ByteRows> {
-        match self.layout {
-            Layout::Unique => Ok(ByteRows::new()),
+    fn row_keys(&mut self, epoch: u64, delta: &Delta, heads: Heads<'_>) -> Result<ByteRows> {
+        let row_keys = match self.layout {
+            Layout::Unique => return Ok(ByteRows::new()),
             Layout::Log => {
                 if self.sequence.0 != epoch {
                     self.sequence = (epoch, 0);
@@ -466,13 +517,18 @@ impl Side {
                     keys.push_pair(&epoch.to_be_bytes(), &self.sequence.1.to_be_bytes());
                     self.sequence.1 += 1;
                 }
-                Ok(keys)
+                keys
             }
+            Layout::Keyed if self.row_key.is_empty() => (0..delta.rows()).map(|_| []).collect(),
             Layout::Keyed | Layout::Multiset => {
                 let columns: Vec<ArrayRef> = self.row_key.iter().map(|c| delta.batch.column(*c).clone()).collect();
-                self.row_key_codec.encode(&columns)
+                self.row_key_codec.encode(&columns)?
             }
-        }
+        };
+        let Heads::Until(moments) = heads else { return Ok(row_keys) };
+        let mut keys = ByteRows::with_capacity(row_keys.len(), row_keys.bytes() + row_keys.len() * MOMENT_BYTES);
+        moments.iter().zip(row_keys.iter()).for_each(|(until, key)| keys.push_pair(&moment_key(*until), key));
+        Ok(keys)
     }
 
     /// The weights that the rows of a multiset have after these changes, which are one for each row.
@@ -494,6 +550,11 @@ impl Side {
             true => Err(Error::internal("a join input takes back a row that it never gave")),
             false => Ok(after),
         }
+    }
+
+    /// Lets go of the rows that are needed until an earlier moment.
+    pub fn forget_before(&mut self, state: &mut State, moment: i64) {
+        state.forget_before(self.table(), &moment_key(moment));
     }
 
     pub fn truncate_below(&mut self, state: &mut State, key: &[u8]) {

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{
+    ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
-use super::{Join, JoinKind, JoinSide, JoinSpec, Layout, Residual};
+use super::{Join, JoinKind, JoinSide, JoinSpec, Layout, Residual, TimeBound};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::sharded::Shard;
 use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add, rows};
@@ -81,6 +84,7 @@ fn spec_of(kind: JoinKind, left: JoinSide, right: JoinSide, null_safe: bool) -> 
         residual: None,
         output: Arc::new(Schema::new(fields)),
         time_key: None,
+        bounds: [None, None],
         ttl: None,
     }
 }
@@ -113,6 +117,25 @@ impl Model {
         }
         out.push((row, weight));
     }
+}
+
+/// `left.ts <= right.ts AND right.ts <= left.ts + after`, of which one may be missing, and what it bounds.
+fn bounded(from: bool, after_us: Option<i64>) -> (Residual, [Option<TimeBound>; 2]) {
+    let Residual { condition, schema, columns, .. } = residual();
+    let within = after_us.map(|us| {
+        let span = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, us * 1000)));
+        let left = Arc::new(Column::new("ts", 0));
+        let latest = Arc::new(BinaryExpr::new(left, Operator::Plus, Arc::new(Literal::new(span))));
+        Arc::new(BinaryExpr::new(Arc::new(Column::new("ts", 1)), Operator::LtEq, latest)) as Arc<dyn PhysicalExpr>
+    });
+    let condition = match within {
+        None => condition,
+        Some(within) if !from => within,
+        Some(within) => Arc::new(BinaryExpr::new(condition, Operator::And, within)),
+    };
+    let bound = |offset_us| TimeBound { column: 3, offset_us, passed_by: 3 };
+    let bounds = [after_us.map(bound), from.then(|| bound(0))];
+    (Residual { condition, schema, columns, text: "bounded".into() }, bounds)
 }
 
 /// `left.ts <= right.ts`.
@@ -284,6 +307,96 @@ proptest! {
                 let rows = if layout == Layout::Log { open.map(|(_, w)| *w as usize).sum() } else { open.count() };
                 prop_assert_eq!(harness.stored_rows(1 + side as u16), rows);
             }
+            committed = Some(current);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 96, ..Config::default() })]
+
+    #[test]
+    fn a_bound_on_time_forgets_rows(
+        kind in any_kind(),
+        layouts in (any_layout(), any_layout()),
+        bounds in prop_oneof![Just((true, None)), (any::<bool>(), (0..12i64).prop_map(Some))],
+        epochs in proptest::collection::vec((proptest::collection::vec((any::<bool>(), any_row(), proptest::bool::weighted(0.7)), 0..10), any_after(), 0..9i64, 0..9i64), 1..8),
+    ) {
+        let mut spec = spec_of(kind, side(layouts.0), side(layouts.1), false);
+        let (residual, bounds) = bounded(bounds.0, bounds.1);
+        if bounds.contains(&None) {
+            // What is taken back at any time must find what it has met.
+            spec.sides.iter_mut().for_each(|side| side.append_only = true);
+        }
+        let append_only = spec.sides.each_ref().map(|side| side.append_only);
+        (spec.residual, spec.bounds) = (Some(residual.clone()), bounds);
+        let bounded_columns = spec.bounded_columns();
+        let offset_us = bounds[0].map(|bound| bound.offset_us);
+        let mut operator = Join::new(spec).unwrap().with_cache_bytes(600);
+        let mut harness = Harness::new();
+        let (mut all, mut counted) = ([Model::default(), Model::default()], [Model::default(), Model::default()]);
+        let mut shown = ZSet::new();
+        let mut current = [0, 0];
+        let mut committed: Option<[i64; 2]> = None;
+        // The time that all the timestamps in bounds have passed.
+        let passed = |watermarks: [i64; 2]| {
+            (0..2).filter(|side| bounds[1 - side].is_some()).map(|side| watermarks[side]).min().unwrap()
+        };
+        for (steps, after, left_advance, right_advance) in &epochs {
+            let mut changes = [Vec::new(), Vec::new()];
+            for (to_left, row, insert) in steps {
+                let side = usize::from(!to_left);
+                match append_only[side] {
+                    // With keys of its own, if it has one.
+                    true => {
+                        let row = Row { id: all[side].0.len() as i64 + 100, ..row.clone() };
+                        let layout = if side == 0 { layouts.0 } else { layouts.1 };
+                        let taken = all[side].0.keys().any(|other| layout == Layout::Unique && other.k == row.k);
+                        if !taken {
+                            all[side].add(row, 1, &mut changes[side]);
+                        }
+                    }
+                    false => {
+                        let layout = if side == 0 { layouts.0 } else { layouts.1 };
+                        all[side].change(layout, row, *insert, &mut changes[side]);
+                    }
+                }
+            }
+            current = [current[0] + left_advance, current[1] + right_advance];
+            let port = |side: usize| {
+                let of = |w| vec![None, None, None, w];
+                PortWatermarks { committed: of(committed.map(|c| c[side])), current: of(Some(current[side])) }
+            };
+            let inputs = [vec![delta(&changes[0])], vec![delta(&changes[1])]];
+            let outcome = harness.epoch(&mut operator, &inputs, &[port(0), port(1)], *after);
+            let bound = committed.map(passed);
+            let mut late = 0;
+            for side in 0..2 {
+                for (row, weight) in &changes[side] {
+                    if bounds[1 - side].is_some() && bound.is_some_and(|b| row.ts < b) {
+                        late += 1;
+                    } else {
+                        counted[side].add(row.clone(), *weight, &mut Vec::new());
+                    }
+                }
+            }
+            prop_assert_eq!(outcome.late.iter().map(|l| l.rows.rows()).sum::<usize>(), late);
+            let matches = |l: &Row, r: &Row| {
+                l.k == r.k && l.k.is_some()
+                    && (bounds[1].is_none() || l.ts <= r.ts) && offset_us.is_none_or(|us| r.ts <= l.ts + us)
+            };
+            if let Some(committed) = committed {
+                for delta in &outcome.deltas {
+                    for (column, lag_us) in &bounded_columns {
+                        let times = delta.batch.column(*column).as_primitive::<TimestampMicrosecondType>();
+                        prop_assert!(times.iter().flatten().all(|ts| ts >= passed(committed) - lag_us));
+                    }
+                }
+            }
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            prop_assert_eq!(&shown, &expected_of(kind, &counted[0], &counted[1], matches));
+            // Compactions may come at any time.
+            harness.compact();
             committed = Some(current);
         }
     }

@@ -17,10 +17,9 @@ use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, Level, TableId};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
-use crate::stream::operator::event_time::{TimeColumn, times};
+use crate::stream::operator::event_time::{MICROS_PER_DAY, TimeColumn, times};
 use crate::stream::operator::waiting::{moment, moment_key};
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Between two looks at a partition that may be behind every frame.
 const LOOK_EVERY_US: i64 = 1_000_000;
 const CLOSED: &[u8] = b"closed";

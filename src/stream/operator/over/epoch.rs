@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::state::ByteRows;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
-use crate::stream::operator::event_time::times;
 use crate::stream::operator::groups::Groups;
 use crate::stream::operator::project::row_error;
 
@@ -300,9 +299,11 @@ impl Epoch {
             }
             Ok(())
         })?;
-        let keys = found.iter().flatten().map(|entry| self.memory.get(entry.order));
-        let mut times = times(&over.order.decode_first(keys)?)?.into_iter();
-        Ok(found.iter().map(|first| first.and_then(|_| times.next().flatten())).collect())
+        let time = |first: &Option<Entry>| match first {
+            Some(entry) => over.order.first_time(self.memory.get(entry.order)),
+            None => Ok(None),
+        };
+        found.iter().map(time).collect()
     }
 
     /// How many rows of each partition are in sessions that a watermark has closed.

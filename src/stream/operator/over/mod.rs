@@ -355,20 +355,7 @@ impl Operator for Over {
         if !self.spec.partition_by.is_empty() {
             parts.push(format!("partition by [{}]", names(&self.spec.partition_by)));
         }
-        let order: Vec<String> = self
-            .spec
-            .order_by
-            .iter()
-            .map(|s| {
-                let direction = if s.descending { " desc" } else { "" };
-                let nulls = match (s.descending, s.nulls_first) {
-                    (false, true) => " nulls first",
-                    (true, false) => " nulls last",
-                    _ => "",
-                };
-                format!("{}{direction}{nulls}", name(s.column))
-            })
-            .collect();
+        let order: Vec<String> = self.spec.order_by.iter().map(|sort| sort.describe(name)).collect();
         parts.push(format!("order by [{}]", order.join(", ")));
         if let Some(Limit { by, skip, upto }) = self.spec.limit {
             let by = match by {

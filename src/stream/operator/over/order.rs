@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec};
+use crate::stream::operator::event_time::MICROS_PER_DAY;
 use crate::stream::operator::order_key::SortColumn;
 
 /// Makes the sort keys of one ORDER BY.
@@ -90,16 +91,16 @@ impl OrderCodec {
         Ok(out)
     }
 
-    /// The values of the first column, which is ascending.
+    /// The first column of a key, an ascending timestamp or date, in microseconds since 1970; `None` for NULL.
     ///
     /// # Errors
-    /// XX001 if a key is not one of this codec.
-    pub fn decode_first<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<ArrayRef> {
-        let mut keys: Vec<&[u8]> = keys.collect();
+    /// XX001 if the key is not one of this codec.
+    pub fn first_time(&self, key: &[u8]) -> Result<Option<i64>> {
         match self.parts.first() {
-            Some(part @ Part { descending: false, null_byte: None, .. }) => {
-                let columns = part.codec.decode_prefixes(&mut keys)?;
-                columns.into_iter().next().ok_or_else(|| Error::internal("a sort key has no column"))
+            Some(Part { codec, descending: false, null_byte: None, .. }) => {
+                let time = codec.first_integer(key)?;
+                let unit_us = if codec.types().first() == Some(&DataType::Date32) { MICROS_PER_DAY } else { 1 };
+                Ok(time.map(|time| time.saturating_mul(unit_us)))
             }
             _ => Err(Error::internal("a sort key does not begin with an ascending column")),
         }

@@ -11,7 +11,9 @@
 //! gap behind its last row. So later changes have an end after W, and thus a last time after W - gap: that is the watermark
 //! of the last time of each row's session.
 
-use arrow::array::{ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::datatypes::{IntervalMonthDayNano, TimestampMicrosecondType};
 
 use super::chunks::{Entry, Memory, Unread, View};
@@ -19,7 +21,7 @@ use super::frame::{Distance, Edge, edge_values};
 use super::function::{Positions, Run};
 use super::order::OrderCodec;
 use crate::error::{Error, Result};
-use crate::stream::operator::event_time::TimeColumn;
+use crate::stream::operator::event_time::{MICROS_PER_DAY, TimeColumn};
 
 /// Rows that a look for the end of a session begins with.
 const LOOK_ROWS: usize = 16;
@@ -75,23 +77,31 @@ impl Sessions {
         Self { order, gap, gap_us_max }
     }
 
-    /// Times of rows, and when a session ends of which each were the last row.
-    fn times(&self, memory: &Memory, entries: &[Entry]) -> Result<(ArrayRef, ArrayRef)> {
-        let times = self.order.decode_first(entries.iter().map(|e| memory.get(e.order)))?;
-        let ends = edge_values(&times, Edge::After(Distance::Interval(self.gap)), false)?;
-        Ok((times, ends))
+    /// The time of each row, and when a session ends of which it were the last row.
+    fn times(&self, memory: &Memory, entries: &[Entry]) -> Result<Vec<(Option<i64>, Option<i64>)>> {
+        let times: Result<Vec<Option<i64>>> =
+            entries.iter().map(|entry| self.order.first_time(memory.get(entry.order))).collect();
+        let times = times?;
+        if self.gap.months == 0 {
+            // Then a gap is as long wherever it begins.
+            let gap_us =
+                i64::from(self.gap.days).saturating_mul(MICROS_PER_DAY).saturating_add(self.gap.nanoseconds / 1000);
+            let end = |time: Option<i64>| (time, time.map(|time| time.saturating_add(gap_us)));
+            return Ok(times.into_iter().map(end).collect());
+        }
+        let column: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times.clone()));
+        let ends = edge_values(&column, Edge::After(Distance::Interval(self.gap)), false)?;
+        Ok(times.into_iter().zip(ends.as_primitive::<TimestampMicrosecondType>()).collect())
     }
 
     /// Between which neighbours of some rows a session ends: one answer less than rows. Rows without a time are a session.
     fn cuts(&self, memory: &Memory, entries: &[Entry]) -> Result<Vec<bool>> {
-        let (times, ends) = self.times(memory, entries)?;
-        let (times, ends) =
-            (times.as_primitive::<TimestampMicrosecondType>(), ends.as_primitive::<TimestampMicrosecondType>());
-        let cut = |(end, next): (Option<i64>, Option<i64>)| match (end, next) {
+        let times = self.times(memory, entries)?;
+        let cut = |pair: &[(Option<i64>, Option<i64>)]| match (pair[0].1, pair[1].0) {
             (Some(end), Some(next)) => end <= next,
             (end, next) => end.is_some() != next.is_some(),
         };
-        Ok(ends.iter().zip(times.iter().skip(1)).map(cut).collect())
+        Ok(times.windows(2).map(cut).collect())
     }
 
     /// Whether a row of one sort key would be in the session of a row of a later one that is its neighbour.
@@ -173,8 +183,8 @@ impl Sessions {
         let certain = time.key_of(watermark.saturating_sub(self.gap_us_max).saturating_add(1))?;
         let mut open = view.lower_bound(memory, &certain)?;
         while open < view.rows() {
-            let (_, ends) = self.times(memory, &entries(memory, view, open..open + 1)?)?;
-            let end = ends.as_primitive::<TimestampMicrosecondType>().iter().next().flatten();
+            let times = self.times(memory, &entries(memory, view, open..open + 1)?)?;
+            let end = times.first().and_then(|(_, end)| *end);
             if end.is_none_or(|end| end > watermark) {
                 // The first row that holds its session open.
                 return self.start(memory, view, open);
@@ -187,8 +197,8 @@ impl Sessions {
     /// When the session of the row at `position` ends, microseconds since 1970; `None` for rows without a time.
     pub fn end_time(&self, memory: &Memory, view: &View, position: usize) -> Result<Option<i64>, Stop> {
         let end = self.end(memory, view, position)?;
-        let (_, ends) = self.times(memory, &entries(memory, view, end - 1..end)?)?;
-        Ok(ends.as_primitive::<TimestampMicrosecondType>().iter().next().flatten())
+        let times = self.times(memory, &entries(memory, view, end - 1..end)?)?;
+        Ok(times.first().and_then(|(_, end)| *end))
     }
 }
 

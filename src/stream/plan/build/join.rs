@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, Join as LogicalJoin, LogicalPlan, lit};
 
-use super::time_bound::TimeBound;
+use super::time_bound::time_bounds;
 use super::{Builder, Edge, arrow_schema, plain_column};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
@@ -16,20 +16,11 @@ use crate::stream::plan::expressions::physical;
 impl Builder<'_> {
     pub(super) fn join(&mut self, join: &LogicalJoin) -> Result<Edge> {
         let kind = kind(join)?;
-        let (mut left_keys, mut right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
+        let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
         let left = self.edge(&join.left)?;
         let right = self.any_edge(&join.right)?;
-        let bound = time_bound(join, kind, &left, &right);
-        if let Some(bound) = &bound {
-            left_keys.push(bound.left_slice());
-            right_keys.push(bound.right_slices());
-        }
         let (left, left_columns) = self.keyed_side(left, &join.left, &left_keys)?;
-        let (mut right, right_columns) = self.keyed_side(right, &join.right, &right_keys)?;
-        let slice = right_columns.last().copied().filter(|_| bound.is_some());
-        if let Some(slice) = slice {
-            right = self.unnest_column(right, slice)?;
-        }
+        let (right, right_columns) = self.keyed_side(right, &join.right, &right_keys)?;
         let as_of_now = right.as_of_now;
         if as_of_now {
             check_as_of_now(kind, &left)?;
@@ -53,6 +44,13 @@ impl Builder<'_> {
             watermark_columns = left.properties.watermark_columns.clone();
         }
         let time_key = left_columns.iter().zip(&right_columns).position(|pair| has_watermark(&pair));
+        let sides =
+            [(join.left.schema().as_ref(), &left.properties), (join.right.schema().as_ref(), &right.properties)];
+        let bounds = match &join.filter {
+            Some(filter) if time_key.is_none() && !as_of_now => time_bounds(filter, sides),
+            _ => [None, None],
+        };
+        let is_bounded = time_key.is_some() || bounds.iter().all(Option::is_some);
         let side = |edge: &Edge, key: Vec<usize>| JoinSide {
             schema: edge.properties.schema.clone(),
             key,
@@ -60,7 +58,7 @@ impl Builder<'_> {
             append_only: edge.properties.append_only,
         };
         let first_part = self.take_parts(Join::PARTS);
-        let ttl = self.ttl(time_key.is_none() && !as_of_now);
+        let ttl = self.ttl(!is_bounded && !as_of_now);
         let spec = JoinSpec {
             operator: self.nodes.len() as u32,
             object: self.object,
@@ -72,17 +70,21 @@ impl Builder<'_> {
             residual: residual(join)?,
             output: joined.clone(),
             time_key,
+            // What a ttl forgets is stored with another moment.
+            bounds: if ttl.is_none() { bounds } else { [None, None] },
             ttl,
         };
+        for (column, _) in spec.bounded_columns() {
+            if !watermark_columns.contains(&column) {
+                watermark_columns.push(column);
+            }
+        }
         // Pairs of rows come once, and go only if both are still known; but others with their key may come after them.
         let once = kind == JoinKind::Inner && (spec.append_only() || spec.stream_key().is_none());
         let properties = EdgeProperties {
             schema: joined,
             append_only: spec.append_only(),
-            // A pair has one slice of time in common.
-            stream_key: spec
-                .stream_key()
-                .map(|key| key.into_iter().filter(|c| slice.is_none_or(|slice| *c != left_width + slice)).collect()),
+            stream_key: spec.stream_key(),
             watermark_columns,
         };
         let has_keys = !spec.sides[0].key.is_empty() && ttl.is_none();
@@ -132,22 +134,6 @@ impl Builder<'_> {
         let output: SchemaRef = Arc::new(Schema::new(fields));
         Ok((self.project_edge(edge, schema, Some(&exprs), None, output)?, columns))
     }
-}
-
-/// The time bound of a join, where that frees state which its keys do not free, and where only left rows are shown on their
-/// own: right rows come several times.
-fn time_bound(join: &LogicalJoin, kind: JoinKind, left: &Edge, right: &Edge) -> Option<TimeBound> {
-    let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
-    let keys_have_time = join.on.iter().any(|(l, r)| {
-        let has_watermark = |expr, schema, edge: &Edge| {
-            plain_column(expr, schema).is_some_and(|column| edge.properties.watermark_columns.contains(&column))
-        };
-        has_watermark(l, left_schema, left) && has_watermark(r, right_schema, right)
-    });
-    if right.as_of_now || keys_have_time || matches!(kind, JoinKind::Right | JoinKind::Full) {
-        return None;
-    }
-    TimeBound::of(join.filter.as_ref()?, [(left_schema, &left.properties), (right_schema, &right.properties)])
 }
 
 fn kind(join: &LogicalJoin) -> Result<JoinKind> {

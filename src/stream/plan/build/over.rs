@@ -15,6 +15,7 @@ use super::{Builder, Edge, arrow_schema, plain_column};
 use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::AggregateKind;
+use crate::stream::operator::first_row::{FirstRow, FirstRowSpec};
 use crate::stream::operator::order_key::SortColumn;
 use crate::stream::operator::over::frame::{Distance, Edge as FrameEdge, Frame, Units};
 use crate::stream::operator::over::function::{WindowCall, WindowKind};
@@ -180,6 +181,20 @@ impl Builder<'_> {
             stream_key: stream_key.clone(),
             watermark_columns: timed,
         };
+        let first_alone = group.limit == Some(Limit { by: LimitBy::RowNumber, skip: 0, upto: 1 })
+            && group.calls.iter().all(|call| call.kind == WindowKind::RowNumber);
+        if first_alone && before.append_only && time_column.is_none() && !order_time {
+            let spec = FirstRowSpec {
+                object: self.object,
+                part: self.take_parts(FirstRow::PARTS),
+                input: before.schema.clone(),
+                key: group.partition_by,
+                order_by: group.order_by,
+                output,
+            };
+            let operator = self.sharded(!spec.key.is_empty(), || FirstRow::new(spec.clone()))?;
+            return Ok(self.add(operator, vec![edge.input], properties));
+        }
         let spec = OverSpec {
             operator: self.nodes.len() as u32,
             object: self.object,

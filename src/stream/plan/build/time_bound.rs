@@ -1,32 +1,16 @@
-//! The time bound of an interval join, as an equality of slices of time: so watermarks free the join's state.
-//!
-//! Where `low <= left.ts - right.ts <= high`, time is cut into slices at least as wide as the bound. A left row falls into
-//! one slice, a right row into the two or three that its partners can be in, and a pair of partners has exactly one slice
-//! in common. The slice is a join key that carries a watermark on both sides.
+//! The time bounds of a join's condition, such as those of an interval join: so watermarks free the join's state.
 
-use std::collections::BTreeMap;
-
-use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::expr::{Between, ScalarFunction};
+use datafusion::logical_expr::expr::Between;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use millstream_sql::functions::windows::{Span, hop_starts, tumble_start};
+use millstream_sql::functions::windows::Span;
 
 use crate::stream::operator::EdgeProperties;
+use crate::stream::operator::join::TimeBound;
 
-/// Slices are at least this wide: very many would cost more than they free.
-const SLICE_MIN_US: i64 = 1_000_000;
-
-/// A bound between a time column of each side, both with a watermark.
-pub(super) struct TimeBound {
-    left: Expr,
-    right: Expr,
-    low_us: i64,
-    high_us: i64,
-}
-
-/// A time column plus a constant.
+/// A timestamp column plus a constant.
 struct Time {
     /// 0 left, 1 right.
     side: usize,
@@ -34,87 +18,55 @@ struct Time {
     offset_us: i64,
 }
 
-impl TimeBound {
-    /// The bound that a join's condition sets, if it does.
-    pub fn of(filter: &Expr, sides: [(&DFSchema, &EdgeProperties); 2]) -> Option<Self> {
-        // (left column, right column) -> least and greatest difference.
-        let mut bounds: BTreeMap<(usize, usize), (Option<i64>, Option<i64>)> = BTreeMap::new();
-        for (a, op, b) in split_conjunction(filter).into_iter().flat_map(comparisons) {
-            let (Some(a), Some(b)) = (time(a, sides), time(b, sides)) else { continue };
-            let (op, left, right) = match (a.side, b.side) {
-                (0, 1) => (Some(op), a, b),
-                (1, 0) => (op.swap(), b, a),
-                _ => continue,
-            };
-            let difference = right.offset_us - left.offset_us;
-            let (low, high) = bounds.entry((left.column, right.column)).or_default();
-            match op {
-                Some(Operator::Lt | Operator::LtEq) => *high = Some(high.map_or(difference, |h| h.min(difference))),
-                Some(Operator::Gt | Operator::GtEq) => *low = Some(low.map_or(difference, |l| l.max(difference))),
-                _ => {}
-            }
+/// For each side, the first bound that the condition sets to the time of its rows' partners. Where rows are taken back, both
+/// sides need one, and of their own time: it says which changes are late.
+pub(super) fn time_bounds(filter: &Expr, sides: [(&DFSchema, &EdgeProperties); 2]) -> [Option<TimeBound>; 2] {
+    let mut bounds: [Option<TimeBound>; 2] = [None, None];
+    for (earlier, later) in split_conjunction(filter).into_iter().flat_map(comparisons) {
+        let (Some(partner), Some(row)) = (time(earlier, sides), time(later, sides)) else { continue };
+        let has_watermark = sides[partner.side].1.watermark_columns.contains(&partner.column);
+        if partner.side != row.side && has_watermark {
+            bounds[row.side].get_or_insert(TimeBound {
+                column: row.column,
+                offset_us: row.offset_us.saturating_sub(partner.offset_us),
+                passed_by: partner.column,
+            });
         }
-        let ((left, right), (low_us, high_us)) = bounds
-            .into_iter()
-            .find_map(|(pair, (low, high))| Some((pair, (low?, high?))).filter(|(_, (l, h))| l <= h))?;
-        let column = |side: usize, position: usize| Expr::Column(sides[side].0.columns()[position].clone());
-        Some(Self { left: column(0, left), right: column(1, right), low_us, high_us })
     }
-
-    fn slice_us(&self) -> i64 {
-        (self.high_us - self.low_us).max(SLICE_MIN_US)
-    }
-
-    /// The slice that a left row is in.
-    pub fn left_slice(&self) -> Expr {
-        let args = vec![self.left.clone(), interval(self.slice_us())];
-        Expr::ScalarFunction(ScalarFunction::new_udf(tumble_start(), args))
-    }
-
-    /// The list of the slices that the partners of a right row can be in.
-    pub fn right_slices(&self) -> Expr {
-        let latest = Expr::BinaryExpr(BinaryExpr::new(
-            Box::new(self.right.clone()),
-            Operator::Plus,
-            Box::new(interval(self.high_us)),
-        ));
-        let args = vec![latest, interval(self.slice_us()), interval(2 * self.slice_us())];
-        Expr::ScalarFunction(ScalarFunction::new_udf(hop_starts(), args))
-    }
+    let append_only = sides.iter().all(|(_, properties)| properties.append_only);
+    let is_own_time = match bounds {
+        [Some(left), Some(right)] => left.column == right.passed_by && right.column == left.passed_by,
+        _ => false,
+    };
+    if append_only || is_own_time { bounds } else { [None, None] }
 }
 
-fn interval(us: i64) -> Expr {
-    let value = IntervalMonthDayNano::new(0, 0, us.saturating_mul(1000));
-    Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), None)
-}
-
-fn comparisons(condition: &Expr) -> Vec<(&Expr, Operator, &Expr)> {
+/// Pairs of which the first is not greater than the second.
+fn comparisons(condition: &Expr) -> Vec<(&Expr, &Expr)> {
     match condition {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => vec![(left, *op, right)],
-        Expr::Between(Between { expr, negated: false, low, high }) => {
-            vec![(expr, Operator::GtEq, low), (expr, Operator::LtEq, high)]
-        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
+            Operator::Lt | Operator::LtEq => vec![(left, right)],
+            Operator::Gt | Operator::GtEq => vec![(right, left)],
+            _ => Vec::new(),
+        },
+        Expr::Between(Between { expr, negated: false, low, high }) => vec![(low, expr), (expr, high)],
         _ => Vec::new(),
     }
 }
 
-/// A timestamp column with a watermark, plus or minus an interval without months.
+/// A timestamp column, plus or minus an interval without months.
 fn time(expr: &Expr, sides: [(&DFSchema, &EdgeProperties); 2]) -> Option<Time> {
     match expr {
-        Expr::Column(column) => sides.iter().enumerate().find_map(|(side, (schema, properties))| {
+        Expr::Column(column) => sides.iter().enumerate().find_map(|(side, (schema, _))| {
             let position = schema.maybe_index_of_column(column)?;
-            let is_time = matches!(schema.field(position).data_type(), DataType::Timestamp(..));
-            (is_time && properties.watermark_columns.contains(&position)).then_some(Time {
-                side,
-                column: position,
-                offset_us: 0,
-            })
+            let is_time = matches!(schema.field(position).data_type(), DataType::Timestamp(TimeUnit::Microsecond, _));
+            is_time.then_some(Time { side, column: position, offset_us: 0 })
         }),
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
             let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(span)), _) = right.as_ref() else { return None };
             let time = time(left, sides)?;
             let Ok(Span::Micros(span_us)) = Span::new(*span) else { return None };
-            let offset_us = if *op == Operator::Plus { span_us } else { -span_us };
+            let offset_us = if *op == Operator::Plus { span_us } else { span_us.checked_neg()? };
             Some(Time { offset_us: time.offset_us.checked_add(offset_us)?, ..time })
         }
         _ => None,

@@ -1,8 +1,5 @@
 //! UNNEST of one list, and the windows of HOP, which are such a list.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{DataType, Schema};
 use datafusion::logical_expr::{Expr, LogicalPlan, Unnest as LogicalUnnest};
 
 use super::{Builder, Edge, arrow_schema, positions};
@@ -38,27 +35,6 @@ impl Builder<'_> {
         };
         let operator = Unnest::new(properties.clone(), *list, from);
         Ok(self.add(Box::new(operator), vec![edge.input], properties))
-    }
-}
-
-impl Builder<'_> {
-    /// A row for each element of a list whose elements differ, in the place of the list.
-    pub(super) fn unnest_column(&mut self, edge: Edge, list: usize) -> Result<Edge> {
-        let before = edge.properties;
-        let fields = before.schema.fields().iter().enumerate().map(|(i, field)| match field.data_type() {
-            DataType::List(item) if i == list => {
-                field.as_ref().clone().with_data_type(item.data_type().clone()).with_nullable(true)
-            }
-            _ => field.as_ref().clone(),
-        });
-        let properties = EdgeProperties {
-            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
-            append_only: before.append_only,
-            stream_key: before.stream_key.map(|key| key.into_iter().chain([list]).collect()),
-            watermark_columns: before.watermark_columns,
-        };
-        let from = (0..properties.schema.fields().len()).collect();
-        Ok(self.add(Box::new(Unnest::new(properties.clone(), list, from)), vec![edge.input], properties))
     }
 }
 

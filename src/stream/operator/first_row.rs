@@ -1,0 +1,320 @@
+//! The first row of each key in an order, where rows only come: `ROW_NUMBER() … = 1`, `DISTINCT ON`, `ORDER BY … LIMIT 1`.
+//!
+//! Of an epoch's rows only the order is encoded; whole rows only of those that come before the stored one of their key. Rows
+//! that the order does not tell apart are ordered by all their columns.
+//!
+//! State: key -> length of the order (u32), order, row.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, SchemaRef};
+use millstream_catalog::ObjectId;
+
+use super::groups::Groups;
+use super::order_key::{OrderKey, SortColumn};
+use super::sharded::Keyed;
+use super::{Description, EpochContext, Operator, StateDescription, Watermarks};
+use crate::error::{Error, Result, sqlstate};
+use crate::state::{ByteRows, KeyCodec, RowCodec, TableId};
+use crate::stream::cached::CachedTable;
+use crate::stream::changelog::Delta;
+
+/// What a [`FirstRow`] is made from.
+#[derive(Debug, Clone)]
+pub struct FirstRowSpec {
+    /// The view that holds the state.
+    pub object: ObjectId,
+    /// The state part that it takes.
+    pub part: u16,
+    pub input: SchemaRef,
+    /// Positions of the key columns.
+    pub key: Vec<usize>,
+    pub order_by: Vec<SortColumn>,
+    /// The input's columns, then columns of the row's number, which is one.
+    pub output: SchemaRef,
+}
+
+/// Keeps the first row of each key of an append-only input.
+pub struct FirstRow {
+    spec: FirstRowSpec,
+    key: KeyCodec,
+    order: OrderKey,
+    rows: RowCodec,
+    table: CachedTable,
+}
+
+/// A stored row with its order.
+struct Stored<'v> {
+    order: &'v [u8],
+    row: &'v [u8],
+}
+
+impl<'v> Stored<'v> {
+    fn of(value: &'v [u8]) -> Result<Self> {
+        let parts = value.split_first_chunk::<4>().and_then(|(length, rest)| {
+            let (order, row) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            Some(Self { order, row })
+        });
+        parts.ok_or_else(|| {
+            Error::new(sqlstate::DATA_CORRUPTED, "stored data cannot be decoded: the first row of a key is damaged")
+        })
+    }
+}
+
+impl FirstRow {
+    /// State parts that it takes.
+    pub const PARTS: u16 = 1;
+
+    /// Checks the specification and makes the operator, with nothing cached.
+    ///
+    /// # Errors
+    /// 0A000 for types that cannot be keys or ordered by.
+    pub fn new(spec: FirstRowSpec) -> Result<Self> {
+        let data_type = |column: usize| spec.input.field(column).data_type().clone();
+        let order: Vec<(SortColumn, DataType)> =
+            spec.order_by.iter().map(|sort| (*sort, data_type(sort.column))).collect();
+        Ok(Self {
+            key: KeyCodec::new(&spec.key.iter().map(|c| data_type(*c)).collect::<Vec<_>>())?,
+            order: OrderKey::new(&order)?,
+            rows: RowCodec::new(&(0..spec.input.fields().len()).map(data_type).collect::<Vec<_>>())?,
+            table: CachedTable::new(TableId::new(spec.object.0, spec.part)),
+            spec,
+        })
+    }
+
+    /// The same with another budget for its cache.
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.table = CachedTable::with_bytes(self.table.table(), bytes);
+        self
+    }
+
+    fn columns(batch: &RecordBatch, positions: impl Iterator<Item = usize>) -> Vec<ArrayRef> {
+        positions.map(|column| batch.column(column).clone()).collect()
+    }
+
+    fn groups(&self, batch: &RecordBatch) -> Result<Groups> {
+        match self.spec.key.is_empty() {
+            true => Ok(Groups::single(batch.num_rows())),
+            false => Ok(Groups::assign(&self.keys(0, batch)?)),
+        }
+    }
+
+    /// The epoch's rows: what comes before the stored rows replaces them.
+    fn change(&mut self, batch: &RecordBatch, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
+        let groups = self.groups(batch)?;
+        let none: ByteRows = (0..batch.num_rows()).map(|_| []).collect();
+        let orders = self.order.encode(&Self::columns(batch, self.spec.order_by.iter().map(|s| s.column)), &none)?;
+        let mut first: Vec<Option<u32>> = vec![None; groups.len()];
+        for (row, group) in groups.of_row.iter().enumerate() {
+            let first = &mut first[*group as usize];
+            if first.is_none_or(|first| orders.get(row) < orders.get(first as usize)) {
+                *first = Some(row as u32);
+            }
+        }
+        let stored = self.table.get_many(context.state, &groups.keys)?;
+        let stored: Vec<Option<Stored<'_>>> =
+            stored.iter().map(|value| value.map(Stored::of).transpose()).collect::<Result<_>>()?;
+        let orders_of = |group: usize| first[group].map_or(&[][..], |row| orders.get(row as usize));
+        let comes_first: Vec<Ordering> = stored
+            .iter()
+            .enumerate()
+            .map(|(group, stored)| stored.as_ref().map_or(Ordering::Less, |s| orders_of(group).cmp(s.order)))
+            .collect();
+
+        // The rows that may be the first of their keys: several where the order does not tell them apart.
+        let candidates: Vec<u32> = (0..batch.num_rows())
+            .filter(|row| {
+                let group = groups.of_row[*row] as usize;
+                comes_first[group].is_le() && orders.get(*row) == orders_of(group)
+            })
+            .map(|row| row as u32)
+            .collect();
+        let candidate_rows = take_record_batch(batch, &UInt32Array::from(candidates.clone()))?;
+        let encoded = self.rows.encode(candidate_rows.columns())?;
+        let mut chosen: Vec<Option<usize>> = vec![None; groups.len()];
+        for (candidate, row) in candidates.iter().enumerate() {
+            let chosen = &mut chosen[groups.of_row[*row as usize] as usize];
+            if chosen.is_none_or(|chosen| encoded.get(candidate) < encoded.get(chosen)) {
+                *chosen = Some(candidate);
+            }
+        }
+        let changed: Vec<(usize, usize)> = chosen
+            .into_iter()
+            .enumerate()
+            .filter_map(|(group, candidate)| Some((group, candidate?)))
+            .filter(|(group, candidate)| {
+                comes_first[*group].is_lt() || stored[*group].as_ref().is_some_and(|s| encoded.get(*candidate) < s.row)
+            })
+            .collect();
+        if changed.is_empty() {
+            return Ok(Vec::new());
+        }
+
+        let mut output = Vec::new();
+        let gone: Vec<&[u8]> = changed.iter().filter_map(|(group, _)| Some(stored[*group].as_ref()?.row)).collect();
+        if !gone.is_empty() {
+            output.push(numbered(&self.spec.output, self.rows.decode(gone.iter().copied())?, gone.len(), -1)?);
+        }
+        let came = UInt32Array::from_iter_values(changed.iter().map(|(_, candidate)| *candidate as u32));
+        let came = take_record_batch(&candidate_rows, &came)?;
+        output.push(numbered(&self.spec.output, came.columns().to_vec(), came.num_rows(), 1)?);
+
+        let mut keys = ByteRows::new();
+        let mut values = ByteRows::with_capacity(changed.len(), 0);
+        let mut head = Vec::new();
+        for (group, candidate) in &changed {
+            let order = orders_of(*group);
+            head.clear();
+            head.extend_from_slice(&(order.len() as u32).to_le_bytes());
+            head.extend_from_slice(order);
+            keys.push(groups.keys.get(*group));
+            values.push_pair(&head, encoded.get(*candidate));
+        }
+        self.table.put_many(context.state, &keys, &values);
+        Ok(output)
+    }
+}
+
+/// Rows with their number, which is one.
+fn numbered(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize, weight: i64) -> Result<Delta> {
+    let one: ArrayRef = Arc::new(Int64Array::from_value(1, rows));
+    let numbers = schema.fields()[columns.len()..].iter().map(|field| cast(&one, field.data_type()));
+    let columns = columns.iter().cloned().map(Ok).chain(numbers).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(Delta::new(RecordBatch::try_new(schema.clone(), columns)?, Int64Array::from_value(weight, rows)))
+}
+
+impl Keyed for FirstRow {
+    fn keys(&self, _input: usize, batch: &RecordBatch) -> Result<ByteRows> {
+        self.key.encode(&Self::columns(batch, self.spec.key.iter().copied()))
+    }
+}
+
+impl Operator for FirstRow {
+    fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
+        let deltas = inputs.into_iter().next().unwrap_or_default();
+        let delta = Delta::concat(&self.spec.input, &deltas)?;
+        let output = if delta.is_empty() { Vec::new() } else { self.change(&delta.batch, context)? };
+        self.table.end_epoch();
+        Ok(output)
+    }
+
+    fn watermarks(&self, _inputs: &[Watermarks]) -> Watermarks {
+        // A key's row may go at any time.
+        vec![None; self.spec.output.fields().len()]
+    }
+
+    fn reset(&mut self) {
+        self.table.reset();
+    }
+
+    fn describe(&self) -> Description {
+        let name = |column: usize| self.spec.input.field(column).name().clone();
+        let key: Vec<String> = self.spec.key.iter().map(|c| name(*c)).collect();
+        let order: Vec<String> = self.spec.order_by.iter().map(|sort| sort.describe(name)).collect();
+        let by = if key.is_empty() { String::new() } else { format!("by [{}], ", key.join(", ")) };
+        Description {
+            title: format!("FirstRow: {by}order by [{}]", order.join(", ")),
+            state: vec![StateDescription {
+                part: self.table.table().part,
+                layout: "keyed",
+                key: if key.is_empty() { "none".into() } else { key.join(", ") },
+                cost: "1 get per key; 1 put if its first row changes".into(),
+            }],
+            append_only: false,
+            stream_key: key,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+    use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+
+    use super::{FirstRow, FirstRowSpec, SortColumn};
+    use crate::stream::changelog::Delta;
+    use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add};
+
+    type Row = (Option<i32>, Option<i32>, &'static str);
+
+    fn input() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("k", DataType::Int32, true),
+            Field::new("n", DataType::Int32, true),
+            Field::new("v", DataType::Utf8View, true),
+        ]))
+    }
+
+    fn delta(rows: &[Row]) -> Delta {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(rows.iter().map(|r| r.0).collect::<Int32Array>()),
+            Arc::new(rows.iter().map(|r| r.1).collect::<Int32Array>()),
+            Arc::new(rows.iter().map(|r| Some(r.2)).collect::<StringViewArray>()),
+        ];
+        Delta::inserts(RecordBatch::try_new(input(), columns).unwrap())
+    }
+
+    fn any_row() -> impl Strategy<Value = Row> {
+        let number = || proptest::option::weighted(0.8, 0..4);
+        (number(), number(), prop_oneof![Just(""), Just("a"), Just("b")])
+    }
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 64, ..Default::default() })]
+
+        #[test]
+        fn the_first_row_of_each_key_is_kept(
+            has_key in any::<bool>(),
+            descending in any::<bool>(),
+            nulls_first in any::<bool>(),
+            epochs in proptest::collection::vec(
+                (proptest::collection::vec(any_row(), 0..12),
+                 prop_oneof![Just(After::Commit), Just(After::FailOnce), Just(After::Reopen)]), 1..8),
+        ) {
+            let input_schema = input();
+            let fields = input_schema.fields().iter().cloned().chain([Arc::new(Field::new("rn", DataType::UInt64, false))]);
+            let spec = FirstRowSpec {
+                object: OBJECT,
+                part: 1,
+                input: input(),
+                key: if has_key { vec![0] } else { Vec::new() },
+                order_by: vec![SortColumn { column: 1, descending, nulls_first }],
+                output: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            };
+            let mut operator = FirstRow::new(spec).unwrap().with_cache_bytes(400);
+            let mut harness = Harness::new();
+            let (mut all, mut shown) = (Vec::new(), ZSet::new());
+            for (rows, after) in &epochs {
+                all.extend(rows.iter().copied());
+                let outcome = harness.epoch(&mut operator, &[vec![delta(rows)]], &[], *after);
+                outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+                // NULLs where they are wanted, then the numbers.
+                let order = |row: &Row| {
+                    let null = if nulls_first { i32::MIN } else { i32::MAX };
+                    row.1.map_or(null, |n| if descending { -n } else { n })
+                };
+                let mut first: BTreeMap<Option<i32>, i32> = BTreeMap::new();
+                for row in &all {
+                    let least = first.entry(if has_key { row.0 } else { None }).or_insert(i32::MAX);
+                    *least = order(row).min(*least);
+                }
+                prop_assert_eq!(shown.len(), first.len());
+                for (row, weight) in &shown {
+                    prop_assert_eq!(*weight, 1);
+                    let number = |text: &str| text.parse::<i32>().ok();
+                    let found = all.iter().find(|r| r.0 == number(&row[0]) && r.1 == number(&row[1]) && r.2 == row[2]);
+                    let found = found.expect("a row of the input");
+                    prop_assert_eq!(order(found), first[&if has_key { found.0 } else { None }]);
+                    prop_assert_eq!(row[3].as_str(), "1");
+                }
+            }
+        }
+    }
+}
