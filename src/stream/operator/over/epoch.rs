@@ -1,12 +1,14 @@
 //! One epoch of window functions: changes by partition, the regions of results that they alter, and the results.
 
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
 use arrow::compute::take;
+use arrow::datatypes::DataType;
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable, hash_table};
 
 use super::chunks::{Entry, Memory, Partition, Unread, View, push_chunk_key};
 use super::frame::{Edge, Frame, Reach, Units, edge_values};
@@ -15,7 +17,7 @@ use super::intervals::{EdgeKeys, Finder, range_edges};
 use super::sessions::{Stop, found};
 use super::{LimitBy, Over};
 use crate::error::{Error, Result};
-use crate::state::ByteRows;
+use crate::state::{ByteRows, RowCodec};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
 use crate::stream::operator::groups::Groups;
@@ -496,12 +498,12 @@ impl Epoch {
             picks.push(picked_rows);
         }
 
-        let decoded = over.rows.decode(pool.rows.iter().map(|entry| self.memory.get(entry.row)))?;
-        let columns = Columns { columns: &decoded, rows: pool.rows.len() };
-        let own_rows = UInt32Array::from(own.clone());
-        let mut output: Vec<ArrayRef> =
-            decoded.iter().map(|column| take(column, &own_rows, None)).collect::<Result<_, _>>()?;
-        let inputs = output.len();
+        let reads_rows = functions.iter().any(|f| f.needs_frame_rows() || is_pick(f.kind));
+        let read = if reads_rows { pool.rows.as_slice() } else { &[] };
+        let decoded = over.rows.decode(read.iter().map(|entry| self.memory.get(entry.row)))?;
+        let columns = Columns { columns: &decoded, rows: read.len() };
+        let inputs = over.spec.input.fields().len();
+        let mut results: Vec<ArrayRef> = Vec::with_capacity(functions.len());
         let mut failed: Vec<Option<Error>> = Vec::new();
         for (i, function) in functions.iter().enumerate() {
             let field = over.spec.output.field(inputs + i);
@@ -531,14 +533,38 @@ impl Epoch {
                     ranked(kind, &runs, &ranks, rows)?
                 }
             };
-            output.push(typed(column, field.data_type())?);
+            results.push(typed(column, field.data_type())?);
         }
         let weights = runs.iter().flat_map(|run| {
             let weight = if run.after { 1 } else { -1 };
             std::iter::repeat_n(weight, run.end - run.start)
         });
-        let only_new = runs.iter().all(|run| run.after);
-        let weights = (!only_new).then(|| Int64Array::from_iter_values(weights));
+        let changed = changed_rows(&entries, &results, &failed, weights)?;
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        let rows_of = |rows: Vec<u32>| UInt32Array::from(rows);
+        let numbers = rows_of(changed.iter().map(|(row, _)| *row).collect());
+        let mut output: Vec<ArrayRef> = match reads_rows {
+            true => {
+                let own = rows_of(changed.iter().map(|(row, _)| own[*row as usize]).collect());
+                decoded.iter().map(|column| take(column, &own, None)).collect::<Result<_, _>>()?
+            }
+            false => {
+                let rows = changed.iter().map(|(row, _)| self.memory.get(entries[*row as usize].row));
+                over.rows.decode(rows)?
+            }
+        };
+        for column in &results {
+            output.push(take(column, &numbers, None)?);
+        }
+        let rows = changed.len();
+        let only_new = changed.iter().all(|(_, weight)| *weight == 1);
+        let weights = (!only_new).then(|| Int64Array::from_iter_values(changed.iter().map(|(_, weight)| *weight)));
+        let failed: Vec<Option<Error>> = match failed.is_empty() {
+            true => failed,
+            false => changed.iter().map(|(row, _)| failed.get(*row as usize).cloned().flatten()).collect(),
+        };
         let batch = over.batch(output, rows)?;
         let delta = Delta { batch, weights };
         let delta = match failed.is_empty() {
@@ -552,7 +578,7 @@ impl Epoch {
                 delta.filter(&failed.iter().map(|e| Some(e.is_none())).collect::<BooleanArray>())?
             }
         };
-        Ok(Some(delta.consolidate()?))
+        Ok(Some(delta))
     }
 
     /// The results where there is no function: the rows that came into the regions or went out of them.
@@ -719,6 +745,39 @@ fn limit_end(limit: Option<super::Limit>, view: &View, memory: &Memory) -> Resul
         LimitBy::Rank => Ok(view.peers(memory, limit.upto - 1)?.1),
         LimitBy::DenseRank => view.rows_of_groups(memory, limit.upto),
     }
+}
+
+/// The rows of which something changes, with their net weights: an entry with the results that it had goes nowhere. Rows that
+/// failed all count.
+fn changed_rows(
+    entries: &[Entry],
+    results: &[ArrayRef],
+    failed: &[Option<Error>],
+    weights: impl Iterator<Item = i64>,
+) -> Result<Vec<(u32, i64)>> {
+    let types: Vec<DataType> = results.iter().map(|column| column.data_type().clone()).collect();
+    let encoded = RowCodec::new(&types)?.encode(results)?;
+    let hasher = FixedState::default();
+    let mut index: HashTable<u32> = HashTable::with_capacity(entries.len());
+    let mut net: Vec<(u32, i64)> = Vec::with_capacity(entries.len());
+    let of = |row: u32| (Memory::identity(entries[row as usize]), encoded.get(row as usize));
+    for (row, weight) in weights.enumerate() {
+        if failed.get(row).is_some_and(Option::is_some) {
+            net.push((row as u32, weight));
+            continue;
+        }
+        let key = of(row as u32);
+        let same = |at: &u32| of(net[*at as usize].0) == key;
+        match index.entry(hasher.hash_one(key), same, |at| hasher.hash_one(of(net[*at as usize].0))) {
+            hash_table::Entry::Occupied(slot) => net[*slot.get() as usize].1 += weight,
+            hash_table::Entry::Vacant(slot) => {
+                slot.insert(net.len() as u32);
+                net.push((row as u32, weight));
+            }
+        }
+    }
+    net.retain(|(_, weight)| *weight != 0);
+    Ok(net)
 }
 
 fn is_pick(kind: WindowKind) -> bool {
