@@ -243,7 +243,8 @@ impl TableWrites {
         if extends {
             run.admit(&self.data, last);
         }
-        self.data.reserve(keys.bytes());
+        let values: usize = (0..keys.len()).map(|i| value(i).map_or(0, <[u8]>::len)).sum();
+        self.data.reserve(keys.bytes() + values);
         for (at, i) in order.iter().enumerate() {
             let key = keys.get(*i as usize);
             if order.get(at + 1).is_some_and(|next| keys.get(*next as usize) == key) {

@@ -1,9 +1,10 @@
 //! The first row of each key in an order, where rows only come: `ROW_NUMBER() … = 1`, `DISTINCT ON`, `ORDER BY … LIMIT 1`.
 //!
-//! Of an epoch's rows only the order is encoded; whole rows only of those that come before the stored one of their key. Rows
-//! that the order does not tell apart are ordered by all their columns.
+//! Of an epoch's rows only the first columns of the order are encoded; the others where those are equal, for an order is often
+//! made complete by all columns; whole rows only where they come before the stored one of their key. Rows that no column of
+//! the order tells apart are ordered by their bytes.
 //!
-//! State: key -> length of the order (u32), order, row.
+//! State: key -> length of the first columns of the order (u32), these, row.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use millstream_catalog::ObjectId;
 
 use super::groups::Groups;
@@ -41,12 +44,16 @@ pub struct FirstRowSpec {
 pub struct FirstRow {
     spec: FirstRowSpec,
     key: KeyCodec,
+    /// The first columns of the order, and how many they are.
     order: OrderKey,
+    ordered: usize,
+    /// The others.
+    rest: OrderKey,
     rows: RowCodec,
     table: CachedTable,
 }
 
-/// A stored row with its order.
+/// A stored row with the first columns of its order.
 struct Stored<'v> {
     order: &'v [u8],
     row: &'v [u8],
@@ -76,9 +83,14 @@ impl FirstRow {
         let data_type = |column: usize| spec.input.field(column).data_type().clone();
         let order: Vec<(SortColumn, DataType)> =
             spec.order_by.iter().map(|sort| (*sort, data_type(sort.column))).collect();
+        // One column at least, and more while they are short.
+        let short = order.iter().take_while(|(_, data_type)| data_type.is_primitive()).count();
+        let ordered = short.max(1).min(order.len());
         Ok(Self {
             key: KeyCodec::new(&spec.key.iter().map(|c| data_type(*c)).collect::<Vec<_>>())?,
-            order: OrderKey::new(&order)?,
+            order: OrderKey::new(&order[..ordered])?,
+            ordered,
+            rest: OrderKey::new(&order[ordered..])?,
             rows: RowCodec::new(&(0..spec.input.fields().len()).map(data_type).collect::<Vec<_>>())?,
             table: CachedTable::new(TableId::new(spec.object.0, spec.part)),
             spec,
@@ -102,11 +114,22 @@ impl FirstRow {
         }
     }
 
+    /// The first columns of the order of each row.
+    fn orders(&self, batch: &RecordBatch) -> Result<ByteRows> {
+        let none: ByteRows = (0..batch.num_rows()).map(|_| []).collect();
+        self.order.encode(&Self::columns(batch, self.spec.order_by[..self.ordered].iter().map(|s| s.column)), &none)
+    }
+
+    /// What tells these rows apart where those columns do not: the others, and then the rows' bytes.
+    fn rests(&self, columns: &[ArrayRef], rows: &ByteRows) -> Result<ByteRows> {
+        let others = self.spec.order_by[self.ordered..].iter().map(|sort| columns[sort.column].clone());
+        self.rest.encode(&others.collect::<Vec<_>>(), rows)
+    }
+
     /// The epoch's rows: what comes before the stored rows replaces them.
     fn change(&mut self, batch: &RecordBatch, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
         let groups = self.groups(batch)?;
-        let none: ByteRows = (0..batch.num_rows()).map(|_| []).collect();
-        let orders = self.order.encode(&Self::columns(batch, self.spec.order_by.iter().map(|s| s.column)), &none)?;
+        let orders = self.orders(batch)?;
         let mut first: Vec<Option<u32>> = vec![None; groups.len()];
         for (row, group) in groups.of_row.iter().enumerate() {
             let first = &mut first[*group as usize];
@@ -114,59 +137,70 @@ impl FirstRow {
                 *first = Some(row as u32);
             }
         }
-        let stored = self.table.get_many(context.state, &groups.keys)?;
-        let stored: Vec<Option<Stored<'_>>> =
-            stored.iter().map(|value| value.map(Stored::of).transpose()).collect::<Result<_>>()?;
-        let orders_of = |group: usize| first[group].map_or(&[][..], |row| orders.get(row as usize));
-        let comes_first: Vec<Ordering> = stored
-            .iter()
-            .enumerate()
-            .map(|(group, stored)| stored.as_ref().map_or(Ordering::Less, |s| orders_of(group).cmp(s.order)))
-            .collect();
+        let order_of = |group: usize| first[group].map_or(&[][..], |row| orders.get(row as usize));
+        // The old values outlive the table's cache, which the new ones are written to.
+        let mut old = ByteRows::new();
+        let mut old_of: Vec<Option<usize>> = vec![None; groups.len()];
+        let mut comes_first = vec![Ordering::Less; groups.len()];
+        for (group, value) in self.table.get_many(context.state, &groups.keys)?.iter().enumerate() {
+            if let Some(value) = value {
+                let stored = Stored::of(value)?;
+                comes_first[group] = order_of(group).cmp(stored.order);
+                if comes_first[group].is_le() {
+                    old_of[group] = Some(old.len());
+                    old.push(stored.row);
+                }
+            }
+        }
 
-        // The rows that may be the first of their keys: several where the order does not tell them apart.
+        // The rows that may be the first of their keys: several where the order's first columns are equal.
         let candidates: Vec<u32> = (0..batch.num_rows())
             .filter(|row| {
                 let group = groups.of_row[*row] as usize;
-                comes_first[group].is_le() && orders.get(*row) == orders_of(group)
+                comes_first[group].is_le() && orders.get(*row) == order_of(group)
             })
             .map(|row| row as u32)
             .collect();
-        let candidate_rows = take_record_batch(batch, &UInt32Array::from(candidates.clone()))?;
-        let encoded = self.rows.encode(candidate_rows.columns())?;
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = take_record_batch(batch, &UInt32Array::from(candidates.clone()))?;
+        let encoded = self.rows.encode(rows.columns())?;
+        let group_of = |candidate: usize| groups.of_row[candidates[candidate] as usize] as usize;
         let mut chosen: Vec<Option<usize>> = vec![None; groups.len()];
-        for (candidate, row) in candidates.iter().enumerate() {
-            let chosen = &mut chosen[groups.of_row[*row as usize] as usize];
-            if chosen.is_none_or(|chosen| encoded.get(candidate) < encoded.get(chosen)) {
-                *chosen = Some(candidate);
+        let mut tied: Vec<u32> = Vec::new();
+        for candidate in 0..candidates.len() {
+            match &mut chosen[group_of(candidate)] {
+                chosen @ None => *chosen = Some(candidate),
+                Some(chosen) => tied.extend([*chosen as u32, candidate as u32]),
             }
         }
-        let changed: Vec<(usize, usize)> = chosen
-            .into_iter()
-            .enumerate()
-            .filter_map(|(group, candidate)| Some((group, candidate?)))
-            .filter(|(group, candidate)| {
-                comes_first[*group].is_lt() || stored[*group].as_ref().is_some_and(|s| encoded.get(*candidate) < s.row)
-            })
-            .collect();
+        let equal = |group: usize| comes_first[group].is_eq();
+        tied.extend((0..candidates.len()).filter(|c| equal(group_of(*c))).map(|candidate| candidate as u32));
+        if !tied.is_empty() {
+            self.untie(&rows, &encoded, &tied, group_of, &mut chosen)?;
+            self.keep_equal(&rows, &encoded, &old, &old_of, equal, &mut chosen)?;
+        }
+
+        let changed: Vec<(usize, usize)> =
+            chosen.into_iter().enumerate().filter_map(|(group, candidate)| Some((group, candidate?))).collect();
         if changed.is_empty() {
             return Ok(Vec::new());
         }
-
         let mut output = Vec::new();
-        let gone: Vec<&[u8]> = changed.iter().filter_map(|(group, _)| Some(stored[*group].as_ref()?.row)).collect();
+        let gone: Vec<&[u8]> = changed.iter().filter_map(|(group, _)| Some(old.get(old_of[*group]?))).collect();
         if !gone.is_empty() {
             output.push(numbered(&self.spec.output, self.rows.decode(gone.iter().copied())?, gone.len(), -1)?);
         }
         let came = UInt32Array::from_iter_values(changed.iter().map(|(_, candidate)| *candidate as u32));
-        let came = take_record_batch(&candidate_rows, &came)?;
+        let came = take_record_batch(&rows, &came)?;
         output.push(numbered(&self.spec.output, came.columns().to_vec(), came.num_rows(), 1)?);
 
         let mut keys = ByteRows::new();
         let mut values = ByteRows::with_capacity(changed.len(), 0);
         let mut head = Vec::new();
         for (group, candidate) in &changed {
-            let order = orders_of(*group);
+            let order = order_of(*group);
             head.clear();
             head.extend_from_slice(&(order.len() as u32).to_le_bytes());
             head.extend_from_slice(order);
@@ -175,6 +209,63 @@ impl FirstRow {
         }
         self.table.put_many(context.state, &keys, &values);
         Ok(output)
+    }
+
+    /// Chooses the first of candidates that are equal in the first columns of the order.
+    fn untie(
+        &self,
+        rows: &RecordBatch,
+        encoded: &ByteRows,
+        tied: &[u32],
+        group_of: impl Fn(usize) -> usize,
+        chosen: &mut [Option<usize>],
+    ) -> Result<()> {
+        let columns = take_record_batch(rows, &UInt32Array::from(tied.to_vec()))?;
+        let bytes: ByteRows = tied.iter().map(|candidate| encoded.get(*candidate as usize)).collect();
+        let rests = self.rests(columns.columns(), &bytes)?;
+        let mut least: HashMap<usize, usize, FixedState> = HashMap::default();
+        for (at, candidate) in tied.iter().enumerate() {
+            let group = group_of(*candidate as usize);
+            let best = least.entry(group).or_insert(at);
+            if rests.get(at) < rests.get(*best) {
+                *best = at;
+            }
+        }
+        for (group, at) in least {
+            chosen[group] = Some(tied[at] as usize);
+        }
+        Ok(())
+    }
+
+    /// Takes back the choice of rows that do not come before the stored ones, to which they are equal in the first columns
+    /// of the order.
+    fn keep_equal(
+        &self,
+        rows: &RecordBatch,
+        encoded: &ByteRows,
+        old: &ByteRows,
+        old_of: &[Option<usize>],
+        is_equal: impl Fn(usize) -> bool,
+        chosen: &mut [Option<usize>],
+    ) -> Result<()> {
+        let pairs: Vec<(usize, usize, usize)> = (0..chosen.len())
+            .filter(|group| is_equal(*group))
+            .filter_map(|group| Some((group, chosen[group]?, old_of[group]?)))
+            .collect();
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let new = UInt32Array::from_iter_values(pairs.iter().map(|(_, candidate, _)| *candidate as u32));
+        let new_bytes: ByteRows = pairs.iter().map(|(_, candidate, _)| encoded.get(*candidate)).collect();
+        let old_bytes: ByteRows = pairs.iter().map(|(_, _, old_row)| old.get(*old_row)).collect();
+        let new = self.rests(take_record_batch(rows, &new)?.columns(), &new_bytes)?;
+        let old = self.rests(&self.rows.decode(old_bytes.iter())?, &old_bytes)?;
+        for (at, (group, _, _)) in pairs.iter().enumerate() {
+            if new.get(at) >= old.get(at) {
+                chosen[*group] = None;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -274,6 +365,7 @@ mod tests {
             has_key in any::<bool>(),
             descending in any::<bool>(),
             nulls_first in any::<bool>(),
+            last_first in any::<bool>(),
             epochs in proptest::collection::vec(
                 (proptest::collection::vec(any_row(), 0..12),
                  prop_oneof![Just(After::Commit), Just(After::FailOnce), Just(After::Reopen)]), 1..8),
@@ -285,7 +377,10 @@ mod tests {
                 part: 1,
                 input: input(),
                 key: if has_key { vec![0] } else { Vec::new() },
-                order_by: vec![SortColumn { column: 1, descending, nulls_first }],
+                order_by: vec![
+                    SortColumn { column: 1, descending, nulls_first },
+                    SortColumn { column: 2, descending: last_first, nulls_first: last_first },
+                ],
                 output: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             };
             let mut operator = FirstRow::new(spec).unwrap().with_cache_bytes(400);
@@ -295,14 +390,15 @@ mod tests {
                 all.extend(rows.iter().copied());
                 let outcome = harness.epoch(&mut operator, &[vec![delta(rows)]], &[], *after);
                 outcome.deltas.iter().for_each(|d| add(&mut shown, d));
-                // NULLs where they are wanted, then the numbers.
+                // NULLs where they are wanted, then the numbers; then the text, whose order may be turned.
                 let order = |row: &Row| {
                     let null = if nulls_first { i32::MIN } else { i32::MAX };
-                    row.1.map_or(null, |n| if descending { -n } else { n })
+                    let text = ["", "a", "b"].iter().position(|text| *text == row.2).unwrap() as i32;
+                    (row.1.map_or(null, |n| if descending { -n } else { n }), if last_first { -text } else { text })
                 };
-                let mut first: BTreeMap<Option<i32>, i32> = BTreeMap::new();
+                let mut first: BTreeMap<Option<i32>, (i32, i32)> = BTreeMap::new();
                 for row in &all {
-                    let least = first.entry(if has_key { row.0 } else { None }).or_insert(i32::MAX);
+                    let least = first.entry(if has_key { row.0 } else { None }).or_insert((i32::MAX, i32::MAX));
                     *least = order(row).min(*least);
                 }
                 prop_assert_eq!(shown.len(), first.len());

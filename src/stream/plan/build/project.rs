@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
@@ -26,6 +27,23 @@ impl Builder<'_> {
     ) -> Result<Edge> {
         if let Some(predicate) = predicate.filter(|p| clock::mentions(p)) {
             let edge = self.temporal_filter(predicate, input)?;
+            return match expressions {
+                Some(_) => self.project_edge(edge, input.schema(), expressions, None, arrow_schema(schema)),
+                None => Ok(edge),
+            };
+        }
+        if let Some(predicate) = predicate
+            && let Some((predicate, below)) = below(predicate, input)?
+        {
+            let mut edge = self.project(None, Some(&predicate), below, below.schema())?;
+            edge = match input {
+                LogicalPlan::Projection(projection) => {
+                    let output = arrow_schema(&projection.schema);
+                    self.project_edge(edge, below.schema(), Some(&projection.expr), None, output)?
+                }
+                _ => edge,
+            };
+            edge.properties.schema = arrow_schema(input.schema());
             return match expressions {
                 Some(_) => self.project_edge(edge, input.schema(), expressions, None, arrow_schema(schema)),
                 None => Ok(edge),
@@ -135,6 +153,36 @@ impl Builder<'_> {
         let operator = Project::new(number, schema, &properties, None, Some(exprs), carries, title);
         Ok(Edge { as_of_now: edge.as_of_now, ..self.add(Box::new(operator), vec![edge.input], properties) })
     }
+}
+
+/// A filter over a projection or an alias as one over what is below it, where that has window functions: the filter may bound
+/// a row's number.
+fn below<'p>(predicate: &Expr, plan: &'p LogicalPlan) -> Result<Option<(Expr, &'p LogicalPlan)>> {
+    let input = match plan {
+        LogicalPlan::Projection(projection) => projection.input.as_ref(),
+        LogicalPlan::SubqueryAlias(alias) => alias.input.as_ref(),
+        _ => return Ok(None),
+    };
+    let mut window = input;
+    while let LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) = window {
+        let Some(next) = window.inputs().first().copied() else { return Ok(None) };
+        window = next;
+    }
+    if !matches!(window, LogicalPlan::Window(_)) {
+        return Ok(None);
+    }
+    let mut is_known = true;
+    let mapped = predicate.clone().transform(|expr| {
+        let Expr::Column(column) = &expr else { return Ok(Transformed::no(expr)) };
+        let position = plan.schema().index_of_column(column)?;
+        let of = match plan {
+            LogicalPlan::Projection(projection) => projection.expr[position].clone().unalias_nested().data,
+            _ => Expr::Column(input.schema().columns()[position].clone()),
+        };
+        is_known &= matches!(of, Expr::Column(_));
+        Ok(Transformed::yes(of))
+    })?;
+    Ok(is_known.then_some((mapped.data, input)))
 }
 
 /// Expressions without the names given to them: a plan's fingerprint must not depend on those.
