@@ -17,11 +17,12 @@ mod subqueries;
 
 use std::collections::BTreeSet;
 
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_catalog::ObjectId;
 use millstream_connectors::FieldsRead;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stream::columns_read::ColumnsRead;
 use crate::stream::operator::{Description, EdgeProperties, Operator};
 
@@ -214,8 +215,22 @@ impl PlannedView {
 /// # Errors
 /// 0A000 naming the construct that cannot be kept incrementally.
 pub fn plan(query: LogicalPlan, relations: &dyn Relations, object: ObjectId, options: Options) -> Result<PlannedView> {
+    // As it is written: of a condition that is never true not even the scan is left.
+    if !reads_relations(&query)? {
+        return Err(Error::unsupported("a continuous view needs a source, table or view to read")
+            .with_hint("use CREATE VIEW for a constant query"));
+    }
     let optimized = rules::optimize(query)?;
     build::Builder::new(relations, object, options).build(&optimized)
+}
+
+fn reads_relations(query: &LogicalPlan) -> Result<bool> {
+    let mut reads = false;
+    query.apply_with_subqueries(|node| {
+        reads |= matches!(node, LogicalPlan::TableScan(_));
+        Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(reads)
 }
 
 /// What a CREATE statement says beside the query.

@@ -78,10 +78,6 @@ impl<'a> Builder<'a> {
     /// Plans the whole query.
     pub fn build(mut self, query: &LogicalPlan) -> Result<PlannedView> {
         let mut edge = self.edge(query)?;
-        if self.scans.is_empty() {
-            return Err(Error::unsupported("a continuous view needs a source, table or view to read")
-                .with_hint("use CREATE VIEW for a constant query"));
-        }
         if self.options.emit_on_window_close && !self.emitted_on_close {
             return Err(Error::unsupported(
                 "EMIT ON WINDOW CLOSE needs a GROUP BY or a window function over a column with a watermark",
