@@ -259,11 +259,11 @@ impl<'a> Edits<'a> {
             return end;
         }
         // FOR SYSTEM_TIME AS OF, then a call, or the one word that is one without parentheses.
-        if versioned && let Some(moment) = self.tokens.get(next + 4).filter(|m| m.token != Token::LParen) {
-            let is_call = self.tokens.get(next + 5).is_some_and(|t| t.token == Token::LParen);
-            if !is_call {
-                return moment.span.end;
-            }
+        if versioned
+            && let Some(moment) = self.tokens.get(next + 4)
+            && self.tokens.get(next + 5).is_none_or(|t| t.token != Token::LParen)
+        {
+            return moment.span.end;
         }
         let mut depth = usize::from(in_call);
         for token in &self.tokens[next..] {

@@ -306,8 +306,6 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
             no(!with_hints.is_empty(), "WITH (...) behind a table")?;
             if let Some(version) = version {
                 super::relations::version(version)?;
-                no(args.is_some(), "FOR SYSTEM_TIME behind a function")
-                    .map_err(|e| e.with_hint("it goes behind a name; CREATE EXTERNAL TABLE gives one to files"))?;
             }
             no(*with_ordinality, "WITH ORDINALITY")?;
             no(!partitions.is_empty(), "PARTITION behind a table")?;
