@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
-use crate::object::{Object, ObjectId, ObjectKind};
+use crate::object::{Object, ObjectId, ObjectKind, Snapshot};
 
 /// The schemas that exist without a record; users cannot change what is in them, except `public`.
 const SYSTEM_SCHEMAS: [(ObjectId, &str); 4] = [
@@ -163,7 +163,16 @@ impl Catalog {
         })
     }
 
-    /// `id` and all objects built on it at any distance, dependents before what they depend on: the order to drop in.
+    /// The snapshots of external tables that a view or sink reads, in the order they were made.
+    pub fn snapshots(&self, reader: ObjectId) -> impl Iterator<Item = (&Arc<Object>, &Snapshot)> {
+        self.objects.values().filter_map(move |object| match &object.kind {
+            ObjectKind::Snapshot(snapshot) if snapshot.reader == reader => Some((object, snapshot)),
+            _ => None,
+        })
+    }
+
+    /// `id` and all objects built on it at any distance, dependents before what they depend on and readers before their
+    /// snapshots: the order to drop in.
     pub fn drop_order(&self, id: ObjectId) -> Vec<ObjectId> {
         fn visit(catalog: &Catalog, id: ObjectId, seen: &mut BTreeSet<ObjectId>, out: &mut Vec<ObjectId>) {
             if seen.insert(id) {
@@ -171,6 +180,7 @@ impl Catalog {
                     visit(catalog, dependent.id, seen, out);
                 }
                 out.push(id);
+                out.extend(catalog.snapshots(id).map(|(object, _)| object.id));
             }
         }
         let mut out = Vec::new();
@@ -189,6 +199,7 @@ impl Catalog {
             ObjectKind::Function(f) => {
                 self.functions.insert((object.schema, object.name.clone(), f.arguments.len()), object.id);
             }
+            ObjectKind::Snapshot(_) => {}
             _ => {
                 self.by_name.insert((object.schema, object.name.clone()), object.id);
             }
@@ -204,6 +215,7 @@ impl Catalog {
             ObjectKind::Function(f) => {
                 self.functions.remove(&(object.schema, object.name.clone(), f.arguments.len()));
             }
+            ObjectKind::Snapshot(_) => {}
             _ => {
                 self.by_name.remove(&(object.schema, object.name.clone()));
             }
@@ -254,7 +266,7 @@ impl Draft {
         id
     }
 
-    /// Adds a new object.
+    /// Adds a new object. The name of a snapshot is never taken.
     ///
     /// # Errors
     /// 42P07, 42P06 or 42723 if the name is taken, 42501 in a system schema.
@@ -360,6 +372,9 @@ impl Draft {
     }
 
     fn check_name(&self, object: &Object) -> Result<()> {
+        if matches!(object.kind, ObjectKind::Snapshot(_)) {
+            return Ok(());
+        }
         if object.kind == ObjectKind::Schema {
             if self.catalog.schemas.contains_key(&object.name) {
                 return Err(CatalogError::Duplicate { kind: "schema", name: object.name.clone() });
@@ -443,6 +458,30 @@ mod tests {
         assert_eq!(error.detail().unwrap(), "view \"v\" depends on table \"t\"\nview \"w\" depends on view \"v\"");
         let names: Vec<_> = draft.drop(&[id], true).unwrap().iter().map(|o| o.name.clone()).collect();
         assert_eq!(names, ["w", "v", "t"]);
+    }
+
+    #[test]
+    fn snapshots_have_no_name_and_go_with_their_reader() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "t", table(), &[]);
+        let t_id = t.id;
+        draft.create(t).unwrap();
+        let s_id = draft.new_id();
+        let v = object(&mut draft, "v", view(), &[("t", t_id)]);
+        let v_id = v.id;
+        let kind = ObjectKind::Snapshot(Snapshot { columns: vec![], of: t_id, reader: v_id, taken_us: 7 });
+        let s = Object { id: s_id, schema: ObjectId::MILLSTREAM, ..object(&mut draft, "t", kind, &[]) };
+        assert_eq!(Object::from_record(s_id.0, &s.to_record()).unwrap(), s);
+        draft.create(s).unwrap();
+        draft.create(v).unwrap();
+        assert!(draft.catalog().find("millstream", "t").is_none());
+        assert_eq!(draft.catalog().find("public", "t").unwrap().id, t_id);
+        let of_view: Vec<_> = draft.catalog().snapshots(v_id).map(|(o, s)| (o.id, s.taken_us)).collect();
+        assert_eq!(of_view, [(s_id, 7)]);
+        assert_eq!(draft.drop(&[t_id], false).unwrap_err().detail().unwrap(), "view \"v\" depends on table \"t\"");
+        let dropped: Vec<_> = draft.drop(&[v_id], false).unwrap().iter().map(|o| o.id).collect();
+        assert_eq!(dropped, [v_id, s_id]);
+        assert!(draft.catalog().find("public", "t").is_some());
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub enum ObjectKind {
     MaterializedView(MaterializedView),
     Sink(Sink),
     ExternalTable(ExternalTable),
+    Snapshot(Snapshot),
     Function(Function),
 }
 
@@ -240,6 +241,20 @@ pub struct ExternalTable {
     pub options: BTreeMap<String, String>,
 }
 
+/// The rows of an external table as they were when a continuous view or sink was made, kept for that alone
+/// (`FOR SYSTEM_TIME AS OF now()`). It is called like the external table, but no statement finds it by its name, and it goes
+/// with its reader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub columns: Vec<Column>,
+    /// The external table.
+    pub of: ObjectId,
+    /// The view or sink that reads it.
+    pub reader: ObjectId,
+    /// When it was taken, microseconds since 1970.
+    pub taken_us: i64,
+}
+
 /// A scalar function in SQL, which stands for its body wherever it is called. In a schema its name and number of arguments
 /// tell it from others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -313,6 +328,7 @@ impl Object {
             ObjectKind::MaterializedView(v) => &v.columns,
             ObjectKind::Sink(s) => &s.columns,
             ObjectKind::ExternalTable(t) => &t.columns,
+            ObjectKind::Snapshot(s) => &s.columns,
         }
     }
 
@@ -369,15 +385,16 @@ impl ObjectKind {
             Self::MaterializedView(_) => "materialized view",
             Self::Sink(_) => "sink",
             Self::ExternalTable(_) => "external table",
+            Self::Snapshot(_) => "snapshot",
             Self::Function(_) => "function",
         }
     }
 
     /// PostgreSQL's `pg_class.relkind`; `None` for what is no relation. Sources and sinks, which PostgreSQL does not have,
-    /// show as foreign tables.
+    /// show as foreign tables. Snapshots do not show.
     pub fn relkind(&self) -> Option<char> {
         Some(match self {
-            Self::Schema | Self::Function(_) => return None,
+            Self::Schema | Self::Snapshot(_) | Self::Function(_) => return None,
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',

@@ -109,6 +109,18 @@ pub struct Series {
     pub step: i64,
 }
 
+/// As of when a relation is read. In a batch that is always when the batch runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// As it is, also when it changes.
+    Current,
+    /// As it stands when the rows of the stream that is joined with it arrive, and never again: `FOR SYSTEM_TIME AS OF
+    /// PROCTIME()`.
+    Arrival,
+    /// An external table as it is when the continuous view is made: `FOR SYSTEM_TIME AS OF now()`.
+    Creation,
+}
+
 /// The leaf of every plan: a schema and what it stands for. `batch` puts a real provider in its place, `stream` reads the
 /// id. Downcast from `dyn TableSource` with [`CatalogSource::of`].
 #[derive(Debug)]
@@ -118,9 +130,10 @@ pub struct CatalogSource {
     pub schema: SchemaRef,
     /// Positions of the primary key, if there is one.
     pub primary_key: Vec<usize>,
-    /// Whether a stream that is joined with it takes it as it stands when its rows arrive, and never again:
-    /// `FOR SYSTEM_TIME AS OF PROCTIME()`.
-    pub as_of_now: bool,
+    /// As of when it is read.
+    pub version: Version,
+    /// Whether it is an external table, whose changes nobody tells.
+    pub(crate) is_external: bool,
     /// A plain view's own plan.
     pub(crate) view: Option<LogicalPlan>,
 }
@@ -128,16 +141,19 @@ pub struct CatalogSource {
 impl CatalogSource {
     /// A leaf without a view's plan.
     pub fn new(target: Target, schema: SchemaRef) -> Self {
-        Self { target, schema, primary_key: Vec::new(), as_of_now: false, view: None }
+        Self { target, schema, primary_key: Vec::new(), version: Version::Current, is_external: false, view: None }
     }
 
-    /// The same, read as of now; `None` for a plain view.
-    pub(crate) fn read_as_of_now(&self) -> Option<Self> {
-        self.view.is_none().then(|| Self {
+    /// The same, read as of another moment; `None` for a plain view, and for [`Version::Creation`] of what is no external
+    /// table.
+    pub(crate) fn as_of(&self, version: Version) -> Option<Self> {
+        let is_known = self.view.is_none() && (self.is_external || version != Version::Creation);
+        is_known.then(|| Self {
             target: self.target.clone(),
             schema: self.schema.clone(),
             primary_key: self.primary_key.clone(),
-            as_of_now: true,
+            version,
+            is_external: self.is_external,
             view: None,
         })
     }

@@ -258,6 +258,13 @@ impl<'a> Edits<'a> {
         if !in_call && !versioned {
             return end;
         }
+        // FOR SYSTEM_TIME AS OF, then a call, or the one word that is one without parentheses.
+        if versioned
+            && let Some(moment) = self.tokens.get(next + 4)
+            && self.tokens.get(next + 5).is_none_or(|t| t.token != Token::LParen)
+        {
+            return moment.span.end;
+        }
         let mut depth = usize::from(in_call);
         for token in &self.tokens[next..] {
             match token.token {

@@ -1,14 +1,18 @@
 //! The typed plan of each statement: what the session carries out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_common::TableReference;
+use datafusion_common::tree_node::TreeNodeRecursion;
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use millstream_catalog::object::{ExternalTable, Function, Sink, Source, Table, View};
 use millstream_catalog::types::field_ref;
-use millstream_catalog::{Column, ObjectId, SqlType};
+use millstream_catalog::{Column, Object, ObjectId, SqlType};
 
+use crate::context::{CatalogSource, Target, Version};
+use crate::error::Result;
 use crate::statement::DropKind;
 
 /// A statement with every name resolved and every expression typed.
@@ -114,6 +118,33 @@ impl PlannedQuery {
     pub fn output_schema(&self) -> SchemaRef {
         output_schema(&self.columns)
     }
+
+    /// The external tables that a continuous query reads as they are when it is made, also through plain views.
+    ///
+    /// # Errors
+    /// None of ours: what the walk over the plan reports.
+    pub fn snapshots(&self) -> Result<BTreeSet<ObjectId>> {
+        let mut found = BTreeSet::new();
+        self.plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Some(source) = CatalogSource::of(&scan.source).filter(|s| s.version == Version::Creation)
+            {
+                found.extend(source.object());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(found)
+    }
+}
+
+/// The plan that reads all rows of a relation with its columns in their order.
+///
+/// # Errors
+/// None of ours: what DataFusion reports of the scan.
+pub fn all_rows(object: &Object) -> Result<LogicalPlan> {
+    let source = CatalogSource::new(Target::Object(object.id), object.arrow_schema());
+    let name = TableReference::bare(object.name.as_str());
+    Ok(LogicalPlanBuilder::scan(name, Arc::new(source), None)?.build()?)
 }
 
 /// Arrow schema of output columns, in which names may repeat.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millstream_catalog::{DEFAULT_DATABASE, DEFAULT_USER, ObjectId};
+use millstream_catalog::{Catalog, DEFAULT_DATABASE, DEFAULT_USER, ObjectId};
 use parking_lot::Mutex;
 
 use super::Session;
@@ -136,6 +136,12 @@ impl Inner {
     /// The turn of a statement that changes rows of a table that it reads.
     pub fn writer(&self, table: ObjectId) -> Arc<tokio::sync::Mutex<()>> {
         self.writers.lock().entry(table).or_default().clone()
+    }
+
+    /// Bytes on disk of an object's rows and state, about, with those of the snapshots that it reads.
+    pub fn size_of(&self, catalog: &Catalog, id: ObjectId) -> u64 {
+        let snapshots = catalog.snapshots(id).map(|(object, _)| object.id);
+        std::iter::once(id).chain(snapshots).map(|id| self.store.size_of(id.0)).sum()
     }
 
     /// Registers a session.

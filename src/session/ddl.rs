@@ -2,15 +2,17 @@
 //! whatever starts or stops running.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_catalog::object::{MaterializedView, Sink};
-use millstream_catalog::{Column, Draft, Object, ObjectId, ObjectKind};
+use chrono::Utc;
+use millstream_catalog::object::{MaterializedView, Sink, Snapshot};
+use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind};
 use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::Parsed;
 use millstream_sql::plan::{
     CreateExternalTablePlan, CreateFunctionPlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan,
-    CreateTableAsPlan, CreateTablePlan, CreateViewPlan, DropPlan, NewName,
+    CreateTableAsPlan, CreateTablePlan, CreateViewPlan, DropPlan, NewName, PlannedQuery, all_rows,
 };
 use millstream_sql::statement::DropKind;
 use tokio_util::sync::CancellationToken;
@@ -144,14 +146,15 @@ impl Session {
         cancel: CancellationToken,
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
-        let id = draft.new_id();
+        let (id, snapshots) = self.new_reader(&mut draft, &p.query, parsed)?;
         for (option, default) in [(PARALLELISM, "0"), (BACKFILL_RATE_LIMIT, "-1")] {
             let value = self.settings.get(option)?;
             if value != default {
                 p.options.entry(option.into()).or_insert(value);
             }
         }
-        let planned = self.plan_materialized_view(&p, id, scope)?;
+        let planned = self.plan_materialized_view(&p, id, draft.catalog())?;
+        let writes = self.take_snapshots(&draft, &snapshots, scope).await?;
         let view = MaterializedView {
             columns: p.query.columns.iter().map(nullable).collect(),
             query: p.query_text,
@@ -164,9 +167,10 @@ impl Session {
             fingerprint: planned.fingerprint(),
         };
         draft.create(self.object(id, &p.name, parsed, ObjectKind::MaterializedView(view), p.query.references))?;
-        let new = NewObject::View { id, plan: Box::new(planned) };
+        let mut new = snapshot_tables(&snapshots);
+        new.push(NewObject::View { id, plan: Box::new(planned) });
         let (database, user) = (self.database.clone(), self.client.user.clone());
-        let mut made = std::pin::pin!(self.apply(draft, vec![new], Vec::new(), parsed));
+        let mut made = std::pin::pin!(self.apply(draft, new, writes, parsed));
         tokio::select! {
             made = &mut made => made?,
             () = cancel.cancelled() => {
@@ -181,6 +185,52 @@ impl Session {
         Ok(complete("CREATE MATERIALIZED VIEW"))
     }
 
+    /// Takes the id of a new view or sink, and puts those of the snapshots that it reads, which come before it, into the
+    /// draft; their rows are not there yet.
+    pub(super) fn new_reader(
+        &self,
+        draft: &mut Draft,
+        query: &PlannedQuery,
+        parsed: &Parsed,
+    ) -> Result<(ObjectId, Vec<ObjectId>)> {
+        let tables = query.snapshots()?;
+        let ids: Vec<ObjectId> = tables.iter().map(|_| draft.new_id()).collect();
+        let reader = draft.new_id();
+        let taken_us = Utc::now().timestamp_micros();
+        for (of, id) in tables.into_iter().zip(&ids) {
+            let table = draft.catalog().get(of).cloned().ok_or_else(|| gone(of))?;
+            let columns = table.columns().iter().map(nullable).collect();
+            let kind = ObjectKind::Snapshot(Snapshot { columns, of, reader, taken_us });
+            let name = NewName { schema: ObjectId::MILLSTREAM, ..new_name(*id, table.name.clone()) };
+            let object = self.object(*id, &name, parsed, kind, BTreeMap::new());
+            table_relation(&object)?;
+            draft.create(object)?;
+        }
+        Ok((reader, ids))
+    }
+
+    /// Reads the external tables for a view's snapshots.
+    ///
+    /// # Errors
+    /// As [`Session::collect`]; those of the files.
+    async fn take_snapshots(&self, draft: &Draft, snapshots: &[ObjectId], scope: &Scope) -> Result<Vec<TableWrite>> {
+        let mut writes = Vec::new();
+        for id in snapshots {
+            let object = draft.catalog().get(*id).ok_or_else(|| gone(*id))?;
+            let ObjectKind::Snapshot(snapshot) = &object.kind else { continue };
+            let table = draft.catalog().get(snapshot.of).ok_or_else(|| gone(snapshot.of))?;
+            let batches = self.collect(all_rows(table)?, &[], scope).await?;
+            writes.push(TableWrite {
+                table: *id,
+                deletes: None,
+                inserts: Some(super::dml::stored_rows(&object.arrow_schema(), &batches)?),
+                on_conflict: OnConflict::Error,
+                truncate: false,
+            });
+        }
+        Ok(writes)
+    }
+
     pub(super) async fn cancel_jobs(&self, jobs: &[u32], parsed: &Parsed) -> Result<Response> {
         for job in jobs {
             self.database.engine.cancel_job(ObjectId(*job), &parsed.text, &self.client.user).await?;
@@ -193,7 +243,7 @@ impl Session {
         &self,
         p: &CreateMaterializedViewPlan,
         id: ObjectId,
-        scope: &Scope,
+        catalog: &Catalog,
     ) -> Result<PlannedView> {
         for (option, value) in &p.options {
             let wrong = |message: String, hint: &str| {
@@ -216,7 +266,7 @@ impl Session {
             }
         }
         definitions::plan_stored(
-            &scope.published.catalog,
+            catalog,
             &StoredQuery {
                 id,
                 query: &p.query_text,
@@ -232,7 +282,7 @@ impl Session {
 
     pub(super) async fn create_sink(&mut self, p: CreateSinkPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = self.draft(scope);
-        let id = draft.new_id();
+        let (id, snapshots) = self.new_reader(&mut draft, &p.query, parsed)?;
         let mut sink = p.sink;
         let stored = StoredQuery {
             id,
@@ -244,7 +294,7 @@ impl Session {
             parallelism: definitions::parallelism(&self.settings.get(PARALLELISM)?)?,
             options: &sink.options,
         };
-        let planned = definitions::plan_stored(&scope.published.catalog, &stored)?;
+        let planned = definitions::plan_stored(draft.catalog(), &stored)?;
         sink.fingerprint = planned.fingerprint();
         let spec = SinkSpec::new(&sink)?;
         if !planned.properties.append_only && !spec.takes_deletes() {
@@ -257,9 +307,11 @@ impl Session {
         check_sink_key(&p.name.name, &sink, &planned)?;
         let probe = spec.clone();
         blocking(move || Ok(probe.probe(PROBE_TIMEOUT)?)).await?;
+        let writes = self.take_snapshots(&draft, &snapshots, scope).await?;
         draft.create(self.object(id, &p.name, parsed, ObjectKind::Sink(sink), p.query.references))?;
-        let new = NewObject::Sink { id, plan: Box::new(planned), spec: Box::new(spec) };
-        self.apply(draft, vec![new], Vec::new(), parsed).await?;
+        let mut new = snapshot_tables(&snapshots);
+        new.push(NewObject::Sink { id, plan: Box::new(planned), spec: Box::new(spec) });
+        self.apply(draft, new, writes, parsed).await?;
         Ok(complete("CREATE SINK"))
     }
 
@@ -314,7 +366,8 @@ impl Session {
         for object in dropped.iter().filter(|o| is_outside(&o.kind)) {
             self.check_outside(&format!("DROP of {}", object.describe()), true)?;
         }
-        self.notices.extend(cascade_notice(dropped.iter().filter(|o| !p.ids.contains(&o.id)).map(|o| o.describe())));
+        let is_told = |o: &&Arc<Object>| !p.ids.contains(&o.id) && !matches!(o.kind, ObjectKind::Snapshot(_));
+        self.notices.extend(cascade_notice(dropped.iter().filter(is_told).map(|o| o.describe())));
         if !draft.is_empty() {
             self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         }
@@ -443,6 +496,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn new_name(schema: ObjectId, name: String) -> NewName {
     NewName { schema, schema_name: name.clone(), name }
+}
+
+/// What runs for the snapshots that a view or sink reads.
+fn snapshot_tables(snapshots: &[ObjectId]) -> Vec<NewObject> {
+    snapshots.iter().map(|id| NewObject::Table { id: *id, watermark: None }).collect()
 }
 
 /// A view's columns may all be NULL as far as the catalog says: the planner's guesses are no constraints.

@@ -51,6 +51,7 @@ pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> 
     let id = object.id;
     Ok(match &object.kind {
         ObjectKind::Table(table) => Some(table_object(object, table)?),
+        ObjectKind::Snapshot(_) => Some(NewObject::Table { id, watermark: None }),
         ObjectKind::Source(source) => Some(source_object(object, source)?),
         ObjectKind::MaterializedView(view) => {
             let plan = plan_of(catalog, object)?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use millstream_catalog::{Draft, ObjectId, SqlType};
-use millstream_sql::Plan;
 use millstream_sql::plan::ExplainPlan;
+use millstream_sql::{Parsed, Plan};
 
 use super::api::{Parameter, Response, RowsTag};
 use super::definitions;
@@ -22,6 +22,7 @@ impl Session {
     pub(super) async fn explain(
         &self,
         explain: ExplainPlan,
+        parsed: &Parsed,
         parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Response> {
@@ -31,8 +32,9 @@ impl Session {
                     return Err(Error::unsupported("EXPLAIN ANALYZE of CREATE MATERIALIZED VIEW is not supported")
                         .with_hint("create the view and look at millstream.views"));
                 }
-                let id = Draft::new(&scope.published.catalog).new_id();
-                self.plan_materialized_view(&p, id, scope)?.explain()
+                let mut draft = Draft::new(&scope.published.catalog);
+                let (id, _) = self.new_reader(&mut draft, &p.query, parsed)?;
+                self.plan_materialized_view(&p, id, draft.catalog())?.explain()
             }
             Plan::Query(q) => self.explain_plan(q.plan, explain.analyze, explain.verbose, parameters, scope).await?,
             Plan::Insert(p) if !explain.analyze => {

@@ -190,7 +190,7 @@ impl Inside {
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("time_zone", text(&view.time_zone));
             row.insert("rows", int(stats.rows));
-            row.insert("state_bytes", int(self.database.store.size_of(object.id.0) as i64));
+            row.insert("state_bytes", int(self.database.size_of(&self.published.catalog, object.id) as i64));
             row.insert("epoch", int(stats.epoch as i64));
             row.insert("latency_p50_ms", ms(0.5));
             row.insert("latency_p99_ms", ms(0.99));

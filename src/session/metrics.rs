@@ -112,7 +112,7 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
         let (schema, name) = names(catalog, object);
         let labels = [("schema", schema), ("view", name)];
         rows.sample(&labels, stats.rows);
-        bytes.sample(&labels, database.store.size_of(object.id.0));
+        bytes.sample(&labels, database.size_of(catalog, object.id));
         epoch.sample(&labels, stats.epoch);
         failed.sample(&labels, stats.errors);
         late.sample(&labels, stats.late_rows);

@@ -185,7 +185,7 @@ impl Session {
         self.check_transaction(&plan)?;
         match plan {
             Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
-            Plan::Explain(explain) => self.explain(explain, parameters, &scope).await,
+            Plan::Explain(explain) => self.explain(explain, parsed, parameters, &scope).await,
             Plan::ExplainRunning { id, analyze } => self.explain_running(id, analyze, &scope),
             Plan::CreateTable(p) => self.create_table(p, parsed, &scope).await,
             Plan::CreateTableAs(p) => self.create_table_as(p, parsed, &scope).await,

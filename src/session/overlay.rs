@@ -12,11 +12,11 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchO
 use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use millstream_catalog::{Object, ObjectId, ObjectKind};
+use millstream_catalog::{Object, ObjectId};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::state::{ByteRows, Layout, Relation, RelationScan, Snapshot};
-use crate::stream::engine::table::{cannot_truncate, duplicate_key, table_relation};
+use crate::stream::engine::table::{cannot_truncate, duplicate_key, kept, table_relation};
 use crate::stream::engine::{OnConflict, TableWrite};
 
 /// Rows in a batch that a scan gives.
@@ -82,13 +82,11 @@ impl TableChanges {
     /// # Errors
     /// XX000 if the object is no table.
     pub fn new(object: &Object) -> Result<Self> {
-        let ObjectKind::Table(definition) = &object.kind else {
-            return Err(Error::internal(format!("{} is no table", object.describe())));
-        };
+        let (primary_key, _) = kept(object)?;
         Ok(Self {
             name: object.name.clone(),
             relation: Arc::new(table_relation(object)?),
-            primary_key: definition.primary_key.clone(),
+            primary_key: primary_key.to_vec(),
             width: object.columns().len(),
             next_row_id: -1,
             overlay: Arc::default(),
@@ -375,7 +373,7 @@ pub(super) mod tests {
     use arrow::array::AsArray;
     use arrow::datatypes::Int32Type;
     use millstream_catalog::object::Table;
-    use millstream_catalog::{Column, DEFAULT_USER, SqlType};
+    use millstream_catalog::{Column, DEFAULT_USER, ObjectKind, SqlType};
     use proptest::prelude::{Strategy, prop, prop_assert_eq, proptest};
 
     use super::*;

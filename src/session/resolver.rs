@@ -86,7 +86,11 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),
-            ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Schema | ObjectKind::Function(_) => {
+            ObjectKind::View(_)
+            | ObjectKind::Sink(_)
+            | ObjectKind::Schema
+            | ObjectKind::Snapshot(_)
+            | ObjectKind::Function(_) => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }

@@ -23,6 +23,7 @@ mod raw;
 mod seed;
 mod server;
 mod slt;
+mod snapshot;
 mod tables;
 mod topics;
 mod tour;

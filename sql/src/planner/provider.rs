@@ -91,8 +91,9 @@ impl<'a> Provider<'a> {
                     .map_err(|e| e.with_detail(format!("in the definition of {}", object.describe())))?;
                 source.view = Some(super::query::rename_output(planned.plan, &view.columns)?);
             }
-            ObjectKind::Source(_) | ObjectKind::MaterializedView(_) | ObjectKind::ExternalTable(_) => {}
-            ObjectKind::Sink(_) | ObjectKind::Schema | ObjectKind::Function(_) => {
+            ObjectKind::Source(_) | ObjectKind::MaterializedView(_) => {}
+            ObjectKind::ExternalTable(_) => source.is_external = true,
+            ObjectKind::Sink(_) | ObjectKind::Schema | ObjectKind::Snapshot(_) | ObjectKind::Function(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }

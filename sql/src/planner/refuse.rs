@@ -304,8 +304,9 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
                 no(args.settings.is_some(), "SETTINGS")?;
             }
             no(!with_hints.is_empty(), "WITH (...) behind a table")?;
-            let other = version.as_ref().is_some_and(|version| !super::relations::is_proctime(version));
-            no(other, "a table version other than FOR SYSTEM_TIME AS OF PROCTIME()")?;
+            if let Some(version) = version {
+                super::relations::version(version)?;
+            }
             no(*with_ordinality, "WITH ORDINALITY")?;
             no(!partitions.is_empty(), "PARTITION behind a table")?;
             no(json_path.is_some(), "a JSON path behind a table")?;

@@ -1,4 +1,4 @@
-//! TUMBLE, HOP, CUMULATE, SESSION, generate_series, read_parquet and FOR SYSTEM_TIME AS OF PROCTIME() in FROM.
+//! TUMBLE, HOP, CUMULATE, SESSION, generate_series, read_parquet and FOR SYSTEM_TIME AS OF in FROM.
 //!
 //! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
 //! slide, size)` an unnest of `hop_starts`, then `window_end`; `CUMULATE(t, ts, step, size)` an unnest of `cumulate_ends`.
@@ -15,11 +15,12 @@ use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, lit};
 use datafusion_sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
+    TableVersion,
 };
 use millstream_catalog::SqlType;
 
-use crate::context::{CatalogSource, ExternalCall, Series, Target};
+use crate::context::{CatalogSource, ExternalCall, Series, Target, Version};
 use crate::error::{Result, SqlError};
 use crate::functions::windows::{Span, arranged, cumulate_ends, cumulate_start, hop_starts, tumble_start};
 use crate::types::normalize;
@@ -47,8 +48,8 @@ impl RelationPlanner for WindowRelations {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> DfResult<RelationPlanning> {
-        if let TableFactor::Table { name, alias, version: Some(_), .. } = relation {
-            return as_of_now(name, alias, context);
+        if let TableFactor::Table { name, alias, version: Some(at), .. } = relation {
+            return as_of(name, alias, version(&at)?, context);
         }
         if let Some(plan) = super::asof::planned(&relation, context)? {
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))));
@@ -69,24 +70,58 @@ impl RelationPlanner for WindowRelations {
     }
 }
 
-/// Whether a table version is `FOR SYSTEM_TIME AS OF PROCTIME()`.
-pub(crate) fn is_proctime(version: &TableVersion) -> bool {
-    let TableVersion::ForSystemTimeAsOf(ast::Expr::Function(function)) = version else { return false };
-    matches!(function.name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if normalize(ident) == "proctime")
+/// As of when a relation with a version is read.
+///
+/// # Errors
+/// 0A000 for anything but FOR SYSTEM_TIME AS OF PROCTIME() and now().
+pub(crate) fn version(version: &TableVersion) -> Result<Version> {
+    let refused = |what: String| {
+        Err(SqlError::unsupported(format!("{what} is not supported")).with_hint(
+            "the moments are now(), when the view is made, of an external table, and PROCTIME(), when rows of the other \
+             side of a join arrive, of a table or materialized view",
+        ))
+    };
+    let TableVersion::ForSystemTimeAsOf(moment) = version else {
+        return refused("a table version other than FOR SYSTEM_TIME AS OF".into());
+    };
+    if let ast::Expr::Function(call) = moment
+        && let [ObjectNamePart::Identifier(name)] = call.name.0.as_slice()
+    {
+        let is_bare = match &call.args {
+            FunctionArguments::None => true,
+            FunctionArguments::List(list) => list.args.is_empty(),
+            FunctionArguments::Subquery(_) => false,
+        };
+        match normalize(name).as_str() {
+            "proctime" => return Ok(Version::Arrival),
+            "now" | "current_timestamp" if is_bare => return Ok(Version::Creation),
+            _ => {}
+        }
+    }
+    refused(format!("FOR SYSTEM_TIME AS OF {moment}"))
 }
 
-/// A relation whose scan is marked as read as of now.
-fn as_of_now(
+/// A relation whose scan is marked with the moment as of which it is read.
+fn as_of(
     name: ObjectName,
     alias: Option<TableAlias>,
+    version: Version,
     context: &mut dyn RelationPlannerContext,
 ) -> DfResult<RelationPlanning> {
+    let (moment, hint) = match version {
+        Version::Creation => (
+            "now()",
+            "it is for external tables; others are read as they are without it, and are followed by continuous views when \
+             they change",
+        ),
+        _ => ("PROCTIME()", "it is for tables and materialized views on the right side of a join"),
+    };
     let refused = || {
-        SqlError::unsupported(format!("FOR SYSTEM_TIME AS OF PROCTIME() of \"{name}\" is not supported"))
-            .with_hint("it is for tables and materialized views on the right side of a join")
+        let error = SqlError::unsupported(format!("FOR SYSTEM_TIME AS OF {moment} of \"{name}\" is not supported"));
+        error.with_hint(hint)
     };
     let LogicalPlan::TableScan(scan) = context.plan(plain_table(name.clone()))? else { return Err(refused().into()) };
-    let source = CatalogSource::of(&scan.source).and_then(CatalogSource::read_as_of_now).ok_or_else(refused)?;
+    let source = CatalogSource::of(&scan.source).and_then(|s| s.as_of(version)).ok_or_else(refused)?;
     let plan = LogicalPlan::TableScan(TableScan { source: Arc::new(source), ..scan });
     Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }

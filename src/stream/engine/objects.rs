@@ -109,6 +109,10 @@ impl EpochLoop {
             };
             let old = left.insert(id, new.clone()).unwrap_or_else(|| self.catalog.get(id).cloned());
             let object = new.as_ref().or(old.as_ref());
+            // It is a part of its reader, which has an entry of its own.
+            if object.is_some_and(|o| matches!(o.kind, ObjectKind::Snapshot(_))) {
+                continue;
+            }
             let schema_of = |o: &Arc<Object>| match catalog.schema_name(o) {
                 "" => self.catalog.schema_name(o).to_string(),
                 name => name.to_string(),

@@ -524,6 +524,11 @@ impl Pipeline {
         let relation =
             relation.ok_or_else(|| Error::internal(format!("view \"{}\" reads a relation that is gone", self.name)))?;
         let mut out = Vec::new();
+        // The rows of a snapshot come in the epoch that makes the view; of many not more than an epoch's share is read at once.
+        let is_snapshot = self.scans[i].scan.taken_us.is_some();
+        if is_snapshot && position.is_none() && total_rows(&changes.deltas) > rows_max {
+            return Ok((out, Some(0)));
+        }
         // The right side of a join as of now is read whole before the first left row comes.
         let budget = if self.scans[i].scan.as_of_now { usize::MAX } else { rows_max };
         let (batches, reached) = match (budget, position) {

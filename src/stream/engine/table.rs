@@ -11,7 +11,6 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_catalog::object::Table as Definition;
 use millstream_catalog::{Object, ObjectId, ObjectKind, SqlType};
 
 use super::handle::{OnConflict, TableWrite};
@@ -60,20 +59,31 @@ pub struct Applied {
 /// # Errors
 /// 0A000 if a column has a type that cannot be stored, or be a key.
 pub fn table_relation(object: &Object) -> Result<Relation> {
-    let ObjectKind::Table(table) = &object.kind else {
-        return Err(Error::internal(format!("{} is no table", object.describe())));
-    };
-    let (schema, layout) = stored(table, &object.arrow_schema());
+    let (primary_key, append_only) = kept(object)?;
+    let (schema, layout) = stored(primary_key, append_only, &object.arrow_schema());
     Relation::new(TableId { object: object.id.0, part: part::ROWS }, schema, layout)
 }
 
+/// The primary key of a table object, and whether its rows only come. A snapshot of an external table is a table whose
+/// rows come at once.
+///
+/// # Errors
+/// XX000 if the object is neither.
+pub fn kept(object: &Object) -> Result<(&[usize], bool)> {
+    match &object.kind {
+        ObjectKind::Table(table) => Ok((&table.primary_key, table.append_only)),
+        ObjectKind::Snapshot(_) => Ok((&[], true)),
+        _ => Err(Error::internal(format!("{} is no table", object.describe()))),
+    }
+}
+
 /// Stored columns of a table, with the hidden one, and their layout.
-fn stored(table: &Definition, visible: &SchemaRef) -> (SchemaRef, Layout) {
-    if table.append_only {
+fn stored(primary_key: &[usize], append_only: bool, visible: &SchemaRef) -> (SchemaRef, Layout) {
+    if append_only {
         return (visible.clone(), Layout::Segments);
     }
-    if !table.primary_key.is_empty() {
-        return (visible.clone(), Layout::Keyed(table.primary_key.clone()));
+    if !primary_key.is_empty() {
+        return (visible.clone(), Layout::Keyed(primary_key.to_vec()));
     }
     let mut fields: Vec<_> = visible.fields().iter().cloned().collect();
     fields.push(Arc::new(SqlType::Int8.field(ROW_ID, false)));
@@ -84,16 +94,14 @@ fn stored(table: &Definition, visible: &SchemaRef) -> (SchemaRef, Layout) {
 impl Table {
     /// The table of an object, as of its first epoch. `watermark` is its column and expression.
     pub fn new(object: &Object, watermark: Option<(usize, Arc<dyn PhysicalExpr>)>) -> Result<Self> {
-        let ObjectKind::Table(definition) = &object.kind else {
-            return Err(Error::internal(format!("{} is no table", object.describe())));
-        };
+        let (primary_key, append_only) = kept(object)?;
         Ok(Self {
             id: object.id,
             name: object.name.clone(),
             relation: Arc::new(table_relation(object)?),
             visible: object.arrow_schema(),
-            primary_key: definition.primary_key.clone(),
-            has_row_id: definition.primary_key.is_empty() && !definition.append_only,
+            primary_key: primary_key.to_vec(),
+            has_row_id: primary_key.is_empty() && !append_only,
             next_row_id: 0,
             counters: Counters::default(),
             watermark,

@@ -17,6 +17,7 @@ mod subqueries;
 
 use std::collections::BTreeSet;
 
+use chrono::DateTime;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_catalog::ObjectId;
@@ -59,6 +60,12 @@ pub trait Relations {
     /// # Errors
     /// 0A000 if the relation cannot be read as a stream (an external table, a system table).
     fn properties(&self, id: ObjectId) -> Result<EdgeProperties>;
+
+    /// The snapshot of an external table that a view or sink reads, and when it was taken, microseconds since 1970.
+    ///
+    /// # Errors
+    /// XX000 if there is none.
+    fn snapshot(&self, external_table: ObjectId, reader: ObjectId) -> Result<(ObjectId, i64)>;
 }
 
 /// Where an operator takes an input from.
@@ -104,6 +111,8 @@ pub struct Scan {
     pub append_only: bool,
     /// Whether it is the right side of a join as of now: then rows that were there before the view are read first.
     pub as_of_now: bool,
+    /// Of a snapshot of an external table: when it was taken, microseconds since 1970.
+    pub taken_us: Option<i64>,
 }
 
 impl Scan {
@@ -177,7 +186,12 @@ impl PlannedView {
             Input::Scan(i) => {
                 let scan = &self.scans[i];
                 let columns = scan.column_names.join(", ");
-                let line = format!("{indent}Scan: {} columns=[{columns}], {}", scan.name, edge(&scan.append_only));
+                let moment = match scan.taken_us.and_then(DateTime::from_timestamp_micros) {
+                    Some(at) => format!(" as of {}", at.format("%Y-%m-%d %H:%M:%S%.6f+00")),
+                    None => String::new(),
+                };
+                let edge = edge(&scan.append_only);
+                let line = format!("{indent}Scan: {}{moment} columns=[{columns}], {edge}", scan.name);
                 lines.push(noted(line, note(Part::Scan(i))));
             }
             Input::Node(i) => {

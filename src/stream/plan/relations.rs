@@ -2,6 +2,7 @@
 
 use millstream_catalog::object::MaterializedView;
 use millstream_catalog::{Catalog, ObjectId, ObjectKind};
+use millstream_sql::quote_ident;
 
 use super::{Layout, Relations};
 use crate::error::{Error, Result, sqlstate};
@@ -29,21 +30,36 @@ impl Relations for CatalogRelations<'_> {
                 stream_key: (!table.primary_key.is_empty()).then(|| table.primary_key.clone()),
                 watermark_columns: table.watermark.iter().map(|w| w.column).collect(),
             }),
+            ObjectKind::Snapshot(_) => {
+                Ok(EdgeProperties { schema, append_only: true, stream_key: None, watermark_columns: Vec::new() })
+            }
             ObjectKind::MaterializedView(view) => Ok(EdgeProperties {
                 schema,
                 append_only: view.append_only,
                 stream_key: view.stream_key.clone(),
                 watermark_columns: view.watermark_columns.clone(),
             }),
-            ObjectKind::Schema
-            | ObjectKind::View(_)
-            | ObjectKind::Sink(_)
-            | ObjectKind::ExternalTable(_)
-            | ObjectKind::Function(_) => {
+            ObjectKind::ExternalTable(_) => {
+                Err(Error::unsupported(format!("a continuous view cannot follow {}", object.describe())).with_hint(
+                    format!(
+                        "read it as it is when the view is made: {} FOR SYSTEM_TIME AS OF now()",
+                        quote_ident(&object.name)
+                    ),
+                ))
+            }
+            ObjectKind::Schema | ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Function(_) => {
                 Err(Error::unsupported(format!("a continuous view cannot read {}", object.describe()))
                     .with_hint("continuous views read sources, tables and materialized views"))
             }
         }
+    }
+
+    fn snapshot(&self, external_table: ObjectId, reader: ObjectId) -> Result<(ObjectId, i64)> {
+        let found = self.0.snapshots(reader).find(|(_, snapshot)| snapshot.of == external_table);
+        let (object, snapshot) = found.ok_or_else(|| {
+            Error::internal(format!("object {reader} has no snapshot of external table {external_table}"))
+        })?;
+        Ok((object.id, snapshot.taken_us))
     }
 }
 

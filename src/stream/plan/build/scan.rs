@@ -6,7 +6,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, TableScan};
 use millstream_connectors::FieldsRead;
-use millstream_sql::{CatalogSource, Target};
+use millstream_sql::{CatalogSource, Target, Version};
 
 use super::{Builder, Edge, positions};
 use crate::error::{Error, Result};
@@ -30,7 +30,15 @@ impl Builder<'_> {
         if !scan.filters.is_empty() || scan.fetch.is_some() {
             return Err(Error::internal(format!("filter or limit pushed into the scan of \"{}\"", scan.table_name)));
         }
+        let (id, taken_us) = match source.version {
+            Version::Creation => {
+                let (snapshot, taken_us) = self.relations.snapshot(id, self.object)?;
+                (snapshot, Some(taken_us))
+            }
+            Version::Current | Version::Arrival => (id, None),
+        };
         let all = self.relations.properties(id)?;
+        let as_of_now = source.version == Version::Arrival;
         let columns: Vec<usize> = match &scan.projection {
             Some(columns) => columns.clone(),
             None => (0..all.schema.fields().len()).collect(),
@@ -43,7 +51,8 @@ impl Builder<'_> {
             fields: FieldsRead::new(),
             column_names: columns.iter().map(|c| all.schema.field(*c).name().clone()).collect(),
             append_only: all.append_only,
-            as_of_now: source.as_of_now,
+            as_of_now,
+            taken_us,
         });
         let properties = EdgeProperties {
             schema: Arc::new(all.schema.project(&columns)?),
@@ -55,7 +64,7 @@ impl Builder<'_> {
                 .filter_map(|w| columns.iter().position(|c| c == w))
                 .collect(),
         };
-        Ok(Edge { input, properties, as_of_now: source.as_of_now })
+        Ok(Edge { input, properties, as_of_now })
     }
 
     /// Notes which fields of records the expressions over a scan need, which are all that is seen of it.
