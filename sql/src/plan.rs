@@ -340,7 +340,7 @@ pub struct CopyToPlan {
 /// `COPY table FROM STDIN`.
 #[derive(Debug, Clone)]
 pub struct CopyFromPlan {
-    /// How rows go into the table: its plan reads those columns from [`Target::Input`](crate::Target::Input).
+    /// How rows go into the table: its plan reads those columns from [`Target::Input`].
     pub insert: InsertPlan,
     /// The given columns, in the order of the data.
     pub columns: Vec<Column>,
