@@ -109,6 +109,70 @@ async fn a_statement_whose_join_explodes_fails_and_its_view_goes_on() {
     assert_eq!(session.value("SELECT status FROM millstream.views WHERE name = 'pairs'").await, "running");
 }
 
+/// State of more than ten times the caches is read from the store, and is right: also after a restart, when one row of a
+/// dimension restates all rows at once, and when everything goes at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_of_many_times_the_caches() {
+    const CACHES_BYTES: u64 = 1 << 20;
+    let size = CACHES_BYTES.to_string();
+    let mut server = Server::with(&[
+        ("MILLSTREAM__STATE__CACHE_BYTES", &size),
+        ("MILLSTREAM__STATE__BLOCK_CACHE_BYTES", &size),
+        ("MILLSTREAM__STATE__WRITE_BUFFER_BYTES", "8388608"),
+    ]);
+    let session = server.connect().await;
+    session.run("CREATE TABLE dims (d INT PRIMARY KEY, name TEXT)").await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, d INT, g INT, v INT, pad TEXT)").await;
+    let views = [
+        ("by_g", "SELECT g, count(*) AS n, sum(v) AS s, max(pad) AS p FROM t GROUP BY g"),
+        ("joined", "SELECT t.id, t.pad, dims.name FROM t JOIN dims ON t.d = dims.d"),
+        ("values_of_g", "SELECT g % 10 AS k, count(DISTINCT v) AS n FROM t GROUP BY g % 10"),
+        (
+            "latest",
+            "SELECT id, g, v FROM (SELECT *, row_number() OVER (PARTITION BY g ORDER BY v DESC, id) AS n FROM t) AS r WHERE n <= 2",
+        ),
+        ("running", "SELECT id, sum(v) OVER (PARTITION BY g ORDER BY id) AS s FROM t"),
+    ];
+    for (name, select) in views {
+        session.run(&format!("CREATE MATERIALIZED VIEW {name} AS {select}")).await;
+    }
+    session.run("INSERT INTO dims VALUES (1, 'one'), (2, 'two')").await;
+    // Text that does not compress.
+    let pad = "md5(n::text) || md5((-n)::text) || md5((n + 0.5)::text)";
+    let rows = format!("n, CASE WHEN n % 50 = 0 THEN 2 ELSE 1 END, n * 7919 % 20000, n % 5000, {pad}");
+    for part in 0..4 {
+        let (first, last) = (part * 20_000 + 1, (part + 1) * 20_000);
+        session.run(&format!("INSERT INTO t SELECT {rows} FROM generate_series({first}, {last}) AS s (n)")).await;
+    }
+    let check = async |session: &Session| {
+        for (name, select) in views {
+            let differences = format!(
+                "SELECT count(*) FROM ((SELECT * FROM {name} EXCEPT ALL {select}) UNION ALL ({select} EXCEPT ALL SELECT * FROM {name})) AS d"
+            );
+            assert_eq!(session.value(&differences).await, "0", "view {name}");
+        }
+    };
+    check(&session).await;
+    session.run("UPDATE t SET v = v + 1, g = g + 1 WHERE id % 97 = 0").await;
+    session.run("DELETE FROM t WHERE id % 89 = 0").await;
+    server.terminate();
+    server.restart();
+    let session = server.connect().await;
+    session.run("UPDATE t SET v = v + 3 WHERE id % 83 = 0").await;
+    check(&session).await;
+    let state = session.value("SELECT sum(state_bytes) FROM millstream.views").await;
+    let state: u64 = state.parse().expect("a number of bytes");
+    assert!(state > 10 * CACHES_BYTES, "{state} bytes of state are not much");
+    // All rows but one of fifty are of this one.
+    session.run("UPDATE dims SET name = 'uno' WHERE d = 1").await;
+    let renamed = session.value("SELECT count(*) FROM joined WHERE name = 'uno'").await;
+    assert_eq!(renamed, session.value("SELECT count(*) FROM t WHERE d = 1").await);
+    session.run("DELETE FROM t").await;
+    for (name, _) in views {
+        assert_eq!(session.value(&format!("SELECT count(*) FROM {name}")).await, "0", "view {name}");
+    }
+}
+
 /// Sorts, groups and joins that need several times the memory of batch statements go through files, and are right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_statements_larger_than_their_memory_spill() {

@@ -16,6 +16,9 @@
 //! out nothing; what comes for it later makes a new group, whose first result comes without the old one going.
 
 mod approximate;
+mod call;
+mod closing;
+mod describe;
 mod distinct;
 pub(super) mod exact;
 pub(super) mod extreme;
@@ -44,152 +47,22 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, Sc
 use arrow::util::display::array_value_to_string;
 use millstream_catalog::ObjectId;
 
+pub use self::call::{AggregateCall, AggregateKind};
+use self::closing::CLOSE_CHUNK_ROWS;
 use self::distinct::{DistinctValues, Sets};
 use self::function::{Function, empty_row};
 use self::multiset::Values;
 use self::rows::Rows;
 use super::event_time::TimeColumn;
 use super::groups::Groups;
-use super::order_key::SortColumn;
 use super::sharded::Keyed;
 use super::ttl::{STAMP_BYTES, Ttl, TtlSpec};
 use super::waiting::{moment, moment_key};
-use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
+use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, State, TableId, successor};
 use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
-
-/// Groups that are read and emitted together when windows close.
-const CLOSE_CHUNK_ROWS: usize = 8192;
-
-/// What an aggregate computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AggregateKind {
-    Count,
-    Sum,
-    Avg,
-    Min,
-    Max,
-    BoolAnd,
-    BoolOr,
-    BitAnd,
-    BitOr,
-    BitXor,
-    VarPop,
-    VarSamp,
-    StddevPop,
-    StddevSamp,
-    ArrayAgg,
-    StringAgg,
-    FirstValue,
-    LastValue,
-    PercentileCont,
-    PercentileDisc,
-    Mode,
-    ApproxCountDistinct,
-}
-
-impl AggregateKind {
-    const ALL: [Self; 22] = [
-        Self::Count,
-        Self::Sum,
-        Self::Avg,
-        Self::Min,
-        Self::Max,
-        Self::BoolAnd,
-        Self::BoolOr,
-        Self::BitAnd,
-        Self::BitOr,
-        Self::BitXor,
-        Self::VarPop,
-        Self::VarSamp,
-        Self::StddevPop,
-        Self::StddevSamp,
-        Self::ArrayAgg,
-        Self::StringAgg,
-        Self::FirstValue,
-        Self::LastValue,
-        Self::PercentileCont,
-        Self::PercentileDisc,
-        Self::Mode,
-        Self::ApproxCountDistinct,
-    ];
-
-    /// The aggregate of this name, if it is one that can be kept.
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Whether the order of the values decides the result.
-    pub fn depends_on_order(self) -> bool {
-        matches!(self, Self::ArrayAgg | Self::StringAgg | Self::FirstValue | Self::LastValue) || self.is_ordered_set()
-    }
-
-    /// Whether WITHIN GROUP says of which values, in which order, it is.
-    pub fn is_ordered_set(self) -> bool {
-        matches!(self, Self::PercentileCont | Self::PercentileDisc | Self::Mode)
-    }
-
-    /// Whether it does not matter how often a value is there.
-    pub fn ignores_copies(self) -> bool {
-        use AggregateKind as K;
-        matches!(self, K::Min | K::Max | K::BoolAnd | K::BoolOr | K::BitAnd | K::BitOr | K::ApproxCountDistinct)
-    }
-
-    /// Its SQL name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Sum => "sum",
-            Self::Avg => "avg",
-            Self::Min => "min",
-            Self::Max => "max",
-            Self::BoolAnd => "bool_and",
-            Self::BoolOr => "bool_or",
-            Self::BitAnd => "bit_and",
-            Self::BitOr => "bit_or",
-            Self::BitXor => "bit_xor",
-            Self::VarPop => "var_pop",
-            Self::VarSamp => "var_samp",
-            Self::StddevPop => "stddev_pop",
-            Self::StddevSamp => "stddev_samp",
-            Self::ArrayAgg => "array_agg",
-            Self::StringAgg => "string_agg",
-            Self::FirstValue => "first_value",
-            Self::LastValue => "last_value",
-            Self::PercentileCont => "percentile_cont",
-            Self::PercentileDisc => "percentile_disc",
-            Self::Mode => "mode",
-            Self::ApproxCountDistinct => "approx_count_distinct",
-        }
-    }
-}
-
-/// One aggregate over columns of the input.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AggregateCall {
-    pub kind: AggregateKind,
-    /// Position of the argument; `None` for COUNT(*).
-    pub argument: Option<usize>,
-    /// Position of the boolean column of a FILTER.
-    pub filter: Option<usize>,
-    /// Whether each value counts once.
-    pub distinct: bool,
-    /// The order of the values, for those that depend on it.
-    pub order_by: Vec<SortColumn>,
-    /// What STRING_AGG puts between two values.
-    pub separator: Option<String>,
-    /// The fraction of a percentile, from 0 to 1.
-    pub fraction: Option<f64>,
-}
-
-impl AggregateCall {
-    /// An aggregate over all values of a column, or over rows if there is none.
-    pub fn plain(kind: AggregateKind, argument: Option<usize>) -> Self {
-        Self { kind, argument, filter: None, distinct: false, order_by: Vec::new(), separator: None, fraction: None }
-    }
-}
 
 /// What a [`HashAggregate`] is made from.
 #[derive(Debug, Clone)]
@@ -693,76 +566,6 @@ impl HashAggregate {
             weight,
         })
     }
-
-    /// Closes the groups that the watermark has passed: puts them out if that is when they appear, and frees their state.
-    fn close(&mut self, context: &mut EpochContext<'_>, output: &mut Vec<Delta>) -> Result<()> {
-        let Some((input, time)) = &self.time else { return Ok(()) };
-        let Some(current) = context.watermarks.first().and_then(|port| watermark(&port.current, *input)) else {
-            return Ok(());
-        };
-        if self.closed.is_some_and(|closed| closed >= current) {
-            return Ok(());
-        }
-        let (bound, shard) = (time.key_of(current)?, context.shard);
-        if self.spec.emit_on_window_close {
-            let mut errors = Vec::new();
-            let mut scan =
-                context.state.scan(self.groups.table(), Bound::Unbounded, Bound::Excluded(&bound), Level::Open);
-            loop {
-                let (mut keys, mut values) = (ByteRows::new(), ByteRows::new());
-                if scan.fill(&mut keys, &mut values, CLOSE_CHUNK_ROWS)? == 0 {
-                    break;
-                }
-                let (keys, values) = shard.own_entries(keys, values);
-                self.emit_closed(&keys, &values, &mut errors, output)?;
-            }
-            drop(scan);
-            context.errors.append(&mut errors);
-        }
-        self.groups.truncate_below(context.state, &bound);
-        self.values.truncate_below(context.state, &bound);
-        self.closed = Some(current);
-        if self.spec.emit_on_window_close {
-            self.next_close = self.first_close(&bound, context)?;
-        }
-        Ok(())
-    }
-
-    /// The watermark that closes the first group at or behind a key.
-    fn first_close(&self, from: &[u8], context: &EpochContext<'_>) -> Result<Option<i64>> {
-        let Some((_, time)) = &self.time else { return Ok(None) };
-        let mut scan = context.state.scan(self.groups.table(), Bound::Included(from), Bound::Unbounded, Level::Open);
-        let Some((key, _)) = scan.next_row()? else { return Ok(None) };
-        let columns = self.key_codec.decode(std::iter::once(key))?;
-        Ok(columns.first().and_then(|column| time.passed_at(column)))
-    }
-
-    fn emit_closed(
-        &self,
-        keys: &ByteRows,
-        values: &ByteRows,
-        errors: &mut Vec<RowError>,
-        output: &mut Vec<Delta>,
-    ) -> Result<()> {
-        let key_columns = self.key_codec.decode(keys.iter())?;
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.spec.output.fields().len());
-        for i in 0..self.key_order.len() {
-            let at =
-                self.key_order.iter().position(|k| *k == i).ok_or_else(|| bad_layout("a key column is missing"))?;
-            columns.push(key_columns[at].clone());
-        }
-        let results = self.results(&self.row_codec.decode(values.iter())?, |_| true, &vec![false; values.len()])?;
-        for (group, error) in &results.errors {
-            errors.push(self.row_error(error, &columns, *group, 1)?);
-        }
-        columns.extend(results.columns);
-        let delta = Delta::inserts(batch(&self.spec.output, columns, keys.len())?);
-        let delta = delta.filter(&BooleanArray::from(results.shown))?;
-        if !delta.is_empty() {
-            output.push(delta);
-        }
-        Ok(())
-    }
 }
 
 impl Keyed for HashAggregate {
@@ -835,56 +638,7 @@ impl Operator for HashAggregate {
     }
 
     fn describe(&self) -> Description {
-        let name = |column: usize| self.spec.input.field(column).name().as_str();
-        let group_names: Vec<&str> = self.spec.group_by.iter().map(|c| name(*c)).collect();
-        let mut parts = Vec::new();
-        if !self.is_global() {
-            parts.push(format!("group by [{}]", group_names.join(", ")));
-        }
-        for call in &self.spec.aggregates {
-            let filter = call.filter.map_or(String::new(), |c| format!(" filter ({})", name(c)));
-            let distinct = if call.distinct { "distinct " } else { "" };
-            let mut inside = format!("{distinct}{}", call.argument.map_or("*", name));
-            if let Some(separator) = &call.separator {
-                inside += &format!(", '{separator}'");
-            }
-            if let Some(fraction) = call.fraction {
-                inside += &format!(", {fraction}");
-            }
-            for (i, sort) in call.order_by.iter().enumerate() {
-                inside += if i == 0 { " order by " } else { ", " };
-                inside += &sort.describe(|column| name(column).to_string());
-            }
-            parts.push(format!("{}({inside}){filter}", call.kind.name()));
-        }
-        if self.spec.emit_on_window_close {
-            parts.push("emit on window close".into());
-        }
-        parts.extend(self.ttl.as_ref().map(Ttl::title));
-        let key: Vec<&str> = self.key_order.iter().map(|i| group_names[*i]).collect();
-        let mut state = vec![StateDescription {
-            part: self.groups.table().part,
-            layout: "keyed",
-            key: key.join(", "),
-            cost: "1 get, 1 put per changed group".into(),
-        }];
-        if self.functions.iter().any(Function::keeps_values) {
-            state.push(StateDescription {
-                part: self.values.table().part,
-                layout: "multimap",
-                key: [key.as_slice(), &["aggregate", "value"]].concat().join(", "),
-                cost: "1 get, 1 put per value of a group; 1 scan when the extreme is taken back or an ordered value changes"
-                    .into(),
-            });
-        }
-        state.extend(self.ttl.as_ref().map(|ttl| ttl.describe("group")));
-        let output = self.spec.output.fields();
-        Description {
-            title: format!("HashAggregate: {}", parts.join(", ")),
-            state,
-            append_only: self.spec.emit_on_window_close,
-            stream_key: self.spec.key.iter().map(|c| output[*c].name().clone()).collect(),
-        }
+        self.description()
     }
 }
 

@@ -22,8 +22,11 @@
 //! State: a table of rows a side: join key, then what tells rows of one join key apart -> weight, matches, row; a table of
 //! totals a side where needed: join key -> number of rows.
 
+mod bounds;
+mod describe;
 mod kind;
 mod output;
+mod pairs;
 mod residual;
 mod rows_cache;
 mod side;
@@ -32,22 +35,23 @@ mod tests;
 mod totals;
 
 use std::ops::Bound;
-use std::time::Duration;
 
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{filter, take};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use millstream_catalog::ObjectId;
 
+pub use self::bounds::TimeBound;
 pub use self::kind::JoinKind;
 use self::output::{AloneRows, Output};
+use self::pairs::RowsOfKey;
 pub use self::residual::Residual;
 use self::side::{Changes, Head, Heads, Layout, Matches, Side};
 use self::totals::Totals;
-use super::event_time::{TimeColumn, times};
+use super::event_time::TimeColumn;
 use super::sharded::Keyed;
 use super::ttl::{Ttl, TtlSpec};
-use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, StateDescription, Watermarks};
+use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, RowError, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, State, TableId};
 use crate::stream::changelog::Delta;
@@ -67,16 +71,6 @@ pub struct JoinSide {
     pub stream_key: Option<Vec<usize>>,
     /// Whether rows are only ever added.
     pub append_only: bool,
-}
-
-/// A bound on the time of a row's partners: `partner.passed_by <= row.column + offset`, as part of the residual condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeBound {
-    /// A timestamp of the row.
-    pub column: usize,
-    pub offset_us: i64,
-    /// A timestamp of the partner, with a watermark.
-    pub passed_by: usize,
 }
 
 /// What a [`Join`] is made from.
@@ -119,18 +113,6 @@ impl JoinSpec {
         // A row whose match was forgotten is put out once more by the next one.
         let once = self.ttl.is_none() || self.kind == JoinKind::Inner;
         self.kind.keeps_append_only() && once && self.sides.iter().all(|side| side.append_only)
-    }
-
-    /// Timestamps of the result that the watermark of the bounds passes after a time, in microseconds: a new row's own is
-    /// not below that watermark, and that of a stored row which it meets is not further below than its bound lets it.
-    pub fn bounded_columns(&self) -> Vec<(usize, i64)> {
-        let [Some(left), Some(right)] = self.bounds else { return Vec::new() };
-        let left_width = self.sides[0].schema.fields().len();
-        let own = [(left, right.passed_by, 0), (right, left.passed_by, left_width)];
-        let shown = own.into_iter().enumerate().filter(|(side, _)| *side == 0 || self.kind.shows(1));
-        // The row's own time must be what bounds it.
-        let bounded = shown.filter(|(_, (bound, own, _))| bound.column == *own);
-        bounded.map(|(_, (bound, own, start))| (start + own, bound.offset_us.max(0))).collect()
     }
 
     /// Columns of the result that are unique in it: the keys of both sides, without that of a side of which a row can only
@@ -254,18 +236,6 @@ impl Join {
         Some(of_side(0)?.min(of_side(1)?))
     }
 
-    /// The watermark of the bounds: what all the timestamps in them have passed.
-    fn bounds_passed(&self, of_port: impl Fn(usize) -> Option<Watermarks>) -> Option<i64> {
-        let mut passed = None;
-        for (side, bound) in self.spec.bounds.iter().enumerate() {
-            if let Some(bound) = bound {
-                let watermark = of_port(1 - side)?.get(bound.passed_by).copied().flatten()?;
-                passed = Some(passed.map_or(watermark, |so_far: i64| so_far.min(watermark)));
-            }
-        }
-        passed
-    }
-
     /// The timestamp of a side that says which of its rows are late, and the watermark by which they are.
     fn late_below(&self, side: usize, context: &EpochContext<'_>) -> Option<(usize, i64)> {
         let committed = |port: usize| Some(context.watermarks.get(port)?.committed.clone());
@@ -299,56 +269,6 @@ impl Join {
         let (changes, ignored) = self.sides[side].without_forgotten(context.state, changes)?;
         *context.expired += ignored;
         Ok(changes)
-    }
-
-    /// Until when each changed row of a side is needed, if that is bounded, as the other side's time.
-    fn needed_until(&self, side: usize, delta: &Delta) -> Result<Option<Vec<i64>>> {
-        let Some(TimeBound { column, offset_us, .. }) = self.spec.bounds[side] else { return Ok(None) };
-        // Without a time it has no partners.
-        let until = |time: Option<i64>| time.map_or(i64::MIN, |time| time.saturating_add(offset_us));
-        let mut moments: Vec<i64> = times(delta.batch.column(column))?.into_iter().map(until).collect();
-        if !self.spec.sides[side].append_only
-            && let Some(other) = self.spec.bounds[1 - side]
-        {
-            // It may be taken back until that would be late.
-            let own = times(delta.batch.column(other.passed_by))?;
-            moments.iter_mut().zip(own).for_each(|(until, own)| *until = (*until).max(own.unwrap_or(i64::MAX)));
-        }
-        Ok(Some(moments))
-    }
-
-    /// Takes changes into a side's rows, where they may be needed at `from` or later.
-    fn store_needed(
-        &mut self,
-        side: usize,
-        mut changes: Changes,
-        mut counts: Vec<i64>,
-        from: Option<i64>,
-        context: &mut EpochContext<'_>,
-    ) -> Result<()> {
-        let Some(mut moments) = self.needed_until(side, &changes.delta)? else {
-            return self.store(side, &changes, &counts, context);
-        };
-        if let Some(from) = from
-            && moments.iter().any(|until| *until < from)
-        {
-            let is_needed: BooleanArray = moments.iter().map(|until| Some(*until >= from)).collect();
-            fn keep<T: Copy>(rows: &mut Vec<T>, mask: &BooleanArray) {
-                let mut row = 0;
-                rows.retain(|_| {
-                    row += 1;
-                    mask.value(row - 1)
-                });
-            }
-            changes.delta = changes.delta.filter(&is_needed)?;
-            keep(&mut changes.groups.of_row, &is_needed);
-            keep(&mut moments, &is_needed);
-            if !counts.is_empty() {
-                keep(&mut counts, &is_needed);
-            }
-        }
-        self.sides[side].apply(context.state, context.epoch, &changes, &counts, Heads::Until(&moments))?;
-        Ok(())
     }
 
     /// Takes changes into a side's rows.
@@ -639,52 +559,6 @@ fn kept(rows: &UInt32Array, passed: &BooleanArray) -> Result<UInt32Array> {
     Ok(filter(rows, passed)?.as_primitive::<UInt32Type>().clone())
 }
 
-/// The changed rows of each join key.
-struct RowsOfKey {
-    rows: Vec<u32>,
-    ends: Vec<u32>,
-}
-
-impl RowsOfKey {
-    fn new(key_of_row: &[u32], keys: usize) -> Self {
-        let mut ends = vec![0u32; keys];
-        key_of_row.iter().for_each(|key| ends[*key as usize] += 1);
-        let mut end = 0;
-        for slot in &mut ends {
-            end += *slot;
-            *slot = end;
-        }
-        let mut next = ends.clone();
-        let mut rows = vec![0; key_of_row.len()];
-        for (row, key) in key_of_row.iter().enumerate().rev() {
-            let slot = &mut next[*key as usize];
-            *slot -= 1;
-            rows[*slot as usize] = row as u32;
-        }
-        Self { rows, ends }
-    }
-
-    fn get(&self, key: usize) -> &[u32] {
-        let start = if key == 0 { 0 } else { self.ends[key - 1] };
-        &self.rows[start as usize..self.ends[key] as usize]
-    }
-
-    /// Calls `f` with the row numbers of changed and stored rows of one key, some thousand pairs at a time.
-    fn pairs(&self, matches: &Matches, mut f: impl FnMut(UInt32Array, UInt32Array) -> Result<()>) -> Result<()> {
-        let (mut changed, mut stored) = (Vec::new(), Vec::new());
-        for (i, key) in matches.keys.iter().enumerate() {
-            for row in self.get(*key as usize) {
-                changed.push(*row);
-                stored.push(i as u32);
-                if changed.len() == CHUNK_ROWS {
-                    f(std::mem::take(&mut changed).into(), std::mem::take(&mut stored).into())?;
-                }
-            }
-        }
-        if changed.is_empty() { Ok(()) } else { f(changed.into(), stored.into()) }
-    }
-}
-
 impl Keyed for Join {
     fn keys(&self, input: usize, batch: &RecordBatch) -> Result<ByteRows> {
         self.sides[input].join_keys(batch.columns())
@@ -767,91 +641,6 @@ impl Operator for Join {
     }
 
     fn describe(&self) -> Description {
-        let [left, right] = &self.spec.sides;
-        let on: Vec<String> = left
-            .key
-            .iter()
-            .zip(&right.key)
-            .zip(&self.spec.null_safe)
-            .map(|((l, r), null_safe)| {
-                let operator = if *null_safe { "is not distinct from" } else { "=" };
-                format!("left.{} {operator} right.{}", left.schema.field(*l).name(), right.schema.field(*r).name())
-            })
-            .collect();
-        let mut title = format!("Join: {}", self.spec.kind.name());
-        if !on.is_empty() {
-            title += &format!(" on {}", on.join(" and "));
-        }
-        if self.spec.as_of_now {
-            title += " as of now";
-        }
-        if let Some(residual) = &self.spec.residual {
-            title += &format!(" where {}", residual.text);
-        }
-        for (side, bound) in self.spec.bounds.iter().enumerate() {
-            if let Some(TimeBound { column, offset_us, passed_by }) = bound {
-                let word = |side: usize| if side == 0 { "left" } else { "right" };
-                let name = |side: usize, column: usize| {
-                    format!("{}.{}", word(side), self.spec.sides[side].schema.field(column).name())
-                };
-                let until = name(side, *column);
-                let offset = Duration::from_micros(offset_us.unsigned_abs());
-                let offset = match offset_us.signum() {
-                    0 => String::new(),
-                    1 => format!(" + {offset:?}"),
-                    _ => format!(" - {offset:?}"),
-                };
-                let passed_by = name(1 - side, *passed_by);
-                title += &format!(", {} rows until {passed_by} passes {until}{offset}", word(side));
-            }
-        }
-        if let Some(ttl) = &self.ttl {
-            title += &format!(", {}", ttl.title());
-        }
-        let rows = (0..2).filter(|side| is_stored(&self.spec, *side));
-        let mut state: Vec<StateDescription> =
-            rows.map(|side| describe_side(&self.spec.sides[side], &self.sides[side])).collect();
-        for (spec, totals) in self.spec.sides.iter().zip(&self.totals) {
-            if let Some(totals) = totals {
-                let key: Vec<&str> = spec.key.iter().map(|c| spec.schema.field(*c).name().as_str()).collect();
-                state.push(StateDescription {
-                    part: totals.part(),
-                    layout: "keyed",
-                    key: key.join(", "),
-                    cost: "number of rows; 1 get, 1 put per changed join key".into(),
-                });
-            }
-        }
-        state.extend(self.ttl.as_ref().map(|ttl| ttl.describe("side, join key, row")));
-        Description {
-            title,
-            state,
-            append_only: self.spec.append_only(),
-            stream_key: self
-                .spec
-                .stream_key()
-                .map_or_else(Vec::new, |key| key.iter().map(|c| self.spec.output.field(*c).name().clone()).collect()),
-        }
+        self.description()
     }
-}
-
-fn describe_side(spec: &JoinSide, side: &Side) -> StateDescription {
-    let name = |c: &usize| spec.schema.field(*c).name().clone();
-    let mut key: Vec<String> = spec.key.iter().map(name).collect();
-    let (layout, cost) = match side.layout {
-        Layout::Unique => ("keyed", "1 put; 1 get per row of the other side"),
-        Layout::Keyed => {
-            key.extend(spec.stream_key.iter().flatten().filter(|c| !spec.key.contains(c)).map(name));
-            ("multimap", "1 put; 1 scan per join key of the other side")
-        }
-        Layout::Log => {
-            key.push("row number".into());
-            ("multimap", "1 put; 1 scan per join key of the other side")
-        }
-        Layout::Multiset => {
-            key.push("row".into());
-            ("multimap", "1 get, 1 put; 1 scan per join key of the other side")
-        }
-    };
-    StateDescription { part: side.table().part, layout, key: key.join(", "), cost: cost.into() }
 }
