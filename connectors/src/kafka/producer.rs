@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 
@@ -20,7 +21,7 @@ pub struct Producer {
 
 /// What was acknowledged; the producer's own thread counts.
 #[derive(Default)]
-struct Deliveries {
+pub(super) struct Deliveries {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -35,6 +36,15 @@ struct State {
     waiting: bool,
 }
 
+/// Bytes of a batch unless client or topic say otherwise: librdkafka's default.
+const BATCH_BYTES_MAX: usize = 1_000_000;
+/// What a batch of one record takes beside its key and payload, at most.
+const RECORD_BYTES: usize = 128;
+/// The least that the client takes as the size of a batch.
+const BATCH_BYTES_MIN: usize = 1000;
+/// How long to wait for what the topic allows.
+const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a message may stay unacknowledged before it fails, unless `properties.message.timeout.ms` says otherwise.
 const MESSAGE_TIMEOUT_MS: &str = "30000";
 
@@ -48,9 +58,25 @@ impl Producer {
     }
 
     pub(super) fn connect(connection: &Connection) -> Result<Self> {
-        let config = producer_config(connection);
-        let inner = ThreadedProducer::from_config_and_context(&config, Deliveries::default()).map_err(config_error)?;
+        Self::of_config(&producer_config(connection), connection)
+    }
+
+    pub(super) fn of_config(config: &ClientConfig, connection: &Connection) -> Result<Self> {
+        let inner = ThreadedProducer::from_config_and_context(config, Deliveries::default()).map_err(config_error)?;
         Ok(Self { inner, bootstrap: connection.bootstrap().to_string() })
+    }
+
+    pub(super) fn inner(&self) -> &ThreadedProducer<Deliveries> {
+        &self.inner
+    }
+
+    pub(super) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Why brokers cannot be reached, as the client last said.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.context().state.lock().trouble.clone()
     }
 
     /// Hands a message to the client, which copies it; waits while its queue is full. Without a partition the key's hash
@@ -181,7 +207,7 @@ impl ProducerContext for Deliveries {
 }
 
 /// Settings of a producer.
-pub(super) fn producer_config(connection: &Connection) -> rdkafka::ClientConfig {
+pub(super) fn producer_config(connection: &Connection) -> ClientConfig {
     connection.config(
         &[
             ("acks", "all"),
@@ -193,4 +219,27 @@ pub(super) fn producer_config(connection: &Connection) -> rdkafka::ClientConfig 
         ],
         &[],
     )
+}
+
+/// The same for messages up to so many bytes: a batch of more than the topic allows would be refused whole.
+pub(super) fn limited_config(connection: &Connection, message_bytes_max: usize) -> ClientConfig {
+    let mut config = producer_config(connection);
+    config.set("message.max.bytes", (message_bytes_max + RECORD_BYTES).max(BATCH_BYTES_MIN).to_string());
+    config
+}
+
+/// The most bytes of key and payload that a message to a topic may have, by the client's settings and the topic's as far as
+/// the broker tells them.
+pub(super) fn message_limit(connection: &Connection, topic: &str) -> usize {
+    let config = connection.config(&[], &[]);
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let client = config.get("message.max.bytes").and_then(number).unwrap_or(BATCH_BYTES_MAX);
+    let told = config.create::<AdminClient<DefaultClientContext>>().ok().and_then(|admin| {
+        let options = AdminOptions::new().request_timeout(Some(LIMIT_TIMEOUT));
+        let topics = [ResourceSpecifier::Topic(topic)];
+        let described = futures::executor::block_on(admin.describe_configs(&topics, &options)).ok()?;
+        let entries = described.into_iter().next()?.ok()?;
+        number(entries.get("max.message.bytes")?.value.as_deref()?)
+    });
+    told.unwrap_or(client).min(client).saturating_sub(RECORD_BYTES).max(1)
 }
