@@ -42,12 +42,19 @@ pub trait SinkWriter: Send {
     /// 08006 if the broker does not answer in time, 54000 if it refuses a message as too large, 58030 for the rest.
     fn send(&mut self, messages: Vec<Message>) -> Result<()>;
 
-    /// Returns when the outside has acknowledged all that was handed over, together with `next`, the sequence number after
-    /// it. Without messages this only sets the marker.
+    /// Ends a part of the messages; `next` is the sequence number after it. One that writes exactly once returns when the
+    /// outside has the part and the marker, which is all that changes if there are no messages.
     ///
     /// # Errors
     /// As [`SinkWriter::send`]; whether the messages are there is not known then.
     fn commit(&mut self, next: u64) -> Result<()>;
+
+    /// The sequence number after the last part that the outside has, with all parts before it. Waits up to `wait` for one
+    /// more to be there, if any is on its way.
+    ///
+    /// # Errors
+    /// As [`SinkWriter::commit`], of a part that was given up.
+    fn acknowledged(&mut self, wait: Duration) -> Result<u64>;
 
     /// Whether the last error was that another writer of the same sink has come: to try again would only fence that one.
     fn is_fenced(&self) -> bool {
@@ -255,5 +262,9 @@ impl SinkWriter for Blackhole {
 
     fn commit(&mut self, _next: u64) -> Result<()> {
         Ok(())
+    }
+
+    fn acknowledged(&mut self, _wait: Duration) -> Result<u64> {
+        Ok(u64::MAX)
     }
 }

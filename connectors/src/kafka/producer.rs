@@ -1,6 +1,6 @@
 //! Messages to topics: pipelined, acknowledged by all replicas, counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -30,6 +30,9 @@ pub(super) struct Deliveries {
 struct State {
     sent: u64,
     done: u64,
+    /// Messages of the parts that are not acknowledged whole, oldest first, and the number of the first of these parts.
+    parts: VecDeque<u64>,
+    first_part: usize,
     error: Option<RDKafkaErrorCode>,
     /// Why brokers cannot be reached, as the client last said.
     trouble: Option<String>,
@@ -85,11 +88,11 @@ impl Producer {
     /// # Errors
     /// 54000 if the message is larger than the client or broker allows, 08006 if earlier ones cannot be delivered.
     pub fn send(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<()> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+        let part = self.context().count_sent();
+        let mut record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, part);
         record.partition = partition;
         record.key = key;
         record.payload = payload;
-        self.context().state.lock().sent += 1;
         loop {
             match self.inner.send(record) {
                 Ok(()) => return Ok(()),
@@ -97,7 +100,7 @@ impl Producer {
                     record = back;
                     let mut state = self.context().state.lock();
                     if let Some(code) = state.error {
-                        state.sent -= 1;
+                        state.not_sent(part);
                         return Err(self.failed(topic, code, &state));
                     }
                     state.waiting = true;
@@ -105,7 +108,7 @@ impl Producer {
                 }
                 Err((e, _)) => {
                     let mut state = self.context().state.lock();
-                    state.sent -= 1;
+                    state.not_sent(part);
                     let code = e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                     return Err(self.failed(topic, code, &state));
                 }
@@ -141,6 +144,33 @@ impl Producer {
         state.sent - state.done
     }
 
+    /// Ends a part: what is sent from here on is another one.
+    pub(super) fn end_part(&self) {
+        self.context().state.lock().parts.push_back(0);
+    }
+
+    /// Parts, from the first, of which every message is acknowledged. Waits for one more to be, at most `wait`, if there is
+    /// one to wait for.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub(super) fn acknowledged_parts(&self, topic: &str, wait: Duration) -> Result<usize> {
+        let deadline = Instant::now() + wait;
+        let mut state = self.context().state.lock();
+        let before = state.first_part;
+        loop {
+            if let Some(code) = state.error {
+                return Err(self.failed(topic, code, &state));
+            }
+            state.take_whole_parts();
+            if state.first_part > before || state.parts.len() <= 1 || Instant::now() >= deadline {
+                return Ok(state.first_part);
+            }
+            state.waiting = true;
+            self.context().changed.wait_until(&mut state, deadline);
+        }
+    }
+
     fn context(&self) -> &Deliveries {
         use rdkafka::producer::Producer as _;
         self.inner.client().context()
@@ -168,6 +198,44 @@ impl Producer {
     }
 }
 
+impl Deliveries {
+    /// Counts a message of the open part, whose number it returns.
+    fn count_sent(&self) -> usize {
+        let mut state = self.state.lock();
+        state.sent += 1;
+        if state.parts.is_empty() {
+            state.parts.push_back(0);
+        }
+        if let Some(open) = state.parts.back_mut() {
+            *open += 1;
+        }
+        state.first_part + state.parts.len() - 1
+    }
+}
+
+impl State {
+    /// A message of a part need not be waited for.
+    fn done_with(&mut self, part: usize) {
+        if let Some(left) = part.checked_sub(self.first_part).and_then(|at| self.parts.get_mut(at)) {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// A message was not handed over after all.
+    fn not_sent(&mut self, part: usize) {
+        self.sent -= 1;
+        self.done_with(part);
+    }
+
+    /// Forgets the parts that are acknowledged whole; the last is still open.
+    fn take_whole_parts(&mut self) {
+        while self.parts.len() > 1 && self.parts.front() == Some(&0) {
+            self.parts.pop_front();
+            self.first_part += 1;
+        }
+    }
+}
+
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         if (level as i32) <= RDKafkaLogLevel::Notice as i32 {
@@ -188,18 +256,22 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, part: usize) {
         let mut state = self.state.lock();
         state.done += 1;
+        state.done_with(part);
         match result {
             Ok(_) => state.trouble = None,
             Err((e, _)) => {
                 state.error.get_or_insert(e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
             }
         }
-        if state.waiting && (state.done >= state.sent || state.error.is_some() || state.done.is_multiple_of(1024)) {
+        let whole = state.parts.len() > 1 && state.parts.front() == Some(&0);
+        if state.waiting
+            && (whole || state.done >= state.sent || state.error.is_some() || state.done.is_multiple_of(1024))
+        {
             state.waiting = false;
             self.changed.notify_all();
         }

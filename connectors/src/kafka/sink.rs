@@ -1,5 +1,6 @@
 //! A Kafka sink: what it writes to, and the writer that sends at least once. The other one is in `transaction`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(crate) struct KafkaSink {
     topic: Arc<str>,
 }
 
+/// Parts that may be on their way at once.
+const PARTS_MAX: usize = 16;
 /// Past this a write has failed even if the client has not given a message up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -57,13 +60,18 @@ struct KafkaWriter {
     producer: Producer,
     topic: Arc<str>,
     message_bytes_max: usize,
+    /// Sequence numbers at the ends of the parts that are not known to be acknowledged, oldest first.
+    ends: VecDeque<u64>,
+    /// Parts before those.
+    parts: usize,
+    acknowledged: u64,
 }
 
 impl KafkaWriter {
     fn start(connection: &Connection, topic: &Arc<str>) -> Result<Self> {
         let message_bytes_max = message_limit(connection, topic);
         let producer = Producer::of_config(&limited_config(connection, message_bytes_max), connection)?;
-        Ok(Self { producer, topic: topic.clone(), message_bytes_max })
+        Ok(Self { producer, topic: topic.clone(), message_bytes_max, ends: VecDeque::new(), parts: 0, acknowledged: 0 })
     }
 }
 
@@ -79,7 +87,24 @@ impl SinkWriter for KafkaWriter {
         Ok(())
     }
 
-    fn commit(&mut self, _next: u64) -> Result<()> {
-        self.producer.flush(&self.topic, WRITE_TIMEOUT)
+    fn commit(&mut self, next: u64) -> Result<()> {
+        self.producer.end_part();
+        self.ends.push_back(next);
+        if self.ends.len() > PARTS_MAX {
+            self.acknowledged(WRITE_TIMEOUT)?;
+            if self.ends.len() > PARTS_MAX {
+                self.producer.flush(&self.topic, Duration::ZERO)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, wait: Duration) -> Result<u64> {
+        let parts = self.producer.acknowledged_parts(&self.topic, wait)?;
+        while self.parts < parts {
+            self.parts += 1;
+            self.acknowledged = self.ends.pop_front().unwrap_or(self.acknowledged);
+        }
+        Ok(self.acknowledged)
     }
 }

@@ -400,13 +400,13 @@ fn what_a_sink_has_written_is_there() {
         let message = |id: i64| Message { key: None, payload: Some(format!("{{\"id\": {id}}}").into_bytes()) };
         writer.send((first..first + 5000).map(message).collect()).unwrap();
         writer.commit(first as u64 + 5000).unwrap();
+        eventually("all are acknowledged", || writer.acknowledged(WAIT).unwrap() == first as u64 + 5000);
         let batches = source(&broker, &[]).read_bounded(&[0]).unwrap();
         let mut ids: Vec<_> =
             batches.flat_map(|b| b.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
         ids.sort_unstable();
         assert!(ids.iter().copied().eq(0..first + 5000));
     }
-    writer.commit(10_000).unwrap();
     assert_eq!(writer.marker().unwrap(), None);
 }
 
@@ -418,6 +418,7 @@ fn tombstones_reach_the_topic() {
     let delete = Message { key: Some(b"{\"id\":1}".to_vec()), payload: None };
     writer.send(vec![put, delete]).unwrap();
     writer.commit(2).unwrap();
+    eventually("both are acknowledged", || writer.acknowledged(WAIT).unwrap() == 2);
     let queue = ChunkQueue::new(1 << 20);
     let _reader = source(&broker, &[]).start(&[0], Positions::new(), queue.clone(), silent()).unwrap();
     let chunks = take_until(&queue, |c| c.last().is_some_and(|c| c.next_offset == 2));
@@ -442,6 +443,12 @@ fn a_write_that_is_not_acknowledged_fails_and_names_the_topic() {
     .unwrap();
     let mut writer = spec.start(&identity()).unwrap();
     writer.send(vec![Message { key: None, payload: Some(b"{}".to_vec()) }]).unwrap();
-    let e = writer.commit(1).unwrap_err();
+    writer.commit(1).unwrap();
+    let e = loop {
+        match writer.acknowledged(WAIT) {
+            Ok(next) => assert_eq!(next, 0),
+            Err(e) => break e,
+        }
+    };
     assert_eq!((e.sqlstate(), e.message().contains("kafka topic \"t\" on 127.0.0.1:1")), ("08006", true), "{e}");
 }

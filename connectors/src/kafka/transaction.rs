@@ -41,6 +41,8 @@ pub(crate) struct TransactionalWriter {
     message_bytes_max: usize,
     is_open: bool,
     is_fenced: bool,
+    /// Sequence number after the last message that is committed.
+    committed: u64,
 }
 
 impl SinkIdentity {
@@ -64,7 +66,16 @@ impl TransactionalWriter {
         let producer = Producer::of_config(&config, connection)?;
         let group = group_consumer(connection, &name)?;
         let (identity, topic) = (identity.clone(), topic.clone());
-        let mut writer = Self { producer, group, identity, topic, message_bytes_max, is_open: false, is_fenced: false };
+        let mut writer = Self {
+            producer,
+            group,
+            identity,
+            topic,
+            message_bytes_max,
+            is_open: false,
+            is_fenced: false,
+            committed: 0,
+        };
         writer
             .producer
             .inner()
@@ -179,7 +190,12 @@ impl SinkWriter for TransactionalWriter {
         let committed = self.producer.inner().commit_transaction(STEP_TIMEOUT);
         committed.map_err(|e| self.failed("did not commit a transaction", &e))?;
         self.is_open = false;
+        self.committed = next;
         Ok(())
+    }
+
+    fn acknowledged(&mut self, _wait: Duration) -> Result<u64> {
+        Ok(self.committed)
     }
 
     fn is_fenced(&self) -> bool {

@@ -8,8 +8,10 @@
 //! lose rows. Rows are made durable before the transaction that carries them is committed, so that not even the loss of the
 //! machine puts the marker ahead.
 //!
-//! **At least once.** There is no marker; a sender starts at the last acknowledged row.
+//! **At least once.** There is no marker; a sender starts at the last acknowledged row. Several parts are on their way at a
+//! time.
 
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +42,8 @@ const TRANSACTION_INTERVAL: Duration = Duration::from_millis(20);
 const MARKER_REFRESH: Duration = Duration::from_secs(24 * 3600);
 /// How long a sender waits after a failure: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long to wait for an acknowledgement before looking for new rows again.
+const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(2);
 /// After what time the loop is told again what it must note: an epoch that failed may have lost it.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// How often an idle sender looks whether it should stop.
@@ -100,15 +104,31 @@ pub struct SenderSpec {
 pub struct SinkSender {
     of: SenderSpec,
     start: Start,
-    /// Number of the next row to send, and of the first row of the piece that has it.
-    next: u64,
-    piece: u64,
+    /// Where the outside is, as far as is known here.
+    there: Place,
+    /// Where to send on.
+    next: Place,
+    /// What is on its way, oldest first.
+    sent: VecDeque<Sent>,
     /// Number after the last row that may be outside: what a marker cannot be ahead of.
     known: u64,
     rows_max: usize,
     /// When the last transaction began.
     began: Option<Instant>,
     committed: Instant,
+}
+
+/// A row of the outbox by its number, and the number of the first row of the piece that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    row: u64,
+    piece: u64,
+}
+
+/// A part that was handed over.
+struct Sent {
+    end: Place,
+    dead: Vec<DeadLetter>,
 }
 
 /// Why a sender stops for now, or for good.
@@ -128,17 +148,33 @@ impl From<Error> for Failure {
 /// Rows read from the outbox.
 struct Part {
     rows: RecordBatch,
-    /// Number after the last of them.
-    end: u64,
-    /// Number of the first row of the piece that has `end`.
-    piece: u64,
+    /// Behind the last of them.
+    end: Place,
+}
+
+impl Part {
+    /// Number of its first row.
+    fn first(&self) -> u64 {
+        self.end.row - self.rows.num_rows() as u64
+    }
 }
 
 impl SinkSender {
     pub fn new(of: SenderSpec) -> Self {
-        let (start, next, known) = (of.start, of.delivered, of.made.max(of.delivered));
+        let (start, known) = (of.start, of.made.max(of.delivered));
         // Pieces that are not trimmed are found by looking for the first.
-        Self { of, start, next, piece: 0, known, rows_max: ROWS_MAX, began: None, committed: Instant::now() }
+        let there = Place { row: of.delivered, piece: 0 };
+        Self {
+            of,
+            start,
+            there,
+            next: there,
+            sent: VecDeque::new(),
+            known,
+            rows_max: ROWS_MAX,
+            began: None,
+            committed: Instant::now(),
+        }
     }
 
     /// Sends until it is told to stop or only a person can help.
@@ -164,6 +200,8 @@ impl SinkSender {
                         self.rows_max = (self.rows_max / 2).max(ROWS_MIN);
                     }
                     writer = None;
+                    self.sent.clear();
+                    self.next = self.there;
                     self.pause(backoff);
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -224,8 +262,8 @@ impl SinkSender {
     /// Finds out where to go on, and tells the outside of a sink that is new or resumed. False if it was stopped meanwhile.
     fn find_place(&mut self, writer: &mut dyn SinkWriter) -> Result<bool, Failure> {
         let outcome = match self.start {
-            Start::First => self.check_first().and_then(|()| self.set_marker(writer, self.next)),
-            Start::At(at) => self.set_marker(writer, at.max(self.next)),
+            Start::First => self.check_first().and_then(|()| self.set_marker(writer, self.there.row)),
+            Start::At(at) => self.set_marker(writer, at.max(self.there.row)),
             Start::Marked => self.go_on_at_marker(writer).map(|()| true),
         };
         match outcome {
@@ -255,7 +293,7 @@ impl SinkSender {
     fn set_marker(&mut self, writer: &mut dyn SinkWriter, at: u64) -> Result<bool, Failure> {
         self.commit(writer, at)?;
         failpoint::pass("outbox.marked")?;
-        self.next = at;
+        self.go_to(at);
         self.known = self.known.max(at);
         let mut told: Option<Instant> = None;
         while !self.is_stopping() {
@@ -275,7 +313,7 @@ impl SinkSender {
 
     fn go_on_at_marker(&mut self, writer: &mut dyn SinkWriter) -> Result<(), Failure> {
         let marker = writer.marker().map_err(|e| Failure::Passing(e.into()))?;
-        let (name, next, known) = (&self.of.name, self.next, self.known);
+        let (name, next, known) = (&self.of.name, self.there.row, self.known);
         let lost = |message: String| {
             Failure::Final(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint(format!(
                 "ALTER SINK {name} RESUME AT n sends the rows from number n on: {next} sends all that are not known to be \
@@ -301,25 +339,31 @@ impl SinkSender {
             }
             None => next,
         };
-        while self.next < at {
+        while self.there.row < at {
             let published = self.of.publisher.current();
             let Some(part) = self.read(&published.snapshot, at)? else {
-                self.next = at;
+                self.go_to(at);
                 break;
             };
             // Their dead letters are not noted yet.
-            let first = part.end - part.rows.num_rows() as u64;
-            let (_, dead) = self.messages(&part.rows, first, writer.message_bytes_max())?;
-            self.went(&part, dead);
+            let (_, dead) = self.messages(&part, writer.message_bytes_max())?;
+            self.next = part.end;
+            self.went(Sent { end: part.end, dead });
         }
         Ok(())
     }
 
+    /// What is before a row needs no sending.
+    fn go_to(&mut self, row: u64) {
+        self.there.row = row;
+        self.next = self.there;
+    }
+
     /// Rows from the next one on, up to as many as go together and none from `upto` on.
     fn read(&mut self, snapshot: &Arc<Snapshot>, upto: u64) -> Result<Option<Part>> {
-        let from = self.piece.to_be_bytes();
+        let from = self.next.piece.to_be_bytes();
         let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        let (mut end, mut piece) = (self.next, self.piece);
+        let mut end = self.next;
         for entry in snapshot.scan(self.of.outbox, Bound::Included(&from), Bound::Unbounded) {
             let (key, value) = entry?;
             let corrupt = |_| Error::new(sqlstate::DATA_CORRUPTED, "a sink's outbox has a key that is no number");
@@ -329,24 +373,25 @@ impl SinkSender {
             }
             let batch = from_ipc(&value)?;
             let after = first + batch.num_rows() as u64;
-            if after <= self.next {
+            if after <= self.next.row {
                 continue;
             }
-            let skipped = self.next.saturating_sub(first);
+            let skipped = self.next.row.saturating_sub(first);
             let room = (self.rows_max - rows) as u64;
             let wanted = (after.min(upto) - first - skipped).min(room);
             batches.push(batch.slice(skipped as usize, wanted as usize));
             rows += wanted as usize;
             bytes += value.len();
-            end = first + skipped + wanted;
-            piece = if end == after { end } else { first };
+            let row = first + skipped + wanted;
+            end = Place { row, piece: if row == after { row } else { first } };
         }
         let Some(first) = batches.first() else { return Ok(None) };
-        Ok(Some(Part { rows: concat_batches(&first.schema(), &batches)?, end, piece }))
+        Ok(Some(Part { rows: concat_batches(&first.schema(), &batches)?, end }))
     }
 
     /// What rows become, without those that the outside would never take.
-    fn messages(&self, rows: &RecordBatch, first: u64, bytes_max: usize) -> Result<(Vec<Message>, Vec<DeadLetter>)> {
+    fn messages(&self, part: &Part, bytes_max: usize) -> Result<(Vec<Message>, Vec<DeadLetter>)> {
+        let rows = &part.rows;
         let columns = rows.num_columns() - 1;
         let deleted = rows.column(columns).as_boolean().clone();
         let visible = rows.project(&(0..columns).collect::<Vec<_>>())?;
@@ -356,7 +401,7 @@ impl SinkSender {
             return Ok((messages, Vec::new()));
         }
         let mut dead = Vec::new();
-        let mut row = first;
+        let mut row = part.first();
         messages.retain_mut(|message| {
             let sequence = row;
             row += 1;
@@ -379,14 +424,17 @@ impl SinkSender {
         Ok((messages, dead))
     }
 
+    /// Hands over the next part, and notes what has come to be outside. False if there was nothing to do.
     fn send_part(&mut self, writer: &mut dyn SinkWriter) -> Result<bool, Failure> {
         let exactly_once = self.of.spec.is_exactly_once();
         let published = self.of.publisher.current();
         let Some(mut part) = self.read(&published.snapshot, u64::MAX)? else {
             if exactly_once && self.committed.elapsed() >= MARKER_REFRESH {
-                self.commit(writer, self.next)?;
+                self.commit(writer, self.next.row)?;
             }
-            return Ok(false);
+            let waits = !self.sent.is_empty();
+            self.note_acknowledged(writer, if waits { ACKNOWLEDGED_CHECK } else { Duration::ZERO })?;
+            return Ok(waits);
         };
         if let Some(rest) = self.began.and_then(|began| TRANSACTION_INTERVAL.checked_sub(began.elapsed()))
             && exactly_once
@@ -397,18 +445,18 @@ impl SinkSender {
             part = self.read(&published.snapshot, u64::MAX)?.unwrap_or(part);
         }
         self.began = Some(Instant::now());
-        let first = part.end - part.rows.num_rows() as u64;
-        let (messages, dead) = self.messages(&part.rows, first, writer.message_bytes_max())?;
-        self.known = self.known.max(part.end);
+        let (messages, dead) = self.messages(&part, writer.message_bytes_max())?;
+        self.known = self.known.max(part.end.row);
         writer.send(messages).map_err(|e| Failure::Passing(e.into()))?;
         failpoint::pass("outbox.produced")?;
         if exactly_once {
             self.of.store.sync()?;
         }
-        self.commit(writer, part.end)?;
+        self.commit(writer, part.end.row)?;
         failpoint::pass("outbox.sent")?;
-        self.went(&part, dead);
-        self.of.stats.update_sink(self.of.id, |s| s.error = None);
+        self.next = part.end;
+        self.sent.push_back(Sent { end: part.end, dead });
+        self.note_acknowledged(writer, Duration::ZERO)?;
         Ok(true)
     }
 
@@ -418,14 +466,24 @@ impl SinkSender {
         Ok(())
     }
 
+    fn note_acknowledged(&mut self, writer: &mut dyn SinkWriter, wait: Duration) -> Result<(), Failure> {
+        let there = writer.acknowledged(wait).map_err(|e| Failure::Passing(e.into()))?;
+        while self.sent.front().is_some_and(|sent| sent.end.row <= there) {
+            if let Some(sent) = self.sent.pop_front() {
+                self.went(sent);
+            }
+        }
+        Ok(())
+    }
+
     /// A part is outside.
-    fn went(&mut self, part: &Part, dead: Vec<DeadLetter>) {
-        (self.next, self.piece) = (part.end, part.piece);
-        let next = self.next;
-        self.of.stats.update_sink(self.of.id, |s| s.delivered = next);
-        let rows = part.rows.num_rows() as u64;
+    fn went(&mut self, sent: Sent) {
+        let rows = sent.end.row - self.there.row;
+        self.there = sent.end;
+        let Place { row, piece } = self.there;
+        self.of.stats.update_sink(self.of.id, |s| (s.delivered, s.error) = (row, None));
         metrics::counter!("millstream_sink_rows_total", "sink" => self.of.name.clone()).increment(rows);
-        self.tell(Command::SinkProgress { sink: self.of.id, sequence: next, kept: self.piece, dead });
+        self.tell(Command::SinkProgress { sink: self.of.id, sequence: row, kept: piece, dead: sent.dead });
     }
 }
 
