@@ -1,12 +1,14 @@
 //! One real Apache Kafka broker for the whole test binary, and small clients to fill and read its topics.
 
+use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::bindings;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -40,9 +42,17 @@ fn start() -> String {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).expect("the broker's directory can be made");
     let port = free_port();
-    let log = std::fs::File::create(dir.join("out.log")).expect("the broker's log can be made");
+    // Ends with this process.
+    drop(launch(&dir, port, free_port(), ""));
+    format!("127.0.0.1:{port}")
+}
+
+/// Starts a broker process and waits until it answers; `properties` are lines of its configuration.
+fn launch(dir: &Path, port: u16, controller_port: u16, properties: &str) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("out.log")).expect("the broker's log");
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/kafka/kafka.sh"));
-    command.arg("run").arg(&dir).arg(port.to_string()).arg(free_port().to_string());
+    command.arg("run").arg(dir).arg(port.to_string()).arg(controller_port.to_string());
+    command.env("KAFKA_PROPERTIES", properties);
     // Tests are short: code that the quick compiler made in time beats better code that comes too late.
     if std::env::var_os("KAFKA_JIT_LEVEL").is_none() {
         command.env("KAFKA_JIT_LEVEL", "1");
@@ -63,7 +73,52 @@ fn start() -> String {
             Err(error) => Err(error.to_string()),
         }
     });
-    address
+    child
+}
+
+/// A broker of a test's own, which it may kill and start again.
+pub struct Broker {
+    dir: tempfile::TempDir,
+    port: u16,
+    controller_port: u16,
+    properties: String,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Starts one; `properties` are lines of its configuration.
+    pub fn start(properties: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a temporary directory");
+        let (port, controller_port) = (free_port(), free_port());
+        let mut broker = Broker { dir, port, controller_port, properties: properties.to_string(), child: None };
+        broker.restart();
+        broker
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+        }
+    }
+
+    /// Starts it again on the same data and ports.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the broker runs already");
+        self.child = Some(launch(self.dir.path(), self.port, self.controller_port, &self.properties));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 fn client_config(address: &str) -> ClientConfig {
@@ -73,17 +128,22 @@ fn client_config(address: &str) -> ClientConfig {
     config
 }
 
-fn admin() -> AdminClient<DefaultClientContext> {
-    client_config(bootstrap()).create().expect("an admin client")
+fn admin(address: &str) -> AdminClient<DefaultClientContext> {
+    client_config(address).create().expect("an admin client")
 }
 
 /// Makes a topic; panics if it exists.
 pub fn create_topic(name: &str, partitions: i32) {
+    create_topic_at(bootstrap(), name, partitions);
+}
+
+/// The same at another broker.
+pub fn create_topic_at(address: &str, name: &str, partitions: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let result = block_on(admin().create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+    let result = block_on(admin(address).create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
     // The broker's metadata is a moment behind its controller; a CREATE SOURCE right now would miss the topic.
-    let probe: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    let probe: BaseConsumer = client_config(address).create().expect("a consumer");
     wait_for(name, TIMEOUT, Duration::from_millis(10), || {
         let metadata = probe.fetch_metadata(Some(name), TIMEOUT).map_err(|error| error.to_string())?;
         let known = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
@@ -94,7 +154,8 @@ pub fn create_topic(name: &str, partitions: i32) {
 /// Raises the number of partitions of a topic.
 pub fn add_partitions(name: &str, total: usize) {
     let request = NewPartitions::new(name, total);
-    let result = block_on(admin().create_partitions([&request], &AdminOptions::new())).expect("the broker answers");
+    let result =
+        block_on(admin(bootstrap()).create_partitions([&request], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
 }
 
@@ -131,7 +192,12 @@ pub struct Producer(BaseProducer);
 
 impl Producer {
     pub fn new() -> Self {
-        let mut config = client_config(bootstrap());
+        Self::to(bootstrap())
+    }
+
+    /// For another broker.
+    pub fn to(address: &str) -> Self {
+        let mut config = client_config(address);
         config.set("enable.idempotence", "true").set("linger.ms", "1").set("queue.buffering.max.messages", "1000000");
         Producer(config.create().expect("a producer"))
     }
@@ -171,7 +237,12 @@ pub fn produce(topic: &str, partition: i32, payloads: &[&str]) {
 
 /// Everything that is in a topic now, partition after partition, in order; only committed transactions' messages.
 pub fn read_all(topic: &str) -> Vec<Record> {
-    let mut config = client_config(bootstrap());
+    read_all_at(bootstrap(), topic)
+}
+
+/// The same at another broker.
+pub fn read_all_at(address: &str, topic: &str) -> Vec<Record> {
+    let mut config = client_config(address);
     config.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -206,7 +277,12 @@ pub fn read_all(topic: &str) -> Vec<Record> {
 
 /// What a consumer group has committed for a partition: offset and metadata.
 pub fn committed(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
-    let mut config = client_config(bootstrap());
+    committed_at(bootstrap(), group, topic, partition)
+}
+
+/// The same at another broker.
+pub fn committed_at(address: &str, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+    let mut config = client_config(address);
     let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, partition);
@@ -225,9 +301,51 @@ pub fn groups(prefix: &str) -> Vec<String> {
     list.groups().iter().map(|group| group.name().to_string()).filter(|name| name.starts_with(prefix)).collect()
 }
 
+/// Forbids everybody to do something with what has a name that begins so, at a broker with an authorizer.
+pub fn forbid(
+    address: &str,
+    resource: bindings::rd_kafka_ResourceType_t,
+    prefix: &str,
+    what: bindings::rd_kafka_AclOperation_t,
+) {
+    use bindings::*;
+    let admin = admin(address);
+    let text = |text: &str| CString::new(text).expect("no NUL");
+    let (prefix, principal, host) = (text(prefix), text("User:ANONYMOUS"), text("*"));
+    let mut reason = [0 as c_char; 512];
+    // SAFETY: librdkafka copies what it is given; each object is destroyed once, after its last use.
+    unsafe {
+        let client = admin.inner().native_ptr();
+        let binding = rd_kafka_AclBinding_new(
+            resource,
+            prefix.as_ptr(),
+            rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
+            principal.as_ptr(),
+            host.as_ptr(),
+            what,
+            rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_DENY,
+            reason.as_mut_ptr(),
+            reason.len(),
+        );
+        assert!(!binding.is_null(), "a rule");
+        let queue = rd_kafka_queue_new(client);
+        rd_kafka_CreateAcls(client, [binding].as_mut_ptr(), 1, std::ptr::null(), queue);
+        let event = rd_kafka_queue_poll(queue, TIMEOUT.as_millis() as i32);
+        let result = rd_kafka_event_CreateAcls_result(event);
+        assert!(!result.is_null(), "the broker answers");
+        let mut count = 0;
+        let results = rd_kafka_CreateAcls_result_acls(result, &mut count);
+        assert!(count == 1 && rd_kafka_acl_result_error(*results).is_null(), "the rule is taken");
+        rd_kafka_event_destroy(event);
+        rd_kafka_queue_destroy(queue);
+        rd_kafka_AclBinding_destroy(binding);
+    }
+}
+
 /// Deletes a consumer group with all that it has committed.
 pub fn delete_group(group: &str) {
-    let results = block_on(admin().delete_groups(&[group], &AdminOptions::new())).expect("the broker answers");
+    let results =
+        block_on(admin(bootstrap()).delete_groups(&[group], &AdminOptions::new())).expect("the broker answers");
     results.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("group {name}: {code}"))));
 }
 
