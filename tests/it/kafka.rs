@@ -42,17 +42,9 @@ fn start() -> String {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).expect("the broker's directory can be made");
     let port = free_port();
-    // Ends with this process.
-    drop(launch(&dir, port, free_port(), ""));
-    format!("127.0.0.1:{port}")
-}
-
-/// Starts a broker process and waits until it answers; `properties` are lines of its configuration.
-fn launch(dir: &Path, port: u16, controller_port: u16, properties: &str) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(dir.join("out.log")).expect("the broker's log");
+    let log = std::fs::File::create(dir.join("out.log")).expect("the broker's log can be made");
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/kafka/kafka.sh"));
-    command.arg("run").arg(dir).arg(port.to_string()).arg(controller_port.to_string());
-    command.env("KAFKA_PROPERTIES", properties);
+    command.arg("run").arg(&dir).arg(port.to_string()).arg(free_port().to_string());
     // Tests are short: code that the quick compiler made in time beats better code that comes too late.
     if std::env::var_os("KAFKA_JIT_LEVEL").is_none() {
         command.env("KAFKA_JIT_LEVEL", "1");
@@ -60,65 +52,25 @@ fn launch(dir: &Path, port: u16, controller_port: u16, properties: &str) -> Chil
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log has a second handle")).stderr(log);
     let mut child = spawn(command).expect("bash runs dev/kafka/kafka.sh");
     let address = format!("127.0.0.1:{port}");
+    wait_for_broker(&address, &mut child, &dir.join("out.log"));
+    address
+}
+
+/// Waits until a broker that was just started answers; panics with its log if it ends instead.
+pub fn wait_for_broker(address: &str, child: &mut Child, log: &Path) {
     wait_for("Apache Kafka", Duration::from_secs(120), Duration::from_millis(50), || {
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            let log = std::fs::read_to_string(dir.join("out.log")).unwrap_or_default();
+            let log = std::fs::read_to_string(log).unwrap_or_default();
             panic!("the Kafka broker ended while starting ({status}):\n{log}");
         }
-        std::net::TcpStream::connect(&address).map_err(|error| error.to_string())?;
-        let probe: BaseConsumer = client_config(&address).create().map_err(|error| error.to_string())?;
+        std::net::TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let probe: BaseConsumer = client_config(address).create().map_err(|error| error.to_string())?;
         match probe.fetch_metadata(None, Duration::from_secs(5)) {
             Ok(metadata) if !metadata.brokers().is_empty() => Ok(()),
             Ok(_) => Err("no broker has registered yet".to_string()),
             Err(error) => Err(error.to_string()),
         }
     });
-    child
-}
-
-/// A broker of a test's own, which it may kill and start again.
-pub struct Broker {
-    dir: tempfile::TempDir,
-    port: u16,
-    controller_port: u16,
-    properties: String,
-    child: Option<Child>,
-}
-
-impl Broker {
-    /// Starts one; `properties` are lines of its configuration.
-    pub fn start(properties: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a temporary directory");
-        let (port, controller_port) = (free_port(), free_port());
-        let mut broker = Broker { dir, port, controller_port, properties: properties.to_string(), child: None };
-        broker.restart();
-        broker
-    }
-
-    /// `host:port`.
-    pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// Ends it without warning.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("a child of ours");
-            child.wait().expect("a child of ours");
-        }
-    }
-
-    /// Starts it again on the same data and ports.
-    pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "the broker runs already");
-        self.child = Some(launch(self.dir.path(), self.port, self.controller_port, &self.properties));
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 fn client_config(address: &str) -> ClientConfig {
@@ -128,19 +80,23 @@ fn client_config(address: &str) -> ClientConfig {
     config
 }
 
-fn admin(address: &str) -> AdminClient<DefaultClientContext> {
+fn admin() -> AdminClient<DefaultClientContext> {
+    admin_of(bootstrap())
+}
+
+fn admin_of(address: &str) -> AdminClient<DefaultClientContext> {
     client_config(address).create().expect("an admin client")
 }
 
 /// Makes a topic; panics if it exists.
 pub fn create_topic(name: &str, partitions: i32) {
-    create_topic_at(bootstrap(), name, partitions);
+    create_topic_on(bootstrap(), name, partitions);
 }
 
-/// The same at another broker.
-pub fn create_topic_at(address: &str, name: &str, partitions: i32) {
+/// The same on another broker.
+pub fn create_topic_on(address: &str, name: &str, partitions: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let result = block_on(admin(address).create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+    let result = block_on(admin_of(address).create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
     // The broker's metadata is a moment behind its controller; a CREATE SOURCE right now would miss the topic.
     let probe: BaseConsumer = client_config(address).create().expect("a consumer");
@@ -154,9 +110,43 @@ pub fn create_topic_at(address: &str, name: &str, partitions: i32) {
 /// Raises the number of partitions of a topic.
 pub fn add_partitions(name: &str, total: usize) {
     let request = NewPartitions::new(name, total);
-    let result =
-        block_on(admin(bootstrap()).create_partitions([&request], &AdminOptions::new())).expect("the broker answers");
+    let result = block_on(admin().create_partitions([&request], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+}
+
+/// Deletes a topic and waits until the broker does not know it any more.
+pub fn delete_topic(name: &str) {
+    let result = block_on(admin().delete_topics(&[name], &AdminOptions::new())).expect("the broker answers");
+    result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+    let probe: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    wait_for(name, TIMEOUT, Duration::from_millis(10), || {
+        let metadata = probe.fetch_metadata(Some(name), TIMEOUT).map_err(|error| error.to_string())?;
+        match metadata.topics().first().and_then(|topic| topic.error()) {
+            Some(_) => Ok(()),
+            None => Err("it is still there".to_string()),
+        }
+    });
+}
+
+/// Deletes the records of a partition before an offset, as retention does.
+pub fn delete_records(topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("a valid offset");
+    block_on(admin().delete_records(&offsets, &AdminOptions::new())).expect("the broker answers");
+}
+
+/// The offset that a consumer group has committed for a partition, as Kafka's own tools see it.
+pub fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
+    let mut config = client_config(bootstrap());
+    config.set("group.id", group);
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition(topic, partition);
+    let committed = consumer.committed_offsets(partitions, TIMEOUT).expect("the broker answers");
+    match committed.elements().first()?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
 }
 
 /// One message to send, or one that was read.
@@ -195,7 +185,7 @@ impl Producer {
         Self::to(bootstrap())
     }
 
-    /// For another broker.
+    /// The same to another broker.
     pub fn to(address: &str) -> Self {
         let mut config = client_config(address);
         config.set("enable.idempotence", "true").set("linger.ms", "1").set("queue.buffering.max.messages", "1000000");
@@ -237,11 +227,11 @@ pub fn produce(topic: &str, partition: i32, payloads: &[&str]) {
 
 /// Everything that is in a topic now, partition after partition, in order; only committed transactions' messages.
 pub fn read_all(topic: &str) -> Vec<Record> {
-    read_all_at(bootstrap(), topic)
+    read_all_on(bootstrap(), topic)
 }
 
-/// The same at another broker.
-pub fn read_all_at(address: &str, topic: &str) -> Vec<Record> {
+/// The same on another broker.
+pub fn read_all_on(address: &str, topic: &str) -> Vec<Record> {
     let mut config = client_config(address);
     config.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
@@ -276,13 +266,8 @@ pub fn read_all_at(address: &str, topic: &str) -> Vec<Record> {
 }
 
 /// What a consumer group has committed for a partition: offset and metadata.
-pub fn committed(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
-    committed_at(bootstrap(), group, topic, partition)
-}
-
-/// The same at another broker.
-pub fn committed_at(address: &str, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
-    let mut config = client_config(address);
+pub fn committed_with_metadata(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+    let mut config = client_config(bootstrap());
     let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, partition);
@@ -309,7 +294,7 @@ pub fn forbid(
     what: bindings::rd_kafka_AclOperation_t,
 ) {
     use bindings::*;
-    let admin = admin(address);
+    let admin = admin_of(address);
     let text = |text: &str| CString::new(text).expect("no NUL");
     let (prefix, principal, host) = (text(prefix), text("User:ANONYMOUS"), text("*"));
     let mut reason = [0 as c_char; 512];
@@ -344,8 +329,7 @@ pub fn forbid(
 
 /// Deletes a consumer group with all that it has committed.
 pub fn delete_group(group: &str) {
-    let results =
-        block_on(admin(bootstrap()).delete_groups(&[group], &AdminOptions::new())).expect("the broker answers");
+    let results = block_on(admin().delete_groups(&[group], &AdminOptions::new())).expect("the broker answers");
     results.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("group {name}: {code}"))));
 }
 

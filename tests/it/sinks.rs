@@ -11,8 +11,9 @@ use millstream_connectors::{ForeignMarker, Marker, Message, SinkIdentity, SinkSp
 
 use rdkafka::bindings;
 
+use crate::broker::Broker;
 use crate::client::Session;
-use crate::kafka::{self, Broker, Record, create_topic, read_all};
+use crate::kafka::{self, Record, create_topic, read_all};
 use crate::server::Server;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -74,7 +75,7 @@ fn a_marker_moves_with_the_rows() {
     assert_eq!(ids("marker"), Vec::<u64>::new());
     writer.commit(20).expect("committed");
     assert_eq!(writer.marker().expect("an answer"), Some(Marker::At(20)));
-    assert_eq!(kafka::committed(&group, "marker", 0), Some((20, own.store.clone())));
+    assert_eq!(kafka::committed_with_metadata(&group, "marker", 0), Some((20, own.store.clone())));
     assert_eq!(ids("marker"), (0..20).collect::<Vec<_>>());
 
     // What was not committed is aborted by the next writer, which fences the one before.
@@ -102,8 +103,8 @@ fn a_marker_moves_with_the_rows() {
 /// A broker forgets the offsets of a group that commits nothing; committing the marker again keeps it.
 #[test]
 fn a_marker_expires_unless_it_is_refreshed() {
-    let broker = Broker::start("offsets.retention.minutes=1\noffsets.retention.check.interval.ms=1000");
-    kafka::create_topic_at(&broker.address(), "expires", 1);
+    let broker = Broker::with("offsets.retention.minutes=1\noffsets.retention.check.interval.ms=1000");
+    kafka::create_topic_on(&broker.address(), "expires", 1);
     let spec = spec_at(&broker.address(), "expires");
     let (kept, lost) =
         (identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c003"), identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c004"));
@@ -122,11 +123,11 @@ fn a_marker_expires_unless_it_is_refreshed() {
 /// What the principal needs beside the topic, and what is said where it is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn missing_permissions_are_named() {
-    let broker = Broker::start(
+    let broker = Broker::with(
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nallow.everyone.if.no.acl.found=true",
     );
     let address = broker.address();
-    kafka::create_topic_at(&address, "guarded", 1);
+    kafka::create_topic_on(&address, "guarded", 1);
     let server = Server::start();
     let session = server.connect().await;
     session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;

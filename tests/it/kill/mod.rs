@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::broker::Broker;
 use crate::client::Session;
-use crate::kafka::Broker;
 use crate::server::Server;
 use crate::{kafka, seed};
 use feeder::{Feeder, PARTITIONS, Payment};
@@ -227,7 +227,7 @@ async fn check_sinks(session: &Session, broker: &str, sent: u64) -> usize {
     let start = Instant::now();
     loop {
         let ids = |topic: &str| -> Vec<u64> {
-            let records = kafka::read_all_at(broker, topic);
+            let records = kafka::read_all_on(broker, topic);
             let mut ids: Vec<u64> =
                 records.iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
             ids.sort_unstable();
@@ -240,7 +240,7 @@ async fn check_sinks(session: &Session, broker: &str, sent: u64) -> usize {
         copies.dedup();
         let mut changes = 0;
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-        for record in kafka::read_all_at(broker, CARDS) {
+        for record in kafka::read_all_on(broker, CARDS) {
             match record.payload_text() {
                 None => drop(newest.remove(&record.key_text())),
                 Some(_) => {
@@ -321,10 +321,10 @@ fn end_at_fail_point(server: &mut Server, random: &mut StdRng) -> &'static str {
 async fn nothing_lost_nothing_doubled() {
     let kills: usize = seed::setting("MILLSTREAM_KILLS", 30);
     let mut random = StdRng::seed_from_u64(seed::seed("kill"));
-    let mut broker = Broker::start("");
+    let mut broker = Broker::start();
     let address = broker.address();
     for (topic, partitions) in [(TOPIC, PARTITIONS), (ALERTS, 1), (CARDS, 1), (COPIES, 1)] {
-        kafka::create_topic_at(&address, topic, partitions);
+        kafka::create_topic_on(&address, topic, partitions);
     }
     // Small enough that an epoch after a restart goes past it.
     let mut server = Server::with(&[("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "65536")]);
@@ -354,7 +354,7 @@ async fn nothing_lost_nothing_doubled() {
         }
         torn += usize::from(random.random_bool(0.5) && tear_log(&server, &mut random));
         if random.random_ratio(1, BROKER_RESTART_EVERY) {
-            broker.kill();
+            broker.stop();
             if random.random_bool(0.5) {
                 // The server starts without a broker.
                 server.launch();
