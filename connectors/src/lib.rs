@@ -32,6 +32,6 @@ pub mod start;
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
 pub use format::FieldsRead;
-pub use sink::{Message, SinkSpec, SinkWriter};
+pub use sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};
 pub use start::{Reset, Start};

@@ -11,6 +11,7 @@ use super::api::{Notice, Response};
 use super::ddl::{PROBE_TIMEOUT, blocking, gone, tag};
 use super::{Scope, Session, complete};
 use crate::error::{Error, Result, sqlstate};
+use crate::stream::engine::SinkChange;
 
 impl Session {
     /// Changes options of a source, whose reader starts anew from its positions.
@@ -46,6 +47,9 @@ impl Session {
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
+        if kind == DropKind::Sink {
+            return self.alter_sink(id, SinkChange::Suspend).await;
+        }
         let mut draft = self.draft(scope);
         let object = draft.catalog().get(id).cloned().ok_or_else(|| gone(id))?;
         check_kind("SUSPEND", &object)?;
@@ -67,6 +71,9 @@ impl Session {
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
+        if kind == DropKind::Sink {
+            return self.resume_sink(id, at, scope).await;
+        }
         let mut draft = self.draft(scope);
         let object = draft.catalog().get(id).cloned().ok_or_else(|| gone(id))?;
         check_kind("RESUME", &object)?;
@@ -79,6 +86,27 @@ impl Session {
         }
         Ok(complete(format!("ALTER {}", tag(kind))))
     }
+
+    /// Lets a sink send again, from the row of a number on if one is given.
+    async fn resume_sink(&self, id: ObjectId, at: Option<&ResumeAt>, scope: &Scope) -> Result<Response> {
+        let at = match at {
+            None => None,
+            Some(ResumeAt::Number(n)) => Some(*n),
+            Some(ResumeAt::Word(word)) => {
+                let name = scope.published.catalog.get(id).map_or("", |o| o.name.as_str());
+                let message = format!("sink \"{name}\" cannot resume at '{word}'");
+                return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint(
+                    "give the number of a row, see acknowledged_sequence and last_sequence in millstream.sinks",
+                ));
+            }
+        };
+        self.alter_sink(id, SinkChange::Resume(at)).await
+    }
+
+    async fn alter_sink(&self, id: ObjectId, change: SinkChange) -> Result<Response> {
+        self.database.engine.alter_sink(id, change).await?;
+        Ok(complete("ALTER SINK"))
+    }
 }
 
 /// Refuses what cannot stand still.
@@ -86,7 +114,7 @@ fn check_kind(verb: &str, object: &Object) -> Result<()> {
     match object.kind {
         ObjectKind::Source(_) | ObjectKind::MaterializedView(_) => Ok(()),
         _ => Err(Error::unsupported(format!("{verb} of {} is not supported", object.describe()))
-            .with_hint("sources and materialized views can be suspended")),
+            .with_hint("sources, materialized views and sinks can be suspended")),
     }
 }
 

@@ -12,14 +12,26 @@ pub struct Broker {
     dir: TempDir,
     port: u16,
     controller_port: u16,
+    properties: String,
     child: Option<Child>,
 }
 
 impl Broker {
     /// Starts an empty broker and waits until it answers.
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same with more lines of configuration.
+    pub fn with(properties: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a temporary directory");
-        let mut broker = Broker { dir, port: free_port(), controller_port: free_port(), child: None };
+        let mut broker = Broker {
+            dir,
+            port: free_port(),
+            controller_port: free_port(),
+            properties: properties.to_string(),
+            child: None,
+        };
         broker.restart();
         broker
     }
@@ -35,6 +47,7 @@ impl Broker {
         let log = std::fs::File::create(self.dir.path().join("out.log")).expect("the broker's log can be made");
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/kafka/kafka.sh"));
         command.arg("run").arg(self.dir.path()).arg(self.port.to_string()).arg(self.controller_port.to_string());
+        command.env("KAFKA_PROPERTIES", &self.properties);
         command.env("KAFKA_JIT_LEVEL", "1").env("KAFKA_HEAP", "256m");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log has a second handle")).stderr(log);
         let mut child = spawn(command).expect("bash runs dev/kafka/kafka.sh");

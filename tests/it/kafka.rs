@@ -1,5 +1,6 @@
 //! One real Apache Kafka broker for the whole test binary, and small clients to fill and read its topics.
 
+use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::bindings;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -225,7 +227,12 @@ pub fn produce(topic: &str, partition: i32, payloads: &[&str]) {
 
 /// Everything that is in a topic now, partition after partition, in order; only committed transactions' messages.
 pub fn read_all(topic: &str) -> Vec<Record> {
-    let mut config = client_config(bootstrap());
+    read_all_on(bootstrap(), topic)
+}
+
+/// The same on another broker.
+pub fn read_all_on(address: &str, topic: &str) -> Vec<Record> {
+    let mut config = client_config(address);
     config.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -256,6 +263,74 @@ pub fn read_all(topic: &str) -> Vec<Record> {
     }
     records.sort_by_key(|record| record.partition);
     records
+}
+
+/// What a consumer group has committed for a partition: offset and metadata.
+pub fn committed_with_metadata(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+    let mut config = client_config(bootstrap());
+    let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition);
+    let told = consumer.committed_offsets(asked, TIMEOUT).expect("the broker answers");
+    let entry = told.find_partition(topic, partition).expect("what was asked");
+    match entry.offset() {
+        Offset::Offset(offset) => Some((offset, entry.metadata().to_string())),
+        _ => None,
+    }
+}
+
+/// The consumer groups whose name begins so.
+pub fn groups(prefix: &str) -> Vec<String> {
+    let consumer: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    let list = consumer.fetch_group_list(None, TIMEOUT).expect("the broker answers");
+    list.groups().iter().map(|group| group.name().to_string()).filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Forbids everybody to do something with what has a name that begins so, at a broker with an authorizer.
+pub fn forbid(
+    address: &str,
+    resource: bindings::rd_kafka_ResourceType_t,
+    prefix: &str,
+    what: bindings::rd_kafka_AclOperation_t,
+) {
+    use bindings::*;
+    let admin = admin_of(address);
+    let text = |text: &str| CString::new(text).expect("no NUL");
+    let (prefix, principal, host) = (text(prefix), text("User:ANONYMOUS"), text("*"));
+    let mut reason = [0 as c_char; 512];
+    // SAFETY: librdkafka copies what it is given; each object is destroyed once, after its last use.
+    unsafe {
+        let client = admin.inner().native_ptr();
+        let binding = rd_kafka_AclBinding_new(
+            resource,
+            prefix.as_ptr(),
+            rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
+            principal.as_ptr(),
+            host.as_ptr(),
+            what,
+            rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_DENY,
+            reason.as_mut_ptr(),
+            reason.len(),
+        );
+        assert!(!binding.is_null(), "a rule");
+        let queue = rd_kafka_queue_new(client);
+        rd_kafka_CreateAcls(client, [binding].as_mut_ptr(), 1, std::ptr::null(), queue);
+        let event = rd_kafka_queue_poll(queue, TIMEOUT.as_millis() as i32);
+        let result = rd_kafka_event_CreateAcls_result(event);
+        assert!(!result.is_null(), "the broker answers");
+        let mut count = 0;
+        let results = rd_kafka_CreateAcls_result_acls(result, &mut count);
+        assert!(count == 1 && rd_kafka_acl_result_error(*results).is_null(), "the rule is taken");
+        rd_kafka_event_destroy(event);
+        rd_kafka_queue_destroy(queue);
+        rd_kafka_AclBinding_destroy(binding);
+    }
+}
+
+/// Deletes a consumer group with all that it has committed.
+pub fn delete_group(group: &str) {
+    let results = block_on(admin().delete_groups(&[group], &AdminOptions::new())).expect("the broker answers");
+    results.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("group {name}: {code}"))));
 }
 
 /// The harness itself: what is sent to the broker comes back, in order, with key, timestamp and headers.

@@ -156,7 +156,7 @@ impl EpochLoop {
             work.first_reads.extend(self.columns_by_source(id).into_keys().map(|source| (id, source)));
         }
         self.start_readers()?;
-        self.start_sinks()?;
+        self.start_sinks(work.epoch)?;
         self.apply_all(writes, work)?;
         Ok(())
     }
@@ -197,7 +197,7 @@ impl EpochLoop {
                     return Err(Error::internal(format!("{} is no sink", record.describe())));
                 };
                 let outbox = Outbox::new(id, *spec, &record.arrow_schema(), sink.key.clone())?;
-                self.add_pipeline(&record, *plan, Target::Sink(outbox))?;
+                self.add_pipeline(&record, *plan, Target::Sink(Box::new(outbox)))?;
             }
         }
         Ok(())
@@ -315,16 +315,6 @@ impl EpochLoop {
         for (id, source) in &mut self.sources {
             if source.is_read() && !read.contains(id) {
                 source.stop(&mut self.state)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn start_sinks(&mut self) -> Result<()> {
-        for pipeline in self.pipelines.values_mut() {
-            let name = pipeline.name.clone();
-            if let Target::Sink(outbox) = &mut pipeline.target {
-                outbox.start(name, self.publisher.clone(), self.stats.clone(), self.sender.clone())?;
             }
         }
         Ok(())

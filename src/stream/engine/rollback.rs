@@ -136,7 +136,7 @@ impl EpochLoop {
         self.recover_catch_ups(&published.snapshot)?;
         self.follow_catalog(published.epoch)?;
         self.start_readers()?;
-        self.start_sinks()?;
+        self.start_sinks(self.epoch)?;
         self.report_views();
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::broker::Broker;
 use crate::client::Session;
 use crate::server::Server;
 use crate::{kafka, seed};
@@ -23,11 +24,13 @@ use writer::{Ledger, ROWS_PER_STATEMENT, Writer};
 const TOPIC: &str = "kill-payments";
 const ALERTS: &str = "kill-alerts";
 const CARDS: &str = "kill-cards";
+/// The alerts again, by a sink that may send a row twice.
+const COPIES: &str = "kill-copies";
 /// What `alerts` lets through, hundredths.
 const ALERT_CENTS: u64 = 95_000;
 
 /// Where a server can be told to die: around the write of an epoch and its publication, around the ingestion of one that is
-/// too large for the log, and between sending a sink's rows and noting that they were sent.
+/// too large for the log, and around the transaction that carries a sink's rows.
 const FAIL_POINTS: &[&str] = &[
     "commit.frozen",
     "commit.before_write",
@@ -35,8 +38,12 @@ const FAIL_POINTS: &[&str] = &[
     "commit.before_publication",
     "spill.before_ingest",
     "spill.after_ingest",
+    "outbox.marked",
+    "outbox.produced",
     "outbox.sent",
 ];
+/// One kill in so many comes with a restart of the broker.
+const BROKER_RESTART_EVERY: u32 = 10;
 /// How long a server may take to come to its fail point; it is killed if it does not.
 const FAIL_POINT_LIMIT: Duration = Duration::from_millis(1500);
 
@@ -94,14 +101,14 @@ const VIEWS: &[(&str, &str, Option<&str>)] = &[
     ),
 ];
 
-async fn create(session: &Session) {
+async fn create(session: &Session, broker: &str) {
     session
         .run(&format!(
             "CREATE SOURCE payments (txn_id BIGINT, card_id BIGINT, amount DECIMAL(12,2), ts TIMESTAMP, \
              WATERMARK FOR ts AS ts - INTERVAL '5 seconds') INCLUDE partition AS p \
              WITH (connector = 'kafka', topic = '{TOPIC}', properties.bootstrap.server = '{}', \
              scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON",
-            kafka::bootstrap()
+            broker
         ))
         .await;
     session.run("CREATE TABLE accounts (id BIGINT PRIMARY KEY, holder VARCHAR, risk INT)").await;
@@ -116,12 +123,13 @@ async fn create(session: &Session) {
     for (sink, view, topic, options, format) in [
         ("alert_log", "alerts", ALERTS, "", "FORMAT PLAIN ENCODE JSON"),
         ("card_log", "cards", CARDS, ", primary_key = 'card_id'", "FORMAT UPSERT ENCODE JSON"),
+        ("alert_copies", "alerts", COPIES, ", delivery = 'at_least_once'", "FORMAT PLAIN ENCODE JSON"),
     ] {
         session
             .run(&format!(
                 "CREATE SINK {sink} FROM {view} WITH (connector = 'kafka', topic = '{topic}', \
                  properties.bootstrap.server = '{}'{options}) {format}",
-                kafka::bootstrap()
+                broker
             ))
             .await;
     }
@@ -210,28 +218,43 @@ async fn check_ledger(session: &Session, ledger: &Ledger) {
     assert!(lost.is_empty(), "acknowledged statements are lost: {lost:?}");
 }
 
-/// At least once: every row of the append-only view is in its topic, and nothing else; the last message of each key
-/// of the upsert topic is the view's row.
-async fn check_sinks(session: &Session, sent: u64) {
+/// Every row of the append-only view is in the topic of the exactly-once sink once, at least once in that of the other, and
+/// nothing else is; the messages of a key in the upsert topic never go back, and the last is the view's row. Returns the rows
+/// that were sent exactly once.
+async fn check_sinks(session: &Session, broker: &str, sent: u64) -> usize {
     let alerts: Vec<u64> =
         (0..sent).filter_map(Payment::of).filter(|p| p.amount_cents > ALERT_CENTS).map(|p| p.txn_id).collect();
     let start = Instant::now();
     loop {
-        let mut found: Vec<u64> =
-            kafka::read_all(ALERTS).iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
-        found.sort_unstable();
-        found.dedup();
+        let ids = |topic: &str| -> Vec<u64> {
+            let records = kafka::read_all_on(broker, topic);
+            let mut ids: Vec<u64> =
+                records.iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let found = ids(ALERTS);
+        let doubled = found.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert_eq!(doubled, 0, "alerts that came twice");
+        let mut copies = ids(COPIES);
+        copies.dedup();
+        let mut changes = 0;
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-        for record in kafka::read_all(CARDS) {
+        for record in kafka::read_all_on(broker, CARDS) {
             match record.payload_text() {
                 None => drop(newest.remove(&record.key_text())),
-                Some(_) => drop(newest.insert(record.key_text(), json_of(&record)["n"].as_u64().expect("a count"))),
+                Some(_) => {
+                    changes += 1;
+                    let n = json_of(&record)["n"].as_u64().expect("a count");
+                    let before = newest.insert(record.key_text(), n);
+                    assert!(before.is_none_or(|before| before < n), "card {}: {before:?}, then {n}", record.key_text());
+                }
             }
         }
         let counted: u64 = newest.values().sum();
         let total: u64 = session.value("SELECT n FROM totals").await.parse().expect("a count");
-        if found == alerts && counted == total {
-            return;
+        if found == alerts && copies == alerts && counted == total {
+            return found.len() + changes;
         }
         assert!(
             start.elapsed() < Duration::from_secs(30),
@@ -245,6 +268,33 @@ async fn check_sinks(session: &Session, sent: u64) {
 
 fn json_of(record: &kafka::Record) -> serde_json::Value {
     serde_json::from_slice(record.payload.as_deref().unwrap_or_default()).expect("a JSON payload")
+}
+
+/// Cuts off a part of the state's log that was never promised to be on the disk, as when the machine dies: everything of it,
+/// or some of its last bytes. False if there is nothing to cut.
+fn tear_log(server: &Server, random: &mut StdRng) -> bool {
+    let Ok(promised) = std::fs::read_to_string(server.dir().join("synced")) else { return false };
+    let (name, bytes) = promised.split_once(' ').expect("a name and a size");
+    let newest = std::fs::read_dir(server.data_dir().join("db"))
+        .expect("the state's directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .max()
+        .expect("a log");
+    let promised: u64 = match newest.file_name().is_some_and(|file| file == name) {
+        true => bytes.parse().expect("a size"),
+        // Only what comes after a new log was begun can be cut without touching what was promised before.
+        false => return false,
+    };
+    let file = std::fs::File::options().write(true).open(&newest).expect("the log");
+    let size = file.metadata().expect("the log").len();
+    if size <= promised {
+        return false;
+    }
+    let cut =
+        if random.random_bool(0.5) { size - promised } else { random.random_range(1..=(size - promised).min(64)) };
+    file.set_len(size - cut).expect("the log can be cut");
+    true
 }
 
 /// Ends the server without warning, one way or the other; says how.
@@ -271,14 +321,16 @@ fn end_at_fail_point(server: &mut Server, random: &mut StdRng) -> &'static str {
 async fn nothing_lost_nothing_doubled() {
     let kills: usize = seed::setting("MILLSTREAM_KILLS", 30);
     let mut random = StdRng::seed_from_u64(seed::seed("kill"));
-    kafka::create_topic(TOPIC, PARTITIONS);
-    kafka::create_topic(ALERTS, 1);
-    kafka::create_topic(CARDS, 1);
+    let mut broker = Broker::start();
+    let address = broker.address();
+    for (topic, partitions) in [(TOPIC, PARTITIONS), (ALERTS, 1), (CARDS, 1), (COPIES, 1)] {
+        kafka::create_topic_on(&address, topic, partitions);
+    }
     // Small enough that an epoch after a restart goes past it.
     let mut server = Server::with(&[("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "65536")]);
-    create(&server.connect().await).await;
+    create(&server.connect().await, &address).await;
 
-    let feeder = Feeder::start(TOPIC, 1500);
+    let feeder = Feeder::start(&address, TOPIC, 1500);
     let config = server.connection_string();
     let inserts = Writer::insert(config.clone());
     let restates = Writer::restate(config.clone());
@@ -286,6 +338,7 @@ async fn nothing_lost_nothing_doubled() {
     let stock_every = (kills / 5).max(1);
     let mut slowest_start = Duration::ZERO;
     let mut deaths: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut torn, mut broker_restarts) = (0, 0);
     for kill in 1..=kills {
         tokio::time::sleep(Duration::from_millis(random.random_range(20..1200))).await;
         *deaths.entry(end(&mut server, &mut random)).or_default() += 1;
@@ -299,12 +352,25 @@ async fn nothing_lost_nothing_doubled() {
                 *deaths.entry(end_at_fail_point(&mut server, &mut random)).or_default() += 1;
             }
         }
+        torn += usize::from(random.random_bool(0.5) && tear_log(&server, &mut random));
+        if random.random_ratio(1, BROKER_RESTART_EVERY) {
+            broker.stop();
+            if random.random_bool(0.5) {
+                // The server starts without a broker.
+                server.launch();
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..2000))).await;
+                server.kill();
+            }
+            broker.restart();
+            broker_restarts += 1;
+        }
         slowest_start = slowest_start.max(server.restart());
         let session = server.connect().await;
         assert_one_moment(&session).await;
         if kill % stock_every == 0 {
             let sent = feeder.pause();
             take_stock(&session, sent).await;
+            check_sinks(&session, &address, sent).await;
             feeder.resume();
         }
     }
@@ -315,7 +381,8 @@ async fn nothing_lost_nothing_doubled() {
     let session = server.connect().await;
     take_stock(&session, sent).await;
     check_ledger(&session, &inserts).await;
-    check_sinks(&session, sent).await;
+    let once = check_sinks(&session, &address, sent).await;
+    let epochs = session.value("SELECT max(epoch) FROM millstream.epochs").await;
     let n: usize = session.value("SELECT n FROM counter").await.parse().expect("a count");
     let (acknowledged, unknown): (usize, usize) =
         counts.iter().fold((0, 0), |(a, u), ledger| (a + ledger.acknowledged.len(), u + ledger.unknown.len()));
@@ -331,7 +398,8 @@ async fn nothing_lost_nothing_doubled() {
     take_stock(&server.connect().await, sent).await;
     assert!(deaths.len() > 1, "no fail point was met: {deaths:?}");
     eprintln!(
-        "kill: {kills} kills ({deaths:?}), {sent} messages, {} INSERTs and {acknowledged} UPDATEs acknowledged, {} unknown, slowest start {slowest_start:?}",
+        "kill: {kills} kills ({deaths:?}), the log torn {torn} times, {broker_restarts} restarts of the broker, {epochs} epochs, {sent} messages, {once} rows sent exactly once, 0 lost, 0 doubled, \
+         {} INSERTs and {acknowledged} UPDATEs acknowledged, {} unknown, slowest start {slowest_start:?}",
         inserts.acknowledged.len(),
         inserts.unknown.len() + unknown,
     );
