@@ -4,6 +4,7 @@
 //! * [`sink`]: a validated sink ([`SinkSpec`]): rows become [`Message`]s, a [`SinkWriter`] delivers them.
 //! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
 //! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
+//! * [`registry`]: schemas that records are written by, from a schema registry or a file.
 //! * `files`: lines of files.
 //! * `nexmark`: the events of the Nexmark benchmark, made up as they are read.
 //! * [`generator`]: realistic payments with planted fraud, for the demo, the benchmarks and the tests.
@@ -22,11 +23,12 @@ pub mod generator;
 pub mod kafka;
 pub mod nexmark;
 pub mod options;
+pub mod registry;
 pub mod sink;
 pub mod source;
 
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
-pub use format::FieldsRead;
+pub use format::{FieldsRead, ResolvedFormat, Rows, resolve};
 pub use sink::{Message, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};

@@ -6,6 +6,7 @@ mod copy;
 mod demo;
 mod disk;
 mod files;
+mod formats;
 mod front;
 mod inside;
 mod kafka;
