@@ -50,6 +50,7 @@ impl Catalog {
                 column_comments: BTreeMap::new(),
                 definition: format!("CREATE SCHEMA {name}"),
                 references: BTreeMap::new(),
+                suspended: false,
                 kind: ObjectKind::Schema,
             }));
         }
@@ -424,6 +425,7 @@ mod tests {
             column_comments: BTreeMap::new(),
             definition: String::new(),
             references: on.iter().map(|(n, id)| (n.to_string(), *id)).collect(),
+            suspended: false,
             kind,
         }
     }

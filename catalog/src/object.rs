@@ -52,6 +52,9 @@ pub struct Object {
     /// Re-planning after a restart resolves through this map, so that renaming an object does not break the views on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub references: BTreeMap<String, ObjectId>,
+    /// Whether it was told to stand still (`ALTER … SUSPEND`), of what runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
     pub kind: ObjectKind,
 }
 

@@ -23,6 +23,8 @@ pub mod sqlstate {
     pub const UNDEFINED_OBJECT: &str = "42704";
     /// 54000: a row that the broker would not take.
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    /// 55006: somebody else has it.
+    pub const OBJECT_IN_USE: &str = "55006";
     /// 57014: the work was asked to stop.
     pub const QUERY_CANCELED: &str = "57014";
     /// 58P01: there is no such file.

@@ -30,5 +30,5 @@ pub mod source;
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
 pub use format::{FieldsRead, ResolvedFormat, Rows, resolve};
-pub use sink::{Message, SinkSpec, SinkWriter};
+pub use sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};

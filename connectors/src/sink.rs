@@ -21,15 +21,72 @@ pub struct Message {
 
 /// Delivers messages in order.
 ///
-/// At least once: what was acknowledged is there, what was not may be. After an error the writer is of no more use; a new
-/// one is started and the messages are written again. A writer that sends each message exactly once has the same shape:
-/// its `write` is one transaction that also commits the sequence number of its last message.
+/// At least once: what was committed is there, what was not may be. Exactly once ([`SinkWriter::marker`]): the outside knows
+/// how far the sink is, and that changes with the messages or not at all. After an error the writer is of no more use; a new
+/// one is started, which asks how far the outside is.
 pub trait SinkWriter: Send {
-    /// Writes all messages and returns when the outside has acknowledged every one of them.
+    /// The most bytes of key and payload that a message may have.
+    fn message_bytes_max(&self) -> usize;
+
+    /// How far the outside says that the sink is; `None` if it does not know, so that messages may come twice.
+    ///
+    /// # Errors
+    /// 08006 if the broker does not answer in time, 28000 if it may not be asked.
+    fn marker(&mut self) -> Result<Option<Marker>> {
+        Ok(None)
+    }
+
+    /// Hands messages over. They are neither there nor seen before [`SinkWriter::commit`].
     ///
     /// # Errors
     /// 08006 if the broker does not answer in time, 54000 if it refuses a message as too large, 58030 for the rest.
-    fn write(&mut self, messages: Vec<Message>) -> Result<()>;
+    fn send(&mut self, messages: Vec<Message>) -> Result<()>;
+
+    /// Ends a part of the messages; `next` is the sequence number after it. One that writes exactly once returns when the
+    /// outside has the part and the marker, which is all that changes if there are no messages.
+    ///
+    /// # Errors
+    /// As [`SinkWriter::send`]; whether the messages are there is not known then.
+    fn commit(&mut self, next: u64) -> Result<()>;
+
+    /// The sequence number after the last part that the outside has, with all parts before it. Waits up to `wait` for one
+    /// more to be there, if any is on its way.
+    ///
+    /// # Errors
+    /// As [`SinkWriter::commit`], of a part that was given up.
+    fn acknowledged(&mut self, wait: Duration) -> Result<u64>;
+
+    /// Whether the last error was that another writer of the same sink has come: to try again would only fence that one.
+    fn is_fenced(&self) -> bool {
+        false
+    }
+}
+
+/// Who writes: what the outside knows a sink by that is written exactly once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkIdentity {
+    /// The uuid of the store that the sink's rows wait in.
+    pub store: String,
+    /// The sink's number in its catalog.
+    pub sink: u32,
+}
+
+/// How far the outside says that a sink is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marker {
+    /// It does not know the sink.
+    Absent,
+    /// The sequence number after the last message.
+    At(u64),
+    /// What is there was not set by this store; what it says of itself.
+    Foreign(String),
+}
+
+/// A marker that another store has set on the same topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignMarker {
+    pub group: String,
+    pub sequence: u64,
 }
 
 /// A sink whose options, format and columns were checked. Cheap to clone.
@@ -45,6 +102,7 @@ enum Connector {
     Kafka {
         sink: kafka::KafkaSink,
         format: RowFormat,
+        delivery: Delivery,
     },
 }
 
@@ -55,7 +113,8 @@ const KNOWN: &str = "kafka, blackhole";
 #[cfg(not(feature = "kafka"))]
 const KNOWN: &str = "blackhole";
 
-#[derive(Clone, Copy)]
+/// How often a message may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivery {
     AtLeastOnce,
     ExactlyOnce,
@@ -86,20 +145,14 @@ impl SinkSpec {
                 options.take("state_ttl");
                 let kafka = kafka::KafkaSink::take(&mut options)?;
                 let words = [("at_least_once", Delivery::AtLeastOnce), ("exactly_once", Delivery::ExactlyOnce)];
-                let delivery = options.take_word("delivery", &words)?;
+                let delivery = options.take_word("delivery", &words)?.unwrap_or(Delivery::ExactlyOnce);
                 options.finish("properties.*")?;
-                if let Some(Delivery::ExactlyOnce) = delivery {
-                    return Err(ConnectorError::unsupported(
-                        "delivery = 'exactly_once' of a kafka sink is not supported yet",
-                    )
-                    .with_hint("leave it out or write delivery = 'at_least_once'"));
-                }
                 let format = sink.format.as_ref().ok_or_else(|| {
                     ConnectorError::option("a kafka sink needs a FORMAT clause")
-                        .with_hint("add FORMAT PLAIN ENCODE JSON or FORMAT UPSERT ENCODE JSON")
+                        .with_hint("add FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO")
                 })?;
                 let format = RowFormat::new(&sink.columns, &sink.key, format, kafka.topic())?;
-                Ok(Self { connector: Connector::Kafka { sink: kafka, format } })
+                Ok(Self { connector: Connector::Kafka { sink: kafka, format, delivery } })
             }
             #[cfg(not(feature = "kafka"))]
             Some("kafka") => Err(ConnectorError::unsupported("this server was built without the kafka connector")),
@@ -110,8 +163,8 @@ impl SinkSpec {
         }
     }
 
-    /// Whether rows can be deleted: `FORMAT UPSERT`, `FORMAT DEBEZIUM` and `blackhole` take a view that retracts, `FORMAT PLAIN` only one
-    /// that is append-only.
+    /// Whether rows can be deleted: `FORMAT UPSERT`, `FORMAT DEBEZIUM` and `blackhole` take a view that retracts,
+    /// `FORMAT PLAIN` only one that is append-only.
     pub fn takes_deletes(&self) -> bool {
         match &self.connector {
             Connector::Blackhole => true,
@@ -142,7 +195,7 @@ impl SinkSpec {
         match &self.connector {
             Connector::Blackhole => Ok(()),
             #[cfg(feature = "kafka")]
-            Connector::Kafka { sink, format } => {
+            Connector::Kafka { sink, format, .. } => {
                 sink.probe(timeout)?;
                 format.probe()
             }
@@ -163,15 +216,37 @@ impl SinkSpec {
         }
     }
 
-    /// Starts a writer. Does not wait for the broker.
+    /// Whether each message is to come exactly once.
+    pub fn is_exactly_once(&self) -> bool {
+        match &self.connector {
+            Connector::Blackhole => false,
+            #[cfg(feature = "kafka")]
+            Connector::Kafka { delivery, .. } => *delivery == Delivery::ExactlyOnce,
+        }
+    }
+
+    /// Starts a writer. One that writes exactly once waits for the broker and ends what an older one has begun.
     ///
     /// # Errors
-    /// 22023 if the client library refuses the properties.
-    pub fn start(&self) -> Result<Box<dyn SinkWriter>> {
+    /// 22023 if the client library refuses the properties; those of [`SinkWriter::send`]; 28000 if the broker does not allow
+    /// transactions, 0A000 if it has none.
+    pub fn start(&self, identity: &SinkIdentity) -> Result<Box<dyn SinkWriter>> {
         match &self.connector {
             Connector::Blackhole => Ok(Box::new(Blackhole)),
             #[cfg(feature = "kafka")]
-            Connector::Kafka { sink, .. } => Ok(Box::new(sink.start()?)),
+            Connector::Kafka { sink, .. } => sink.start(self.is_exactly_once().then_some(identity)),
+        }
+    }
+
+    /// How far other stores have written the same place exactly once: what is there already if the sink is new.
+    ///
+    /// # Errors
+    /// 08006 if the broker does not answer or does not tell.
+    pub fn foreign_markers(&self, identity: &SinkIdentity) -> Result<Vec<ForeignMarker>> {
+        match &self.connector {
+            Connector::Blackhole => Ok(Vec::new()),
+            #[cfg(feature = "kafka")]
+            Connector::Kafka { sink, .. } => sink.foreign_markers(identity),
         }
     }
 }
@@ -180,7 +255,19 @@ impl SinkSpec {
 struct Blackhole;
 
 impl SinkWriter for Blackhole {
-    fn write(&mut self, _messages: Vec<Message>) -> Result<()> {
+    fn message_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
+    fn send(&mut self, _messages: Vec<Message>) -> Result<()> {
         Ok(())
+    }
+
+    fn commit(&mut self, _next: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, _wait: Duration) -> Result<u64> {
+        Ok(u64::MAX)
     }
 }

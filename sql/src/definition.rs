@@ -160,7 +160,7 @@ impl<'a> Edits<'a> {
         out + &self.sql[done..]
     }
 
-    /// Masks the secrets in `WITH (…)`, `OPTIONS (…)` and `ENCODE … (…)`.
+    /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`.
     fn mask(&mut self) {
         let word = |i: usize| self.tokens.get(i).and_then(word_of);
         let mut secrets = Vec::new();
@@ -171,8 +171,8 @@ impl<'a> Edits<'a> {
                 Token::LParen => {
                     let before = i.checked_sub(1).and_then(word);
                     let encode = i.checked_sub(2).and_then(word);
-                    in_options =
-                        matches!(before.as_deref(), Some("WITH" | "OPTIONS")) || encode.as_deref() == Some("ENCODE");
+                    in_options = matches!(before.as_deref(), Some("WITH" | "OPTIONS" | "SET"))
+                        || encode.as_deref() == Some("ENCODE");
                     key.clear();
                 }
                 Token::RParen => in_options = false,
@@ -451,6 +451,7 @@ mod tests {
             column_comments: BTreeMap::new(),
             definition: definition.into(),
             references: BTreeMap::new(),
+            suspended: false,
             kind,
         }
     }
@@ -515,6 +516,8 @@ mod tests {
             "CREATE SOURCE s (token TEXT) WITH (connector = 'kafka', properties.sasl.password = '***', \
              \"properties.ssl.key.password\" = '***', properties.sasl.username = 'u') FORMAT PLAIN ENCODE JSON (auth.secret '***')"
         );
+        let shown = masked("ALTER SOURCE s SET (properties.sasl.password = 'x', on_error = 'skip')");
+        assert_eq!(shown, "ALTER SOURCE s SET (properties.sasl.password = '***', on_error = 'skip')");
         let query = "CREATE VIEW v AS SELECT * FROM t WHERE token = 'x' AND a IN ('password')";
         assert_eq!(masked(query), query);
         assert_eq!(masked("not 'sql"), "not 'sql");

@@ -13,7 +13,7 @@ use millstream_catalog::{Column, Object, ObjectId, SqlType};
 
 use crate::context::{CatalogSource, Target, Version};
 use crate::error::Result;
-use crate::statement::DropKind;
+use crate::statement::{DropKind, ResumeAt};
 
 /// A statement with every name resolved and every expression typed.
 #[derive(Debug, Clone)]
@@ -46,6 +46,21 @@ pub enum Plan {
         id: ObjectId,
         kind: DropKind,
         schema: ObjectId,
+    },
+    SetOptions {
+        id: ObjectId,
+        kind: DropKind,
+        /// Keys in lower case.
+        options: BTreeMap<String, String>,
+    },
+    Suspend {
+        id: ObjectId,
+        kind: DropKind,
+    },
+    Resume {
+        id: ObjectId,
+        kind: DropKind,
+        at: Option<ResumeAt>,
     },
     Comment {
         id: ObjectId,

@@ -53,6 +53,9 @@ pub enum Statement {
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
+    SetOptions(SetOptions),
+    Suspend(Suspend),
+    Resume(Resume),
     Comment(Comment),
     Insert(Insert),
     Update(Update),
@@ -342,6 +345,41 @@ pub struct SetSchema {
     pub name: Existing,
     pub if_exists: bool,
     pub to: ast::Ident,
+}
+
+/// `ALTER kind name SET (option = value, …)`, keys in lower case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetOptions {
+    pub kind: DropKind,
+    pub name: Existing,
+    pub if_exists: bool,
+    pub options: BTreeMap<String, String>,
+}
+
+/// `ALTER kind name SUSPEND`, of a source, a materialized view or a sink.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suspend {
+    pub kind: DropKind,
+    pub name: Existing,
+    pub if_exists: bool,
+}
+
+/// `ALTER kind name RESUME [AT position]`, of what can be suspended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resume {
+    pub kind: DropKind,
+    pub name: Existing,
+    pub if_exists: bool,
+    /// Where to go on, if not where it stood.
+    pub at: Option<ResumeAt>,
+}
+
+/// Where a source or sink is to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResumeAt {
+    Number(u64),
+    /// In lower case.
+    Word(String),
 }
 
 /// `COMMENT ON kind name IS 'text'`.

@@ -86,8 +86,8 @@ const DEFINITIONS: &[Definition] = &[
             ("outbox_rows", Int8, "rows that are not acknowledged yet"),
             ("last_sequence", Int8, "sequence number of the last row put into the outbox"),
             ("acknowledged_sequence", Int8, "sequence number of the last row that the outside has acknowledged"),
-            ("status", Text, "running, retrying or failed"),
-            ("error", Text, "what the last attempt to send, or the sink's query, failed with"),
+            ("status", Text, "running, retrying, suspended or failed"),
+            ("error", Text, "why it is suspended, or what the last attempt to send, or the sink's query, failed with"),
         ],
     },
     Definition {

@@ -456,6 +456,7 @@ impl Session {
             column_comments: BTreeMap::new(),
             definition: millstream_sql::masked(&parsed.text),
             references,
+            suspended: false,
             kind,
         }
     }

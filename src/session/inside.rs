@@ -212,10 +212,11 @@ impl Inside {
             let ObjectKind::Sink(sink) = &object.kind else { continue };
             let stats = sinks.get(&object.id).cloned().unwrap_or_default();
             let failed = views.get(&object.id).and_then(|v| v.failed.clone());
-            let status = match (&failed, &stats.error) {
-                (Some(_), _) => "failed",
-                (None, Some(_)) => "retrying",
-                (None, None) => "running",
+            let status = match (&failed, &stats.suspended, &stats.error) {
+                (Some(_), ..) => "failed",
+                (None, Some(_), _) => "suspended",
+                (None, None, Some(_)) => "retrying",
+                (None, None, None) => "running",
             };
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("connector", sink.options.get("connector").map_or(ScalarValue::Utf8View(None), |c| text(c)));
@@ -223,7 +224,7 @@ impl Inside {
             row.insert("last_sequence", int(stats.produced as i64));
             row.insert("acknowledged_sequence", int(stats.acknowledged(sink) as i64));
             row.insert("status", text(status));
-            row.insert("error", optional_text(failed.or(stats.error).as_deref()));
+            row.insert("error", optional_text(failed.or(stats.suspended).or(stats.error).as_deref()));
             out.push(row);
         }
         out

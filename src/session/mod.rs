@@ -9,6 +9,7 @@
 //! * [`metrics`]: the numbers of schema `millstream` for Prometheus.
 //! * [`api`]: the boundary to the wire server.
 
+mod alter;
 pub mod api;
 mod copy;
 pub mod database;
@@ -210,6 +211,9 @@ impl Session {
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,
+            Plan::SetOptions { id, kind, .. } => Err(alter::refused("SET", id, kind, &scope)),
+            Plan::Suspend { id, kind } => self.suspend(id, kind, &scope).await,
+            Plan::Resume { id, kind, at } => self.resume(id, kind, at.as_ref(), &scope).await,
             Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
             Plan::Insert(p) => self.insert(p, parameters, &scope).await,
             Plan::Update(p) => self.update(p, parsed, parameters, &scope).await,

@@ -390,6 +390,7 @@ pub(super) mod tests {
             column_comments: BTreeMap::new(),
             definition: String::new(),
             references: BTreeMap::new(),
+            suspended: false,
             kind: ObjectKind::Table(Table {
                 columns,
                 primary_key,

@@ -532,6 +532,11 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
             ("ALTER SINK", Outside)
         }
         Plan::Rename { .. } | Plan::SetSchema { .. } => ("ALTER", Inside),
+        Plan::SetOptions { kind, .. } | Plan::Suspend { kind, .. } | Plan::Resume { kind, .. } => match kind {
+            DropKind::Source => ("ALTER SOURCE", Outside),
+            DropKind::Sink => ("ALTER SINK", Outside),
+            _ => ("ALTER MATERIALIZED VIEW", Outside),
+        },
         Plan::Comment { .. } => ("COMMENT", Inside),
         Plan::Insert(_) => ("INSERT", Inside),
         Plan::Update(_) => ("UPDATE", Inside),

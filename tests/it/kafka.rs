@@ -204,6 +204,33 @@ pub fn read_all(topic: &str) -> Vec<Record> {
     records
 }
 
+/// What a consumer group has committed for a partition: offset and metadata.
+pub fn committed(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+    let mut config = client_config(bootstrap());
+    let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition);
+    let told = consumer.committed_offsets(asked, TIMEOUT).expect("the broker answers");
+    let entry = told.find_partition(topic, partition).expect("what was asked");
+    match entry.offset() {
+        Offset::Offset(offset) => Some((offset, entry.metadata().to_string())),
+        _ => None,
+    }
+}
+
+/// The consumer groups whose name begins so.
+pub fn groups(prefix: &str) -> Vec<String> {
+    let consumer: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    let list = consumer.fetch_group_list(None, TIMEOUT).expect("the broker answers");
+    list.groups().iter().map(|group| group.name().to_string()).filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Deletes a consumer group with all that it has committed.
+pub fn delete_group(group: &str) {
+    let results = block_on(admin().delete_groups(&[group], &AdminOptions::new())).expect("the broker answers");
+    results.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("group {name}: {code}"))));
+}
+
 /// The harness itself: what is sent to the broker comes back, in order, with key, timestamp and headers.
 #[test]
 fn round_trip() {

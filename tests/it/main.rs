@@ -23,6 +23,7 @@ mod process;
 mod raw;
 mod seed;
 mod server;
+mod sinks;
 mod slt;
 mod snapshot;
 mod tables;

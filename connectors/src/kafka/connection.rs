@@ -22,16 +22,18 @@ pub(super) struct Connection {
 }
 
 /// Properties that would break what the reader promises, or that reach past the client.
-const FORBIDDEN: [&str; 9] = [
+const FORBIDDEN: [&str; 11] = [
     "auto.offset.reset",
     "bootstrap.servers",
     "enable.auto.commit",
     "enable.auto.offset.store",
+    "enable.idempotence",
     "enable.partition.eof",
     "group.protocol",
     "log.queue",
     "metadata.broker.list",
     "plugin.library.paths",
+    "transactional.id",
 ];
 
 /// Memory for records that were fetched and not yet read, of one source.

@@ -4,7 +4,8 @@
 //! * `native`: the consumer, on librdkafka's own functions, because taking messages in batches costs a fraction of taking
 //!   them one by one through the event interface of the rdkafka crate. All unsafe code of this crate but one line is there.
 //! * `reader`: the threads behind [`crate::Reader`]. `bounded`: a SELECT on a source.
-//! * [`producer`]: messages out, for sinks, the demo and tests. `sink`: the writer behind [`crate::SinkWriter`].
+//! * [`producer`]: messages out, for sinks, the demo and tests. `sink` and `transaction`:
+//!   the writers behind [`crate::SinkWriter`], at least once and exactly once.
 //! * [`mock`]: a broker inside this process, for the demo and unit tests.
 
 mod bounded;
@@ -16,6 +17,7 @@ mod reader;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,13 +1,15 @@
-//! Rows to a topic, at least once.
+//! A Kafka sink: what it writes to, and the writer that sends at least once. The other one is in `transaction`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::kafka::connection::{Connection, config_error};
-use crate::kafka::producer::{Producer, producer_config};
+use crate::kafka::producer::{Producer, limited_config, message_limit, producer_config};
+use crate::kafka::transaction::{TransactionalWriter, foreign_markers};
 use crate::options::Options;
-use crate::sink::{Message, SinkWriter};
+use crate::sink::{ForeignMarker, Message, SinkIdentity, SinkWriter};
 
 /// A validated Kafka sink.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ pub(crate) struct KafkaSink {
     topic: Arc<str>,
 }
 
+/// Parts that may be on their way at once.
+const PARTS_MAX: usize = 16;
 /// Past this a write has failed even if the client has not given a message up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -36,22 +40,71 @@ impl KafkaSink {
         self.connection.probe(&self.topic, timeout)
     }
 
-    pub fn start(&self) -> Result<KafkaWriter> {
-        Ok(KafkaWriter { producer: Producer::connect(&self.connection)?, topic: self.topic.clone() })
+    /// Starts a writer. With an identity it writes each message exactly once, and waits for the broker; without, at least
+    /// once.
+    pub fn start(&self, identity: Option<&SinkIdentity>) -> Result<Box<dyn SinkWriter>> {
+        match identity {
+            Some(identity) => Ok(Box::new(TransactionalWriter::start(&self.connection, &self.topic, identity)?)),
+            None => Ok(Box::new(KafkaWriter::start(&self.connection, &self.topic)?)),
+        }
+    }
+
+    /// Markers of other stores on the topic.
+    pub fn foreign_markers(&self, identity: &SinkIdentity) -> Result<Vec<ForeignMarker>> {
+        foreign_markers(&self.connection, &self.topic, identity)
     }
 }
 
-/// Writes a topic through one idempotent producer.
-pub(crate) struct KafkaWriter {
+/// Writes a topic through one idempotent producer, at least once.
+struct KafkaWriter {
     producer: Producer,
     topic: Arc<str>,
+    message_bytes_max: usize,
+    /// Sequence numbers at the ends of the parts that are not known to be acknowledged, oldest first.
+    ends: VecDeque<u64>,
+    /// Parts before those.
+    parts: usize,
+    acknowledged: u64,
+}
+
+impl KafkaWriter {
+    fn start(connection: &Connection, topic: &Arc<str>) -> Result<Self> {
+        let message_bytes_max = message_limit(connection, topic);
+        let producer = Producer::of_config(&limited_config(connection, message_bytes_max), connection)?;
+        Ok(Self { producer, topic: topic.clone(), message_bytes_max, ends: VecDeque::new(), parts: 0, acknowledged: 0 })
+    }
 }
 
 impl SinkWriter for KafkaWriter {
-    fn write(&mut self, messages: Vec<Message>) -> Result<()> {
+    fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    fn send(&mut self, messages: Vec<Message>) -> Result<()> {
         for message in &messages {
             self.producer.send(&self.topic, None, message.key.as_deref(), message.payload.as_deref())?;
         }
-        self.producer.flush(&self.topic, WRITE_TIMEOUT)
+        Ok(())
+    }
+
+    fn commit(&mut self, next: u64) -> Result<()> {
+        self.producer.end_part();
+        self.ends.push_back(next);
+        if self.ends.len() > PARTS_MAX {
+            self.acknowledged(WRITE_TIMEOUT)?;
+            if self.ends.len() > PARTS_MAX {
+                self.producer.flush(&self.topic, Duration::ZERO)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, wait: Duration) -> Result<u64> {
+        let parts = self.producer.acknowledged_parts(&self.topic, wait)?;
+        while self.parts < parts {
+            self.parts += 1;
+            self.acknowledged = self.ends.pop_front().unwrap_or(self.acknowledged);
+        }
+        Ok(self.acknowledged)
     }
 }

@@ -13,7 +13,7 @@ use millstream_catalog::{Column, SqlType};
 use crate::chunk::{Chunk, ChunkQueue, Positions};
 use crate::kafka::mock::MockBroker;
 use crate::kafka::producer::Producer;
-use crate::sink::{Message, SinkSpec};
+use crate::sink::{Message, SinkIdentity, SinkSpec};
 use crate::source::{Doorbell, SourceSpec};
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -372,6 +372,10 @@ fn a_reader_starts_while_the_topic_is_not_there_yet() {
     eventually("the fault is over", || reader.status().error.is_none());
 }
 
+fn identity() -> SinkIdentity {
+    SinkIdentity { store: "b4e0b1f5-0c65-4c5c-8d0a-0d8f6f0e8a11".into(), sink: 7 }
+}
+
 fn sink(broker: &str, of: &str, key: Vec<usize>) -> SinkSpec {
     let columns = vec![Column::new("id", SqlType::Int8, false), Column::new("s", SqlType::Text, true)];
     SinkSpec::new(&Sink {
@@ -392,26 +396,30 @@ fn what_a_sink_has_written_is_there() {
     let (broker, _producer) = broker(3);
     let spec = sink(&broker.bootstrap(), "plain", vec![]);
     spec.probe(WAIT).unwrap();
-    let mut writer = spec.start().unwrap();
+    let mut writer = spec.start(&identity()).unwrap();
     for first in [0, 5000] {
         let message = |id: i64| Message { key: None, payload: Some(format!("{{\"id\": {id}}}").into_bytes()) };
-        writer.write((first..first + 5000).map(message).collect()).unwrap();
+        writer.send((first..first + 5000).map(message).collect()).unwrap();
+        writer.commit(first as u64 + 5000).unwrap();
+        eventually("all are acknowledged", || writer.acknowledged(WAIT).unwrap() == first as u64 + 5000);
         let batches = source(&broker, &[]).read_bounded(&[0]).unwrap();
         let mut ids: Vec<_> =
             batches.flat_map(|b| b.unwrap().batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
         ids.sort_unstable();
         assert!(ids.iter().copied().eq(0..first + 5000));
     }
-    writer.write(vec![]).unwrap();
+    assert_eq!(writer.marker().unwrap(), None);
 }
 
 #[test]
 fn tombstones_reach_the_topic() {
     let (broker, _producer) = broker(1);
-    let mut writer = sink(&broker.bootstrap(), "upsert", vec![0]).start().unwrap();
+    let mut writer = sink(&broker.bootstrap(), "upsert", vec![0]).start(&identity()).unwrap();
     let put = Message { key: Some(b"{\"id\":1}".to_vec()), payload: Some(b"{\"id\":1}".to_vec()) };
     let delete = Message { key: Some(b"{\"id\":1}".to_vec()), payload: None };
-    writer.write(vec![put, delete]).unwrap();
+    writer.send(vec![put, delete]).unwrap();
+    writer.commit(2).unwrap();
+    eventually("both are acknowledged", || writer.acknowledged(WAIT).unwrap() == 2);
     let queue = ChunkQueue::new(1 << 20);
     let _reader = source(&broker, &[]).start(&[0], Positions::new(), queue.clone(), silent()).unwrap();
     let chunks = take_until(&queue, |c| c.last().is_some_and(|c| c.next_offset == 2));
@@ -427,14 +435,21 @@ fn a_write_that_is_not_acknowledged_fails_and_names_the_topic() {
         columns,
         query: String::new(),
         time_zone: "UTC".into(),
-        options: options("127.0.0.1:1", &[("properties.message.timeout.ms", "300")]),
+        options: options("127.0.0.1:1", &[("properties.message.timeout.ms", "300"), ("delivery", "at_least_once")]),
         format: Some(format("plain")),
         key: vec![],
         emit_on_window_close: false,
         fingerprint: String::new(),
     })
     .unwrap();
-    let mut writer = spec.start().unwrap();
-    let e = writer.write(vec![Message { key: None, payload: Some(b"{}".to_vec()) }]).unwrap_err();
+    let mut writer = spec.start(&identity()).unwrap();
+    writer.send(vec![Message { key: None, payload: Some(b"{}".to_vec()) }]).unwrap();
+    writer.commit(1).unwrap();
+    let e = loop {
+        match writer.acknowledged(WAIT) {
+            Ok(next) => assert_eq!(next, 0),
+            Err(e) => break e,
+        }
+    };
     assert_eq!((e.sqlstate(), e.message().contains("kafka topic \"t\" on 127.0.0.1:1")), ("08006", true), "{e}");
 }

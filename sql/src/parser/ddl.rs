@@ -1,4 +1,4 @@
-//! DROP, ALTER … RENAME, ALTER … SET SCHEMA, COMMENT ON, TRUNCATE.
+//! DROP, COMMENT ON, TRUNCATE, and how they and ALTER name what is there.
 
 use datafusion_sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use datafusion_sql::sqlparser::tokenizer::Token;
@@ -6,7 +6,7 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use super::cursor::Cursor;
 use super::function;
 use crate::error::Result;
-use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, Rename, SetSchema, Statement, Truncate};
+use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, Statement, Truncate};
 
 /// Reads the words for a kind of object, if they come next.
 pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
@@ -23,7 +23,11 @@ pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
     KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
 }
 
-fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
+/// The words for a kind of object.
+///
+/// # Errors
+/// 0A000 naming the kind if it is one of PostgreSQL's that there is not; 42601 for any other word.
+pub(crate) fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
     if let Some(kind) = kind(c) {
         return Ok(kind);
     }
@@ -59,29 +63,6 @@ pub(crate) fn drop(c: &mut Cursor<'_>) -> Result<Statement> {
         c.eat(&["RESTRICT"]);
     }
     Ok(Statement::Drop(Drop { kind, names, if_exists, cascade }))
-}
-
-/// `ALTER kind [IF EXISTS] name RENAME TO name`, and the same with `SET SCHEMA name`.
-pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
-    c.expect(&["ALTER"])?;
-    let kind = known_kind(c, "ALTER")?;
-    let if_exists = c.if_exists();
-    let name = existing(c, kind)?;
-    if kind != DropKind::Schema && c.eat(&["SET", "SCHEMA"]) {
-        let to = c.ident()?;
-        return Ok(Statement::SetSchema(SetSchema { kind, name, if_exists, to }));
-    }
-    if !c.at(&["RENAME", "TO"]) {
-        return match c.word(0) {
-            Some(word) => Err(c
-                .unsupported(format!("ALTER {} ... {word} is not supported", kind.name().to_uppercase()))
-                .with_hint("ALTER ... RENAME TO and ALTER ... SET SCHEMA are what there is")),
-            None => Err(c.unexpected()),
-        };
-    }
-    c.expect(&["RENAME", "TO"])?;
-    let to = c.ident()?;
-    Ok(Statement::Rename(Rename { kind, name, if_exists, to }))
 }
 
 /// `COMMENT ON kind name IS 'text' | NULL`.

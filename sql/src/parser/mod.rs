@@ -5,11 +5,12 @@
 //! them for table hints and aliases.
 //!
 //! * [`create`]: CREATE of every kind, [`columns`] the column lists in them, [`function`] that of functions
-//! * [`ddl`]: DROP, ALTER, COMMENT, TRUNCATE
+//! * [`ddl`]: DROP, COMMENT, TRUNCATE; [`alter`]: ALTER
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
 //! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
 
+mod alter;
 mod asof;
 mod clauses;
 mod columns;
@@ -100,7 +101,7 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "SELECT" | "WITH" | "VALUES" | "TABLE" => query(c),
         "CREATE" => create::create(c),
         "DROP" => ddl::drop(c),
-        "ALTER" => ddl::alter(c),
+        "ALTER" => alter::alter(c),
         "COMMENT" => ddl::comment(c),
         "TRUNCATE" => ddl::truncate(c),
         "INSERT" => dml::insert(c),

@@ -1,4 +1,4 @@
-//! DROP, ALTER … RENAME, ALTER … SET SCHEMA and COMMENT ON: names to ids.
+//! DROP, ALTER and COMMENT ON: names to ids.
 
 use std::sync::Arc;
 
@@ -10,7 +10,9 @@ use super::{columns, function};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::plan::{DropPlan, Plan};
-use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, ExplainRunning, Rename, SetSchema};
+use crate::statement::{
+    Comment, CommentTarget, Drop, DropKind, Existing, ExplainRunning, Rename, Resume, SetOptions, SetSchema, Suspend,
+};
 use crate::types::normalize;
 
 /// The existing object of that kind and name.
@@ -127,6 +129,30 @@ pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
         return Err(SqlError::new("42P07", message).with_span(s.to.span));
     }
     Ok(Plan::SetSchema { id: object.id, kind: s.kind, schema })
+}
+
+/// `ALTER … SET (option = value, …)`.
+pub(crate) fn set_options(s: &SetOptions, ctx: &PlanContext<'_>) -> Result<Plan> {
+    Ok(match altered(s.kind, &s.name, s.if_exists, ctx)? {
+        Altered::Object(object) => Plan::SetOptions { id: object.id, kind: s.kind, options: s.options.clone() },
+        Altered::Missing(plan) => *plan,
+    })
+}
+
+/// `ALTER … SUSPEND`.
+pub(crate) fn suspend(s: &Suspend, ctx: &PlanContext<'_>) -> Result<Plan> {
+    Ok(match altered(s.kind, &s.name, s.if_exists, ctx)? {
+        Altered::Object(object) => Plan::Suspend { id: object.id, kind: s.kind },
+        Altered::Missing(plan) => *plan,
+    })
+}
+
+/// `ALTER … RESUME`.
+pub(crate) fn resume(s: &Resume, ctx: &PlanContext<'_>) -> Result<Plan> {
+    Ok(match altered(s.kind, &s.name, s.if_exists, ctx)? {
+        Altered::Object(object) => Plan::Resume { id: object.id, kind: s.kind, at: s.at.clone() },
+        Altered::Missing(plan) => *plan,
+    })
 }
 
 /// Refuses a place where there is a function of the same name and number of arguments.

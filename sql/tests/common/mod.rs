@@ -44,6 +44,7 @@ impl Db {
             column_comments: BTreeMap::new(),
             definition: String::new(),
             references,
+            suspended: false,
             kind,
         };
         draft.create(object).expect("create");

@@ -30,6 +30,7 @@ fn catalog() -> Catalog {
             column_comments: BTreeMap::from([(1, "who".into())]),
             definition: String::new(),
             references: BTreeMap::new(),
+            suspended: false,
             kind,
         };
         draft.create(object).unwrap();

@@ -107,7 +107,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     }
     epoch_loop.recover_catch_ups(&snapshot)?;
     epoch_loop.start_readers()?;
-    epoch_loop.start_sinks()?;
+    epoch_loop.start_sinks(epoch_loop.epoch)?;
     epoch_loop.report_views();
     let thread = std::thread::Builder::new().name("epoch-loop".into()).spawn(move || epoch_loop.run())?;
     Ok(Engine::new(sender, publisher, stats, thread))
@@ -229,7 +229,7 @@ impl EpochLoop {
     }
 
     pub(super) fn outbox_full(&self) -> bool {
-        self.pipelines.values().any(|p| matches!(&p.target, Target::Sink(o) if o.pending() > OUTBOX_ROWS_MAX))
+        self.pipelines.values().any(|p| matches!(&p.target, Target::Sink(outbox) if outbox.is_full(OUTBOX_ROWS_MAX)))
     }
 
     /// Runs one epoch; if it fails, all goes back to the last committed one and those who wait are told.
@@ -358,11 +358,14 @@ impl EpochLoop {
                 work.dirty |= self.committer.is_busy();
                 Ok(())
             }
-            Command::SinkProgress { sink, sequence } => {
-                if let Some(Pipeline { target: Target::Sink(outbox), .. }) = self.pipelines.get_mut(&sink) {
-                    outbox.delivered(&mut self.state, sequence)?;
-                    work.dirty = true;
-                }
+            Command::AlterSink(sink, change, reply) => self.alter_sink(sink, change, reply, work),
+            Command::SinkProgress { sink, sequence, kept, dead } => self.sink_went(sink, (sequence, kept), &dead, work),
+            Command::SinkMarked { sink, generation } => {
+                self.change_sink(sink, work, |outbox, state| outbox.marked(state, generation));
+                Ok(())
+            }
+            Command::SinkGaveUp { sink, generation, reason } => {
+                self.change_sink(sink, work, |outbox, state| outbox.gave_up(state, generation, &reason));
                 Ok(())
             }
             Command::Wake | Command::Shutdown => Ok(()),
@@ -381,8 +384,8 @@ impl EpochLoop {
         for (id, pipeline) in &self.pipelines {
             self.report_view(*id, self.epoch);
             if let Target::Sink(outbox) = &pipeline.target {
-                let delivered = outbox.produced() - outbox.pending();
-                self.stats.update_sink(*id, |s| s.delivered = delivered);
+                let (delivered, suspended) = (outbox.acknowledged(), outbox.suspended().map(str::to_string));
+                self.stats.update_sink(*id, |s| (s.delivered, s.suspended) = (delivered, suspended));
             }
         }
         for (id, table) in &self.tables {
@@ -434,6 +437,11 @@ impl EpochLoop {
         for pipeline in self.pipelines.values_mut() {
             if let Target::Sink(outbox) = &mut pipeline.target {
                 outbox.stop();
+            }
+        }
+        for pipeline in self.pipelines.values_mut() {
+            if let Target::Sink(outbox) = &mut pipeline.target {
+                outbox.wait();
             }
         }
         if let Err(e) = self.committer.wait() {

@@ -15,7 +15,7 @@ use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::generated::Generated;
 use crate::stream::plan::PlannedView;
-use millstream_connectors::{SinkSpec, SourceSpec};
+use millstream_connectors::{DeadLetter, SinkSpec, SourceSpec};
 
 pub use millstream_catalog::Change;
 
@@ -145,6 +145,14 @@ pub struct CancelJob {
     pub user: String,
 }
 
+/// What ALTER SINK does to a sink that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkChange {
+    Suspend,
+    /// Send again, from the row of a number on if there is one.
+    Resume(Option<u64>),
+}
+
 /// Messages to the epoch loop.
 pub enum Command {
     Ddl(Box<DdlRequest>, Reply<u64>),
@@ -153,10 +161,26 @@ pub enum Command {
     Flush(Reply<u64>),
     /// Stop building a view, which goes with what reads it.
     CancelJob(CancelJob, Reply<u64>),
-    /// A sink has delivered its rows up to this sequence.
+    /// Suspend a sink, or send on.
+    AlterSink(ObjectId, SinkChange, Reply<u64>),
+    /// A sink has delivered its rows up to this sequence. Pieces of the outbox from `kept` on are still needed; `dead` are
+    /// rows that the outside would never take.
     SinkProgress {
         sink: ObjectId,
         sequence: u64,
+        kept: u64,
+        dead: Vec<DeadLetter>,
+    },
+    /// The outside was told how far a new or resumed sink is.
+    SinkMarked {
+        sink: ObjectId,
+        generation: u64,
+    },
+    /// A sink's sender cannot go on without a person.
+    SinkGaveUp {
+        sink: ObjectId,
+        generation: u64,
+        reason: String,
     },
     /// Something is in a source's queue, or the committer is done: look.
     Wake,
@@ -211,6 +235,14 @@ impl Engine {
     pub async fn cancel_job(&self, view: ObjectId, statement: &str, user: &str) -> Result<u64> {
         let job = CancelJob { view, statement: statement.to_string(), user: user.to_string() };
         self.call(|reply| Command::CancelJob(job, reply)).await
+    }
+
+    /// Suspends or resumes a sink; returns the epoch that made it durable.
+    ///
+    /// # Errors
+    /// 22023 to resume at a row that is not kept, 42704 if there is no such sink.
+    pub async fn alter_sink(&self, sink: ObjectId, change: SinkChange) -> Result<u64> {
+        self.call(|reply| Command::AlterSink(sink, change, reply)).await
     }
 
     /// Waits until all that was sent before is visible; returns the epoch.

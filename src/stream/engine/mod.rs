@@ -12,7 +12,7 @@
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
 //! * [`table`]: row tables: checks and applies the writes of sessions.
-//! * [`outbox`]: sinks: pending rows on disk, and the thread that sends them.
+//! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `sender`: the thread that sends them; `sinks`: the loop's part.
 
 pub mod catch_up;
 mod closing;
@@ -25,6 +25,8 @@ pub mod outbox;
 pub mod pipeline;
 pub mod published;
 mod rollback;
+mod sender;
+mod sinks;
 pub mod source;
 pub mod stats;
 pub mod system;
@@ -32,6 +34,8 @@ pub mod table;
 mod throttle;
 mod work;
 
-pub use handle::{Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, TableWrite, WriteOutcome, WriteRequest};
+pub use handle::{
+    Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, SinkChange, TableWrite, WriteOutcome, WriteRequest,
+};
 pub use objects::{BACKFILL_RATE_LIMIT, LATE_ROWS, LATE_ROWS_KEEP, STATE_TTL};
 pub use published::Published;

@@ -143,7 +143,7 @@ impl EpochLoop {
             self.begin_catch_ups(id)?;
         }
         self.start_readers()?;
-        self.start_sinks()?;
+        self.start_sinks(work.epoch)?;
         self.apply_all(writes, work)?;
         Ok(())
     }
@@ -183,7 +183,7 @@ impl EpochLoop {
                     return Err(Error::internal(format!("{} is no sink", record.describe())));
                 };
                 let outbox = Outbox::new(id, *spec, &record.arrow_schema(), sink.key.clone())?;
-                self.add_pipeline(&record, *plan, Target::Sink(outbox))?;
+                self.add_pipeline(&record, *plan, Target::Sink(Box::new(outbox)))?;
             }
         }
         Ok(())
@@ -305,16 +305,6 @@ impl EpochLoop {
         for (id, source) in &mut self.sources {
             if source.is_read() && !read.contains(id) {
                 source.stop(&mut self.state)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn start_sinks(&mut self) -> Result<()> {
-        for pipeline in self.pipelines.values_mut() {
-            let name = pipeline.name.clone();
-            if let Target::Sink(outbox) = &mut pipeline.target {
-                outbox.start(name, self.publisher.clone(), self.stats.clone(), self.sender.clone())?;
             }
         }
         Ok(())

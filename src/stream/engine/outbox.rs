@@ -1,31 +1,34 @@
 //! Sinks: rows wait on disk, numbered, until the outside has acknowledged them.
 //!
-//! The loop appends each epoch's rows to the outbox in the epoch's own write. A thread of the sink reads the outbox from
-//! the published snapshot, delivers the rows in order, and tells the loop how far it is; the loop trims. After a crash the
-//! thread starts at the last trimmed sequence: what was sent and not yet trimmed is sent again (at least once).
+//! The loop appends each epoch's rows to the outbox in the epoch's own write. A thread of the sink ([`super::sender`]) reads
+//! the outbox from the published snapshot, delivers the rows in order, and tells the loop how far it is; the loop trims.
+//!
+//! State, under the sink's object: the outbox, number of its first row -> piece of rows; and in its status `next` (the number
+//! after the last row made), `delivered` (the number after the last row that needs no sending), `marked` (the outside has
+//! been told of the sink once), `resume` (where the outside is to be told that the sink is, before anything is sent) and
+//! `suspended` (why nothing is sent).
 
 use std::io::Cursor;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use crossbeam_channel::Sender;
 use millstream_catalog::ObjectId;
-use millstream_connectors::{SinkSpec, SinkWriter};
+use millstream_connectors::{SinkIdentity, SinkSpec};
 
 use super::handle::Command;
 use super::published::Publisher;
+use super::sender::{SenderSpec, SinkSender, Start};
 use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
-use crate::failpoint;
-use crate::state::{KeyCodec, Snapshot, State, TableId};
+use crate::state::{KeyCodec, Snapshot, State, Store, TableId};
 use crate::stream::changelog::Delta;
 use crate::stream::plan::part;
 
@@ -33,11 +36,14 @@ use crate::stream::plan::part;
 const PIECE_ROWS: usize = 8192;
 /// Name of the column that says whether the row is gone.
 const DELETED: &str = "__deleted";
-/// How long a sender waits after a failure: doubled from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long an orderly end waits for a sender.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often an idle sender looks whether it should stop.
-const STOP_CHECK: Duration = Duration::from_millis(200);
+const NEXT: &[u8] = b"next";
+const DELIVERED: &[u8] = b"delivered";
+pub(super) const MARKED: &[u8] = b"marked";
+pub(super) const RESUME: &[u8] = b"resume";
+const SUSPENDED: &[u8] = b"suspended";
 
 /// The pending rows of a sink, as the loop has them.
 pub struct Outbox {
@@ -50,13 +56,29 @@ pub struct Outbox {
     key: Vec<usize>,
     key_codec: KeyCodec,
     next_sequence: u64,
+    /// Number after the last row that needs no sending; past `next_sequence` if rows to come need none either.
     delivered: u64,
+    start: Start,
+    /// Why nothing is sent.
+    suspended: Option<String>,
     sender: Option<SenderThread>,
+    /// Number of the sender, so that what an older one still says is known as that.
+    generation: u64,
 }
 
 struct SenderThread {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+}
+
+/// What senders of the running server share.
+pub struct Surroundings {
+    /// The epoch that has to be committed before a sender looks at anything.
+    pub epoch: u64,
+    pub store: Arc<Store>,
+    pub publisher: Arc<Publisher>,
+    pub stats: Arc<Stats>,
+    pub commands: Sender<Command>,
 }
 
 impl Outbox {
@@ -74,20 +96,46 @@ impl Outbox {
             key,
             next_sequence: 0,
             delivered: 0,
+            start: Start::First,
+            suspended: None,
             sender: None,
+            generation: 0,
         })
     }
 
-    /// Takes up the sequence numbers of the last committed epoch.
+    /// Takes up how far the sink is in the last committed epoch. A sender of what is no more ends.
+    ///
+    /// # Errors
+    /// XX001 for a status that cannot be read.
     pub fn recover(&mut self, snapshot: &Snapshot) -> Result<()> {
-        self.next_sequence = read_sequence(snapshot, self.status(), b"next")?;
-        self.delivered = read_sequence(snapshot, self.status(), b"delivered")?;
+        self.stop();
+        let status = self.status();
+        self.next_sequence = read_sequence(snapshot, status, NEXT)?.unwrap_or(0);
+        self.delivered = read_sequence(snapshot, status, DELIVERED)?.unwrap_or(0);
+        self.start = Start::read(snapshot, status)?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        self.suspended = snapshot.get(status, SUSPENDED)?.map(text);
         Ok(())
     }
 
     /// Rows that wait.
     pub fn pending(&self) -> u64 {
-        self.next_sequence - self.delivered
+        self.next_sequence.saturating_sub(self.delivered)
+    }
+
+    /// Whether so many rows wait that the sources should be slower. Those of a suspended sink wait for a person.
+    pub fn is_full(&self, rows_max: u64) -> bool {
+        self.suspended.is_none() && self.pending() > rows_max
+    }
+
+    /// The topic or what else names the place outside.
+    pub fn topic(&self) -> &str {
+        self.spec.topic()
+    }
+
+    /// Sequence number after the last row that needs no sending.
+    pub fn acknowledged(&self) -> u64 {
+        self.delivered
     }
 
     /// Sequence number after the last row produced.
@@ -108,8 +156,10 @@ impl Outbox {
             let mut offset = 0;
             while offset < batch.num_rows() {
                 let piece = batch.slice(offset, PIECE_ROWS.min(batch.num_rows() - offset));
-                let key = (self.next_sequence + offset as u64).to_be_bytes();
-                state.put(self.table(), &key, &to_ipc(&piece)?);
+                let first = self.next_sequence + offset as u64;
+                if first + piece.num_rows() as u64 > self.delivered {
+                    state.put(self.table(), &first.to_be_bytes(), &to_ipc(&piece)?);
+                }
                 offset += piece.num_rows();
             }
         }
@@ -117,7 +167,7 @@ impl Outbox {
         if self.discards {
             self.delivered = self.next_sequence;
         }
-        state.put(self.status(), b"next", &self.next_sequence.to_be_bytes());
+        state.put(self.status(), NEXT, &self.next_sequence.to_be_bytes());
         Ok(rows)
     }
 
@@ -154,50 +204,122 @@ impl Outbox {
         Ok((order, deleted))
     }
 
-    /// The outside has all rows below `sequence`: they need not be kept.
-    pub fn delivered(&mut self, state: &mut State, sequence: u64) -> Result<()> {
+    /// The outside has all rows below `sequence`; those from `kept` on, where a piece begins, stay.
+    pub fn delivered(&mut self, state: &mut State, sequence: u64, kept: u64) {
         if sequence > self.delivered {
             self.delivered = sequence;
-            state.put(self.status(), b"delivered", &sequence.to_be_bytes());
-            state.truncate_below(self.table(), &sequence.to_be_bytes());
+            state.put(self.status(), DELIVERED, &sequence.to_be_bytes());
         }
+        state.truncate_below(self.table(), &kept.to_be_bytes());
+    }
+
+    /// The outside knows how far the sink is, as a sender was to tell it.
+    pub fn marked(&mut self, state: &mut State, generation: u64) {
+        if generation == self.generation {
+            self.start = Start::Marked;
+            state.put(self.status(), MARKED, &[]);
+            state.delete(self.status(), RESUME);
+        }
+    }
+
+    /// A sender has given up.
+    pub fn gave_up(&mut self, state: &mut State, generation: u64, reason: &str) {
+        if generation == self.generation {
+            self.suspend(state, reason);
+        }
+    }
+
+    /// Sends nothing until [`Outbox::resume`].
+    pub fn suspend(&mut self, state: &mut State, reason: &str) {
+        self.stop();
+        self.suspended = Some(reason.to_string());
+        state.put(self.status(), SUSPENDED, reason.as_bytes());
+    }
+
+    /// Sends again, with `at` from the row of that number on: rows before it are not sent, whoever has them.
+    ///
+    /// # Errors
+    /// 22023 for rows that are not kept any more.
+    pub fn resume(&mut self, state: &mut State, at: Option<u64>) -> Result<()> {
+        if let Some(at) = at {
+            if at < self.delivered {
+                let message = format!("the sink keeps no rows before number {}", self.delivered);
+                return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint(
+                    "those were acknowledged; see acknowledged_sequence and last_sequence in millstream.sinks",
+                ));
+            }
+            self.stop();
+            self.delivered = at;
+            state.put(self.status(), DELIVERED, &at.to_be_bytes());
+            if self.spec.is_exactly_once() {
+                self.start = Start::At(at);
+                state.put(self.status(), RESUME, &at.to_be_bytes());
+            }
+        }
+        self.suspended = None;
+        state.delete(self.status(), SUSPENDED);
         Ok(())
     }
 
-    /// Starts to send, from the last acknowledged row.
-    pub fn start(
-        &mut self,
-        name: String,
-        publisher: Arc<Publisher>,
-        stats: Arc<Stats>,
-        commands: Sender<Command>,
-    ) -> Result<()> {
-        if self.discards || self.sender.is_some() {
+    /// Why nothing is sent.
+    pub fn suspended(&self) -> Option<&str> {
+        self.suspended.as_deref()
+    }
+
+    /// Starts to send unless it does or is suspended.
+    pub fn start(&mut self, name: &str, around: &Surroundings) -> Result<()> {
+        if self.discards || self.suspended.is_some() || self.sender.as_ref().is_some_and(|s| !s.is_stopping()) {
             return Ok(());
         }
+        self.generation += 1;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut job = Job {
+        let identity = SinkIdentity { store: around.store.identity().to_string(), sink: self.id.0 };
+        let sender = SinkSender::new(SenderSpec {
             id: self.id,
-            name,
+            name: name.to_string(),
+            generation: self.generation,
+            identity,
             spec: self.spec.clone(),
-            table: self.table(),
-            next: self.delivered,
-            publisher,
-            stats,
-            commands,
+            outbox: self.table(),
+            status: self.status(),
+            start: self.start,
+            delivered: self.delivered,
+            made: self.next_sequence,
+            epoch: around.epoch,
+            store: around.store.clone(),
+            publisher: around.publisher.clone(),
+            stats: around.stats.clone(),
+            commands: around.commands.clone(),
             stop: stop.clone(),
-        };
-        let thread = std::thread::Builder::new().name(format!("sink-{}", self.id)).spawn(move || job.run())?;
+        });
+        let before = self.sender.take();
+        let thread = std::thread::Builder::new().name(format!("sink-{}", self.id)).spawn(move || {
+            // One at a time: the older would be fenced in the middle of what it does.
+            if let Some(before) = before {
+                before.wait();
+            }
+            sender.run();
+        })?;
         self.sender = Some(SenderThread { stop, thread });
         Ok(())
     }
 
-    /// Stops sending; what was not acknowledged stays. Waits for the thread.
+    /// Stops sending as soon as the transaction under way is done; what was not acknowledged stays. Does not wait.
     pub fn stop(&mut self) {
-        if let Some(sender) = self.sender.take() {
+        if let Some(sender) = &self.sender {
             sender.stop.store(true, Ordering::Release);
-            if sender.thread.join().is_err() {
-                tracing::error!(sink = %self.id, "sink thread panicked");
+        }
+    }
+
+    /// Waits a moment for a sender that was stopped, so that an orderly end doubles nothing.
+    pub fn wait(&mut self) {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        if let Some(sender) = self.sender.take() {
+            while !sender.thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if sender.thread.is_finished() {
+                sender.wait();
             }
         }
     }
@@ -211,89 +333,25 @@ impl Outbox {
     }
 }
 
-/// The sending thread of a sink.
-struct Job {
-    id: ObjectId,
-    name: String,
-    spec: SinkSpec,
-    table: TableId,
-    /// Sequence number of the next row to send.
-    next: u64,
-    publisher: Arc<Publisher>,
-    stats: Arc<Stats>,
-    commands: Sender<Command>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Job {
-    fn run(&mut self) {
-        let mut writer: Option<Box<dyn SinkWriter>> = None;
-        let mut backoff = BACKOFF.0;
-        while !self.stop.load(Ordering::Acquire) {
-            let seen = self.publisher.current().epoch;
-            match self.send_pending(&mut writer) {
-                Ok(true) => backoff = BACKOFF.0,
-                Ok(false) => self.publisher.wait_beyond(seen, STOP_CHECK),
-                Err(e) => {
-                    tracing::warn!(sink = %self.name, error = %e, "sink cannot deliver, will try again");
-                    self.stats.update_sink(self.id, |s| s.error = Some(e.message().to_string()));
-                    writer = None;
-                    std::thread::sleep(backoff);
-                    backoff = (backoff * 2).min(BACKOFF.1);
-                }
-            }
-        }
+impl SenderThread {
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
-    /// Sends the next piece. False if there was none.
-    fn send_pending(&mut self, writer: &mut Option<Box<dyn SinkWriter>>) -> Result<bool> {
-        let published = self.publisher.current();
-        let mut batches = Vec::new();
-        let mut rows = 0;
-        let next = self.next.to_be_bytes();
-        for entry in published.snapshot.scan(self.table, Bound::Included(&next), Bound::Unbounded) {
-            let (_, value) = entry?;
-            let batch = from_ipc(&value)?;
-            rows += batch.num_rows();
-            batches.push(batch);
-            if rows >= PIECE_ROWS {
-                break;
-            }
+    fn wait(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of a sink panicked");
         }
-        let Some(first) = batches.first() else { return Ok(false) };
-        let batch = concat_batches(&first.schema(), &batches)?;
-        let columns = batch.num_columns() - 1;
-        let deleted = arrow::array::AsArray::as_boolean(batch.column(columns)).clone();
-        let visible = batch.project(&(0..columns).collect::<Vec<_>>())?;
-        let messages = self.spec.encode(&visible, Some(&deleted))?;
-        let writer = match writer {
-            Some(writer) => writer,
-            None => writer.insert(self.spec.start()?),
-        };
-        writer.write(messages)?;
-        failpoint::pass("outbox.sent")?;
-        self.next += rows as u64;
-        let next = self.next;
-        self.stats.update_sink(self.id, |s| {
-            s.delivered = next;
-            s.error = None;
-        });
-        metrics::counter!("millstream_sink_rows_total", "sink" => self.name.clone()).increment(rows as u64);
-        // The loop may be gone: then the rows are sent again after the next start.
-        let _ = self.commands.send(Command::SinkProgress { sink: self.id, sequence: next });
-        Ok(true)
     }
 }
 
-fn read_sequence(snapshot: &Snapshot, table: TableId, key: &[u8]) -> Result<u64> {
-    match snapshot.get(table, key)? {
-        Some(bytes) => bytes
-            .as_slice()
-            .try_into()
-            .map(u64::from_be_bytes)
-            .map_err(|_| Error::new(sqlstate::DATA_CORRUPTED, "a sink's sequence number cannot be read")),
-        None => Ok(0),
-    }
+/// A sequence number in a sink's status.
+pub(super) fn read_sequence(snapshot: &Snapshot, table: TableId, key: &[u8]) -> Result<Option<u64>> {
+    let corrupt = |_| Error::new(sqlstate::DATA_CORRUPTED, "a sink's sequence number cannot be read");
+    snapshot
+        .get(table, key)?
+        .map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes).map_err(corrupt))
+        .transpose()
 }
 
 fn to_ipc(batch: &RecordBatch) -> Result<Vec<u8>> {
@@ -302,7 +360,8 @@ fn to_ipc(batch: &RecordBatch) -> Result<Vec<u8>> {
     Ok(writer.into_inner()?)
 }
 
-fn from_ipc(bytes: &[u8]) -> Result<RecordBatch> {
+/// Rows of a piece; the last column says which of them are gone.
+pub(super) fn from_ipc(bytes: &[u8]) -> Result<RecordBatch> {
     let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
     match reader.next() {
         Some(batch) => Ok(batch?),

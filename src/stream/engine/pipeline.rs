@@ -57,7 +57,7 @@ pub trait Upstream {
 /// Where a pipeline's rows go.
 pub enum Target {
     View(Arc<Relation>),
-    Sink(Outbox),
+    Sink(Box<Outbox>),
 }
 
 /// A running view or sink.

@@ -134,7 +134,7 @@ impl EpochLoop {
         }
         self.recover_catch_ups(&published.snapshot)?;
         self.start_readers()?;
-        self.start_sinks()?;
+        self.start_sinks(self.epoch)?;
         self.report_views();
         Ok(())
     }

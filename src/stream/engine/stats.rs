@@ -227,6 +227,8 @@ pub struct SinkStats {
     pub delivered: u64,
     /// What the last attempt failed with, until one succeeds.
     pub error: Option<String>,
+    /// Why nothing is sent until a person resumes it.
+    pub suspended: Option<String>,
 }
 
 impl SinkStats {

@@ -8,6 +8,9 @@
 //! Right rows of one key and time are told apart by their columns in order: the greatest is the match. Rows whose key or
 //! time is NULL have no match and are none.
 //!
+//! With a `state_ttl` a row of either side that was not written for long is forgotten (`ttl`). That puts nothing out: what
+//! it came to in the result stays, and what takes it back later is counted and ignored.
+//!
 //! State, two tables under the view's object, both (join key, time, row) -> weight: *left* and *right*.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +23,9 @@ use millstream_catalog::ObjectId;
 
 use super::groups::Groups;
 use super::order_key::{OrderKey, SortColumn};
-use super::{Description, EdgeProperties, EpochContext, Operator, StateDescription, Watermarks};
+use super::sharded::Shard;
+use super::ttl::{Ttl, TtlSpec};
+use super::{Description, EdgeProperties, EpochContext, Operator, PortWatermarks, StateDescription, Watermarks};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, State, TableId, successor};
 use crate::stream::cached::CachedTable;
@@ -86,6 +91,8 @@ pub struct AsofSpec {
     pub is_outer: bool,
     /// Of the result: the left columns, then the right ones.
     pub properties: EdgeProperties,
+    /// What forgets rows that were not written for long.
+    pub ttl: Option<TtlSpec>,
 }
 
 /// Joins each left row with the nearest right row.
@@ -95,6 +102,7 @@ pub struct AsofJoin {
     right: Side,
     /// Times in the order of each table.
     times: [OrderKey; 2],
+    ttl: Option<Ttl>,
 }
 
 /// One side's table and the codecs of its keys.
@@ -247,8 +255,36 @@ impl AsofJoin {
                 OrderKey::new(&[(sort(0, !back), time_type.clone())])?,
                 OrderKey::new(&[(sort(0, back), time_type)])?,
             ],
+            ttl: spec.ttl.map(|ttl| Ttl::new(spec.object.0, ttl)),
             spec,
         })
+    }
+
+    /// Forgets the rows that were not written for long.
+    fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
+        let Self { ttl: Some(ttl), left, right, .. } = self else { return Ok(()) };
+        let now_us = context.now_us;
+        ttl.expire(context.state, now_us, |ttl, state, _, keys| {
+            let gone = ttl.unwritten(state, now_us, Shard::ONLY, keys)?;
+            for (number, side) in [&mut *left, &mut *right].into_iter().enumerate() {
+                let own = gone.iter().filter_map(|key| key.strip_prefix(&[number as u8]));
+                side.table.delete_many(state, &own.collect());
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes changes into the sides' tables.
+    fn write(&mut self, writes: [Writes; 2], context: &mut EpochContext<'_>) {
+        for (number, (side, writes)) in [&mut self.left, &mut self.right].into_iter().zip(writes).enumerate() {
+            writes.write(&mut side.table, context.state);
+            side.table.end_epoch();
+            if let Some(ttl) = &mut self.ttl {
+                let mut keys = ByteRows::with_capacity(writes.keys.len(), writes.keys.bytes() + writes.keys.len());
+                writes.keys.iter().for_each(|key| keys.push_pair(&[number as u8], key));
+                ttl.note(context.state, context.now_us, &keys);
+            }
+        }
     }
 
     /// For each row of one side, the stored rows of the other that lie in its direction: a left row's candidates, nearest
@@ -290,7 +326,7 @@ impl AsofJoin {
     }
 
     /// Right rows that appear and go, and what is to be written of them.
-    fn change_right(&mut self, delta: &Delta, state: &State) -> Result<(Changes, Writes)> {
+    fn change_right(&mut self, delta: &Delta, state: &State, expired: &mut u64) -> Result<(Changes, Writes)> {
         let delta = comparable(&self.right, delta)?;
         let Keyed { keys, rows } = self.right.keyed(&delta.batch)?;
         let mut ranges: Vec<Option<Range>> = self.ranges(1, &delta.batch)?.into_iter().map(Some).collect();
@@ -298,7 +334,8 @@ impl AsofJoin {
         let mut changes = BTreeMap::new();
         let mut writes = Writes::default();
         let stored = self.right.table.get_many(state, &groups.keys)?;
-        for (group, (old, net)) in weights(&groups, &delta, stored.iter())?.into_iter().enumerate() {
+        let weights = weights(&groups, &delta, stored.iter(), self.ttl.as_ref().map(|_| expired))?;
+        for (group, (old, net)) in weights.into_iter().enumerate() {
             let first = groups.first_row[group] as usize;
             let (key, row) = (groups.keys.get(group), rows.get(first));
             let (was, is) = (old > 0, old + net > 0);
@@ -356,6 +393,7 @@ impl AsofJoin {
         delta: &Delta,
         changes: &Changes,
         state: &State,
+        expired: &mut u64,
         output: &mut Output,
     ) -> Result<(BTreeSet<Vec<u8>>, Writes)> {
         let comparable_rows = self.left.is_comparable(&delta.batch);
@@ -372,7 +410,7 @@ impl AsofJoin {
         let mut done = BTreeSet::new();
         let mut writes = Writes::default();
         let stored = self.left.table.get_many(state, &groups.keys)?;
-        let weights = weights(&groups, &delta, stored.iter())?;
+        let weights = weights(&groups, &delta, stored.iter(), self.ttl.as_ref().map(|_| expired))?;
         for (group, (old, net)) in weights.into_iter().enumerate() {
             let first = groups.first_row[group] as usize;
             let (key, row) = (groups.keys.get(group), rows.get(first));
@@ -425,6 +463,7 @@ impl AsofJoin {
 
 impl Operator for AsofJoin {
     fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
+        self.expire(context)?;
         let mut inputs = inputs.into_iter();
         let mut next = |side: &Side| -> Result<Delta> {
             Delta::concat(&side.columns.schema, &inputs.next().unwrap_or_default())?.consolidate()
@@ -432,13 +471,10 @@ impl Operator for AsofJoin {
         let (left, right) = (next(&self.left)?, next(&self.right)?);
         let mut output = Output::default();
         // Everything is found in the state as it was; only then is it written.
-        let (changes, right_writes) = self.change_right(&right, context.state)?;
-        let (done, left_writes) = self.change_left(&left, &changes, context.state, &mut output)?;
+        let (changes, right_writes) = self.change_right(&right, context.state, context.expired)?;
+        let (done, left_writes) = self.change_left(&left, &changes, context.state, context.expired, &mut output)?;
         self.restate(&changes, context.state, done, &mut output)?;
-        left_writes.write(&mut self.left.table, context.state);
-        right_writes.write(&mut self.right.table, context.state);
-        self.left.table.end_epoch();
-        self.right.table.end_epoch();
+        self.write([left_writes, right_writes], context);
         self.deltas(&output)
     }
 
@@ -447,9 +483,20 @@ impl Operator for AsofJoin {
         vec![None; self.spec.properties.schema.fields().len()]
     }
 
+    fn wakes(&self, _watermarks: &[PortWatermarks], now_us: i64) -> bool {
+        self.ttl.as_ref().is_some_and(|ttl| ttl.is_due(now_us))
+    }
+
+    fn next_wake_us(&self) -> Option<i64> {
+        self.ttl.as_ref()?.next_wake_us()
+    }
+
     fn reset(&mut self) {
         self.left.table.reset();
         self.right.table.reset();
+        if let Some(ttl) = &mut self.ttl {
+            ttl.reset();
+        }
     }
 
     fn describe(&self) -> Description {
@@ -459,6 +506,10 @@ impl Operator for AsofJoin {
         let symbol = self.spec.nearest.symbol();
         let time = format!("{} {symbol} {}", name(left, left.time), name(right, right.time));
         let conditions: Vec<String> = keys.chain([time]).collect();
+        let mut title = conditions.join(" and ");
+        if let Some(ttl) = &self.ttl {
+            title += &format!(", {}", ttl.title());
+        }
         let state = |side: &Side, cost: &str| StateDescription {
             part: side.table.table().part,
             layout: "multimap",
@@ -471,11 +522,14 @@ impl Operator for AsofJoin {
         };
         let kind = if self.spec.is_outer { "left" } else { "inner" };
         Description {
-            title: format!("AsofJoin: {kind}, {}", conditions.join(" and ")),
-            state: vec![
+            title: format!("AsofJoin: {kind}, {title}"),
+            state: [
                 state(&self.left, "1 get, 1 put, 1 seek of the right side per row"),
                 state(&self.right, "1 get, 1 put per row; 1 seek per left row that it is or was the match of"),
-            ],
+            ]
+            .into_iter()
+            .chain(self.ttl.as_ref().map(|ttl| ttl.describe("side, join key, time, row")))
+            .collect(),
             append_only: false,
             stream_key: self.spec.properties.stream_key_names(),
         }
@@ -509,18 +563,26 @@ fn comparable(side: &Side, delta: &Delta) -> Result<Delta> {
     }
 }
 
-/// Stored weight and net change of each group.
+/// Stored weight and net change of each group. What takes back a row that is not stored is an error, or ignored if it is
+/// counted.
 fn weights<'v>(
     groups: &Groups,
     delta: &Delta,
     stored: impl Iterator<Item = Option<&'v [u8]>>,
+    unknown: Option<&mut u64>,
 ) -> Result<Vec<(i64, i64)>> {
     let mut weights =
         stored.map(|value| Ok((value.map_or(Ok(0), decode_weight)?, 0))).collect::<Result<Vec<(i64, i64)>>>()?;
     for (row, group) in groups.of_row.iter().enumerate() {
         weights[*group as usize].1 += delta.weight(row);
     }
-    if weights.iter().any(|(old, net)| old + net < 0) {
+    let is_unknown = |(old, net): &(i64, i64)| old + net < 0;
+    if let Some(unknown) = unknown {
+        for weight in weights.iter_mut().filter(|weight| is_unknown(weight)) {
+            *unknown += (weight.0 + weight.1).unsigned_abs();
+            weight.1 = -weight.0;
+        }
+    } else if weights.iter().any(is_unknown) {
         return Err(Error::internal("the input of an ASOF join takes back a row that it never gave"));
     }
     Ok(weights)

@@ -4,6 +4,9 @@
 //! made complete by all columns; whole rows only where they come before the stored one of their key. Rows that no column of
 //! the order tells apart are ordered by their bytes.
 //!
+//! With a `state_ttl` a key whose first row did not change for long is forgotten (`ttl`), which puts nothing out: the next
+//! row that comes is a first one.
+//!
 //! State: key -> length of the first columns of the order (u32), these, row.
 
 use std::cmp::Ordering;
@@ -19,7 +22,8 @@ use millstream_catalog::ObjectId;
 use super::groups::Groups;
 use super::order_key::{OrderKey, SortColumn};
 use super::sharded::Keyed;
-use super::{Description, EpochContext, Operator, StateDescription, Watermarks};
+use super::ttl::{Ttl, TtlSpec};
+use super::{Description, EpochContext, Operator, PortWatermarks, StateDescription, Watermarks};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{ByteRows, KeyCodec, RowCodec, TableId};
 use crate::stream::cached::CachedTable;
@@ -38,6 +42,8 @@ pub struct FirstRowSpec {
     pub order_by: Vec<SortColumn>,
     /// The input's columns, then columns of the row's number, which is one.
     pub output: SchemaRef,
+    /// What forgets keys that were not written for long.
+    pub ttl: Option<TtlSpec>,
 }
 
 /// Keeps the first row of each key of an append-only input.
@@ -51,6 +57,7 @@ pub struct FirstRow {
     rest: OrderKey,
     rows: RowCodec,
     table: CachedTable,
+    ttl: Option<Ttl>,
 }
 
 /// A stored row with the first columns of its order.
@@ -93,6 +100,7 @@ impl FirstRow {
             rest: OrderKey::new(&order[ordered..])?,
             rows: RowCodec::new(&(0..spec.input.fields().len()).map(data_type).collect::<Vec<_>>())?,
             table: CachedTable::new(TableId::new(spec.object.0, spec.part)),
+            ttl: spec.ttl.map(|ttl| Ttl::new(spec.object.0, ttl)),
             spec,
         })
     }
@@ -124,6 +132,17 @@ impl FirstRow {
     fn rests(&self, columns: &[ArrayRef], rows: &ByteRows) -> Result<ByteRows> {
         let others = self.spec.order_by[self.ordered..].iter().map(|sort| columns[sort.column].clone());
         self.rest.encode(&others.collect::<Vec<_>>(), rows)
+    }
+
+    /// Forgets the keys that were not written for long.
+    fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
+        let Self { ttl: Some(ttl), table, .. } = self else { return Ok(()) };
+        let (now_us, shard) = (context.now_us, context.shard);
+        ttl.expire(context.state, now_us, |ttl, state, _, keys| {
+            let gone = ttl.unwritten(state, now_us, shard, keys)?;
+            table.delete_many(state, &gone);
+            Ok(())
+        })
     }
 
     /// The epoch's rows: what comes before the stored rows replaces them.
@@ -208,6 +227,9 @@ impl FirstRow {
             values.push_pair(&head, encoded.get(*candidate));
         }
         self.table.put_many(context.state, &keys, &values);
+        if let Some(ttl) = &mut self.ttl {
+            ttl.note(context.state, context.now_us, &keys);
+        }
         Ok(output)
     }
 
@@ -285,6 +307,7 @@ impl Keyed for FirstRow {
 
 impl Operator for FirstRow {
     fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
+        self.expire(context)?;
         let deltas = inputs.into_iter().next().unwrap_or_default();
         let delta = Delta::concat(&self.spec.input, &deltas)?;
         let output = if delta.is_empty() { Vec::new() } else { self.change(&delta.batch, context)? };
@@ -297,8 +320,19 @@ impl Operator for FirstRow {
         vec![None; self.spec.output.fields().len()]
     }
 
+    fn wakes(&self, _watermarks: &[PortWatermarks], now_us: i64) -> bool {
+        self.ttl.as_ref().is_some_and(|ttl| ttl.is_due(now_us))
+    }
+
+    fn next_wake_us(&self) -> Option<i64> {
+        self.ttl.as_ref()?.next_wake_us()
+    }
+
     fn reset(&mut self) {
         self.table.reset();
+        if let Some(ttl) = &mut self.ttl {
+            ttl.reset();
+        }
     }
 
     fn describe(&self) -> Description {
@@ -306,14 +340,21 @@ impl Operator for FirstRow {
         let key: Vec<String> = self.spec.key.iter().map(|c| name(*c)).collect();
         let order: Vec<String> = self.spec.order_by.iter().map(|sort| sort.describe(name)).collect();
         let by = if key.is_empty() { String::new() } else { format!("by [{}], ", key.join(", ")) };
+        let mut title = format!("FirstRow: {by}order by [{}]", order.join(", "));
+        if let Some(ttl) = &self.ttl {
+            title += &format!(", {}", ttl.title());
+        }
         Description {
-            title: format!("FirstRow: {by}order by [{}]", order.join(", ")),
-            state: vec![StateDescription {
+            title,
+            state: [StateDescription {
                 part: self.table.table().part,
                 layout: "keyed",
                 key: if key.is_empty() { "none".into() } else { key.join(", ") },
                 cost: "1 get per key; 1 put if its first row changes".into(),
-            }],
+            }]
+            .into_iter()
+            .chain(self.ttl.as_ref().map(|ttl| ttl.describe("key")))
+            .collect(),
             append_only: false,
             stream_key: key,
         }
@@ -329,7 +370,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
     use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 
-    use super::{FirstRow, FirstRowSpec, SortColumn};
+    use super::{FirstRow, FirstRowSpec, SortColumn, TtlSpec};
     use crate::stream::changelog::Delta;
     use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add};
 
@@ -366,6 +407,7 @@ mod tests {
             descending in any::<bool>(),
             nulls_first in any::<bool>(),
             last_first in any::<bool>(),
+            has_ttl in any::<bool>(),
             epochs in proptest::collection::vec(
                 (proptest::collection::vec(any_row(), 0..12),
                  prop_oneof![Just(After::Commit), Just(After::FailOnce), Just(After::Reopen)]), 1..8),
@@ -382,6 +424,7 @@ mod tests {
                     SortColumn { column: 2, descending: last_first, nulls_first: last_first },
                 ],
                 output: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+                ttl: has_ttl.then_some(TtlSpec { ttl_us: 1 << 40, part: 2 }),
             };
             let mut operator = FirstRow::new(spec).unwrap().with_cache_bytes(400);
             let mut harness = Harness::new();
@@ -411,6 +454,48 @@ mod tests {
                     prop_assert_eq!(row[3].as_str(), "1");
                 }
             }
+        }
+    }
+
+    /// A key whose first row does not change for long goes, and the next row is a first one.
+    #[test]
+    fn keys_are_forgotten() {
+        for after in [After::Commit, After::CommitLater, After::Reset, After::Reopen, After::FailOnce] {
+            let fields = input()
+                .fields()
+                .iter()
+                .cloned()
+                .chain([Arc::new(Field::new("rn", DataType::UInt64, false))])
+                .collect::<Vec<_>>();
+            let spec = FirstRowSpec {
+                object: OBJECT,
+                part: 1,
+                input: input(),
+                key: vec![0],
+                order_by: vec![SortColumn { column: 1, descending: false, nulls_first: false }],
+                output: Arc::new(Schema::new(fields)),
+                ttl: Some(TtlSpec { ttl_us: 1600, part: 2 }),
+            };
+            let mut operator = FirstRow::new(spec).unwrap();
+            let mut harness = Harness::new();
+            let mut epoch = |now_us: i64, rows: &[Row]| {
+                harness.now_us = now_us;
+                let outcome = harness.epoch(&mut operator, &[vec![delta(rows)]], &[], after);
+                let mut shown = ZSet::new();
+                outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+                let numbers: Vec<(String, i64)> =
+                    shown.into_iter().map(|(row, weight)| (row[1].clone(), weight)).collect();
+                (numbers, [1, 2].map(|part| harness.stored_rows(part)))
+            };
+            assert_eq!(epoch(0, &[(Some(1), Some(5), ""), (Some(2), Some(5), "")]).1, [2, 2]);
+            // A later row is no reason to keep a key longer, an earlier one is.
+            assert_eq!(epoch(1000, &[(Some(1), Some(6), "")]), (vec![], [2, 2]));
+            let (numbers, _) = epoch(1000, &[(Some(2), Some(4), "")]);
+            assert_eq!(numbers, [("4".to_string(), 1), ("5".to_string(), -1)]);
+            assert_eq!(epoch(1700, &[]), (vec![], [1, 1]), "{after:?}");
+            let (numbers, stored) = epoch(1750, &[(Some(1), Some(9), ""), (Some(2), Some(9), "")]);
+            assert_eq!((numbers, stored), (vec![("9".to_string(), 1)], [2, 2]), "{after:?}");
+            assert_eq!(epoch(9000, &[]), (vec![], [0, 0]));
         }
     }
 }

@@ -1,15 +1,16 @@
 //! `state_ttl`: which keys of an operator's state were not written for so long that they are forgotten.
 //!
-//! Time is cut into *ticks* of a sixteenth of the ttl. What is stored has the tick in which it was last written beside it, and
-//! a table has each tick and the keys that were written in it, in order of time: one put for a key and tick, however often
-//! the key is written in it. Once a tick has been over for as long as the ttl its keys are looked at, and those that were not
-//! written since are forgotten. So nothing goes before its time nor later than a tick after it, the cost follows what is
-//! written, and what goes depends on nothing but the times of the epochs.
+//! Time is cut into *ticks* of a sixteenth of the ttl. A table has each tick and the keys that were written in it, in order of
+//! time: one put for a key and tick, however often the key is written in it. Once a tick has been over for as long as the ttl
+//! its keys are looked at, and those that were not written since are forgotten: what is stored has the tick of its last write
+//! beside it, or else the later ticks are asked ([`Ttl::unwritten`]). So nothing goes before its time nor later than a tick
+//! after it, the cost follows what is written, and what goes depends on nothing but the times of the epochs.
 
 use std::ops::Bound;
 use std::time::Duration;
 
 use super::StateDescription;
+use super::sharded::Shard;
 use super::waiting::{moment, moment_key};
 use crate::error::Result;
 use crate::state::{ByteRows, Level, State, TableId};
@@ -64,11 +65,12 @@ impl Ttl {
         self.tick(now_us.saturating_sub(self.ttl_us))
     }
 
-    /// Notes keys that are written in a tick, and were not before in this one.
-    pub fn note(&mut self, state: &mut State, tick: i64, keys: &ByteRows) {
+    /// Notes keys that are written.
+    pub fn note(&mut self, state: &mut State, now_us: i64, keys: &ByteRows) {
         if keys.is_empty() {
             return;
         }
+        let tick = self.tick(now_us);
         let stamped: ByteRows = keys.iter().map(|key| [moment_key(tick).as_slice(), key].concat()).collect();
         state.write_batch(self.table, &stamped, |_| Some(&[]));
         self.oldest = match self.oldest {
@@ -96,38 +98,58 @@ impl Ttl {
         }
     }
 
-    /// The next keys after `after` that were written in a tick which is to be forgotten, with that tick; none: that is all.
+    /// Gives the keys that were written in a tick which is over for as long as the ttl, with that tick, to `forget`, and the
+    /// ticks are gone. A key may come with several ticks. All shards of an operator see the keys of all.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn due(&self, state: &State, now_us: i64, after: &mut Bound<Vec<u8>>) -> Result<(Vec<i64>, ByteRows)> {
-        let (mut stamped, mut values) = (ByteRows::new(), ByteRows::new());
-        let bound = moment_key(self.first_kept(now_us));
-        let from = after.as_ref().map(Vec::as_slice);
-        state.scan(self.table, from, Bound::Excluded(&bound), Level::Open).fill(
-            &mut stamped,
-            &mut values,
-            CHUNK_ROWS,
-        )?;
-        if let Some(last) = stamped.len().checked_sub(1) {
-            *after = Bound::Excluded(stamped.get(last).to_vec());
+    /// When the store cannot be read, and those of `forget`.
+    pub fn expire(
+        &mut self,
+        state: &mut State,
+        now_us: i64,
+        mut forget: impl FnMut(&Self, &mut State, &[i64], &ByteRows) -> Result<()>,
+    ) -> Result<()> {
+        if !self.is_due(now_us) {
+            return Ok(());
         }
-        let ticks = stamped.iter().map(moment).collect::<Result<_>>()?;
-        Ok((ticks, stamped.iter().map(|key| &key[8..]).collect()))
-    }
-
-    /// Forgets the ticks that [`Ttl::due`] has given.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn done(&mut self, state: &mut State, now_us: i64) -> Result<()> {
-        state.truncate_below(self.table, &moment_key(self.first_kept(now_us)));
+        let bound = moment_key(self.first_kept(now_us));
+        let mut after: Bound<Vec<u8>> = Bound::Unbounded;
+        loop {
+            let (mut stamped, mut values) = (ByteRows::new(), ByteRows::new());
+            let from = after.as_ref().map(Vec::as_slice);
+            let mut due = state.scan(self.table, from, Bound::Excluded(&bound), Level::Open);
+            due.fill(&mut stamped, &mut values, CHUNK_ROWS)?;
+            drop(due);
+            let Some(last) = stamped.len().checked_sub(1) else { break };
+            after = Bound::Excluded(stamped.get(last).to_vec());
+            let ticks = stamped.iter().map(moment).collect::<Result<Vec<_>>>()?;
+            let keys: ByteRows = stamped.iter().map(|key| &key[STAMP_BYTES..]).collect();
+            forget(self, state, &ticks, &keys)?;
+        }
+        state.truncate_below(self.table, &bound);
         let mut rows = state.scan(self.table, Bound::Unbounded, Bound::Unbounded, Level::Open);
         self.oldest = match rows.next_row()? {
             Some((key, _)) => Oldest::Tick(moment(key)?),
             None => Oldest::None,
         };
         Ok(())
+    }
+
+    /// Those of the keys that [`Ttl::expire`] gives which are a shard's own and were not written in a later tick, each once.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn unwritten(&self, state: &State, now_us: i64, shard: Shard, keys: &ByteRows) -> Result<ByteRows> {
+        let mut order = keys.sort_permutation();
+        order.dedup_by(|a, b| keys.get(*a as usize) == keys.get(*b as usize));
+        let own: ByteRows = order.iter().map(|i| keys.get(*i as usize)).filter(|key| shard.owns(key)).collect();
+        let mut is_written = vec![false; own.len()];
+        for tick in self.first_kept(now_us)..=self.tick(now_us) {
+            let stamped: ByteRows = own.iter().map(|key| [moment_key(tick).as_slice(), key].concat()).collect();
+            let found = state.multi_get(self.table, &stamped)?;
+            is_written.iter_mut().zip(found.iter()).for_each(|(is_written, found)| *is_written |= found.is_some());
+        }
+        Ok(own.iter().zip(is_written).filter(|(_, is_written)| !is_written).map(|(key, _)| key).collect())
     }
 
     pub fn reset(&mut self) {

@@ -23,11 +23,13 @@ use writer::{Ledger, ROWS_PER_STATEMENT, Writer};
 const TOPIC: &str = "kill-payments";
 const ALERTS: &str = "kill-alerts";
 const CARDS: &str = "kill-cards";
+/// The alerts again, by a sink that may send a row twice.
+const COPIES: &str = "kill-copies";
 /// What `alerts` lets through, hundredths.
 const ALERT_CENTS: u64 = 95_000;
 
 /// Where a server can be told to die: around the write of an epoch and its publication, around the ingestion of one that is
-/// too large for the log, and between sending a sink's rows and noting that they were sent.
+/// too large for the log, and around the transaction that carries a sink's rows.
 const FAIL_POINTS: &[&str] = &[
     "commit.frozen",
     "commit.before_write",
@@ -35,6 +37,8 @@ const FAIL_POINTS: &[&str] = &[
     "commit.before_publication",
     "spill.before_ingest",
     "spill.after_ingest",
+    "outbox.marked",
+    "outbox.produced",
     "outbox.sent",
 ];
 /// How long a server may take to come to its fail point; it is killed if it does not.
@@ -116,6 +120,7 @@ async fn create(session: &Session) {
     for (sink, view, topic, options, format) in [
         ("alert_log", "alerts", ALERTS, "", "FORMAT PLAIN ENCODE JSON"),
         ("card_log", "cards", CARDS, ", primary_key = 'card_id'", "FORMAT UPSERT ENCODE JSON"),
+        ("alert_copies", "alerts", COPIES, ", delivery = 'at_least_once'", "FORMAT PLAIN ENCODE JSON"),
     ] {
         session
             .run(&format!(
@@ -210,28 +215,43 @@ async fn check_ledger(session: &Session, ledger: &Ledger) {
     assert!(lost.is_empty(), "acknowledged statements are lost: {lost:?}");
 }
 
-/// At least once: every row of the append-only view is in its topic, and nothing else; the last message of each key
-/// of the upsert topic is the view's row.
-async fn check_sinks(session: &Session, sent: u64) {
+/// Every row of the append-only view is in the topic of the exactly-once sink once, at least once in that of the other, and
+/// nothing else is; the messages of a key in the upsert topic never go back, and the last is the view's row. Returns the rows
+/// that were sent exactly once.
+async fn check_sinks(session: &Session, sent: u64) -> usize {
     let alerts: Vec<u64> =
         (0..sent).filter_map(Payment::of).filter(|p| p.amount_cents > ALERT_CENTS).map(|p| p.txn_id).collect();
     let start = Instant::now();
     loop {
-        let mut found: Vec<u64> =
-            kafka::read_all(ALERTS).iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
-        found.sort_unstable();
-        found.dedup();
+        let ids = |topic: &str| -> Vec<u64> {
+            let records = kafka::read_all(topic);
+            let mut ids: Vec<u64> =
+                records.iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let found = ids(ALERTS);
+        let doubled = found.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert_eq!(doubled, 0, "alerts that came twice");
+        let mut copies = ids(COPIES);
+        copies.dedup();
+        let mut changes = 0;
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
         for record in kafka::read_all(CARDS) {
             match record.payload_text() {
                 None => drop(newest.remove(&record.key_text())),
-                Some(_) => drop(newest.insert(record.key_text(), json_of(&record)["n"].as_u64().expect("a count"))),
+                Some(_) => {
+                    changes += 1;
+                    let n = json_of(&record)["n"].as_u64().expect("a count");
+                    let before = newest.insert(record.key_text(), n);
+                    assert!(before.is_none_or(|before| before < n), "card {}: {before:?}, then {n}", record.key_text());
+                }
             }
         }
         let counted: u64 = newest.values().sum();
         let total: u64 = session.value("SELECT n FROM totals").await.parse().expect("a count");
-        if found == alerts && counted == total {
-            return;
+        if found == alerts && copies == alerts && counted == total {
+            return found.len() + changes;
         }
         assert!(
             start.elapsed() < Duration::from_secs(30),
@@ -274,6 +294,7 @@ async fn nothing_lost_nothing_doubled() {
     kafka::create_topic(TOPIC, PARTITIONS);
     kafka::create_topic(ALERTS, 1);
     kafka::create_topic(CARDS, 1);
+    kafka::create_topic(COPIES, 1);
     // Small enough that an epoch after a restart goes past it.
     let mut server = Server::with(&[("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "65536")]);
     create(&server.connect().await).await;
@@ -305,6 +326,7 @@ async fn nothing_lost_nothing_doubled() {
         if kill % stock_every == 0 {
             let sent = feeder.pause();
             take_stock(&session, sent).await;
+            check_sinks(&session, sent).await;
             feeder.resume();
         }
     }
@@ -315,7 +337,8 @@ async fn nothing_lost_nothing_doubled() {
     let session = server.connect().await;
     take_stock(&session, sent).await;
     check_ledger(&session, &inserts).await;
-    check_sinks(&session, sent).await;
+    let once = check_sinks(&session, sent).await;
+    let epochs = session.value("SELECT max(epoch) FROM millstream.epochs").await;
     let n: usize = session.value("SELECT n FROM counter").await.parse().expect("a count");
     let (acknowledged, unknown): (usize, usize) =
         counts.iter().fold((0, 0), |(a, u), ledger| (a + ledger.acknowledged.len(), u + ledger.unknown.len()));
@@ -331,7 +354,8 @@ async fn nothing_lost_nothing_doubled() {
     take_stock(&server.connect().await, sent).await;
     assert!(deaths.len() > 1, "no fail point was met: {deaths:?}");
     eprintln!(
-        "kill: {kills} kills ({deaths:?}), {sent} messages, {} INSERTs and {acknowledged} UPDATEs acknowledged, {} unknown, slowest start {slowest_start:?}",
+        "kill: {kills} kills ({deaths:?}), {epochs} epochs, {sent} messages, {once} rows sent exactly once, 0 lost, 0 doubled, \
+         {} INSERTs and {acknowledged} UPDATEs acknowledged, {} unknown, slowest start {slowest_start:?}",
         inserts.acknowledged.len(),
         inserts.unknown.len() + unknown,
     );

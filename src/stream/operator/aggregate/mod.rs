@@ -354,30 +354,21 @@ impl HashAggregate {
     fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
         let keeps_values = self.functions.iter().any(Function::keeps_values);
         let Self { ttl: Some(ttl), groups, values, .. } = self else { return Ok(()) };
-        if !ttl.is_due(context.now_us) {
-            return Ok(());
-        }
-        let mut after = Bound::Unbounded;
-        loop {
-            let (ticks, keys) = ttl.due(context.state, context.now_us, &mut after)?;
-            if keys.is_empty() {
-                break;
-            }
-            let stored = context.state.multi_get(groups.table(), &keys)?;
+        let shard = context.shard;
+        ttl.expire(context.state, context.now_us, |_, state, ticks, keys| {
+            let stored = state.multi_get(groups.table(), keys)?;
             let mut gone = ByteRows::new();
-            for (i, tick) in ticks.into_iter().enumerate() {
-                if let Some(row) = stored.get(i)
-                    && moment(row)? == tick
+            for ((key, row), tick) in keys.iter().zip(stored.iter()).zip(ticks) {
+                if let Some(row) = row
+                    && shard.owns(key)
+                    && moment(row)? == *tick
                 {
-                    gone.push(keys.get(i));
+                    gone.push(key);
                 }
             }
-            groups.write_many(context.state, &gone, |_| None);
-            if keeps_values {
-                forget_values(values, context.state, &gone)?;
-            }
-        }
-        ttl.done(context.state, context.now_us)
+            groups.write_many(state, &gone, |_| None);
+            if keeps_values { forget_values(values, state, &gone) } else { Ok(()) }
+        })
     }
 
     /// Takes the rows into the groups' state; what changes in the result goes to `output`.
@@ -457,7 +448,7 @@ impl HashAggregate {
                 forget_values(&mut self.values, context.state, &gone)?;
             }
             if let Some(ttl) = &mut self.ttl {
-                ttl.note(context.state, tick, &written);
+                ttl.note(context.state, context.now_us, &written);
             }
             *context.expired += new_weights.iter().map(|weight| weight.min(&0).unsigned_abs()).sum::<u64>();
         }

@@ -24,12 +24,13 @@ fn delta(changes: &[(Row, i64)]) -> Delta {
     Delta::new(RecordBatch::try_new(schema(3), columns).unwrap(), weights)
 }
 
-fn join(nearest: Nearest, is_outer: bool, keyed: bool) -> AsofJoin {
+fn join(nearest: Nearest, is_outer: bool, keyed: bool, has_ttl: bool) -> AsofJoin {
     let side = || AsofSide { schema: schema(3), key: if keyed { vec![0] } else { Vec::new() }, time: 1 };
     let properties =
         EdgeProperties { schema: schema(6), append_only: false, stream_key: None, watermark_columns: Vec::new() };
     let sides = [side(), side()];
-    AsofJoin::new(AsofSpec { object: OBJECT, first_part: 16, sides, nearest, is_outer, properties }).unwrap()
+    let ttl = has_ttl.then_some(TtlSpec { ttl_us: 1600, part: 18 });
+    AsofJoin::new(AsofSpec { object: OBJECT, first_part: 16, sides, nearest, is_outer, properties, ttl }).unwrap()
 }
 
 /// The match of a left row among all right rows.
@@ -83,6 +84,7 @@ proptest! {
         nearest in prop_oneof![Just(Nearest::Before), Just(Nearest::NotAfter), Just(Nearest::After), Just(Nearest::NotBefore)],
         is_outer in any::<bool>(),
         keyed in proptest::bool::weighted(0.8),
+        has_ttl in any::<bool>(),
         epochs in proptest::collection::vec(
             (proptest::collection::vec(
                 (any::<bool>(), proptest::option::weighted(0.9, 0i64..3), proptest::option::weighted(0.9, -8i64..8), 0i64..3,
@@ -90,7 +92,7 @@ proptest! {
              prop_oneof![3 => Just(After::Commit), 1 => Just(After::CommitLater), 1 => Just(After::Reset),
                          1 => Just(After::Reopen), 1 => Just(After::FailOnce)]), 1..10),
     ) {
-        let mut operator = join(nearest, is_outer, keyed);
+        let mut operator = join(nearest, is_outer, keyed, has_ttl);
         let mut harness = Harness::new();
         let (mut left, mut right): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
         let mut result = ZSet::new();
@@ -108,5 +110,35 @@ proptest! {
             outcome.deltas.iter().for_each(|delta| add(&mut result, delta));
             prop_assert_eq!(&result, &expected(&left, &right, nearest, is_outer, keyed));
         }
+    }
+}
+
+/// Rows that are not written for long go from both sides; what they came to stays, and later rows meet what is left.
+#[test]
+fn rows_are_forgotten() {
+    for after in [After::Commit, After::CommitLater, After::Reset, After::Reopen, After::FailOnce] {
+        let mut operator = join(Nearest::NotAfter, true, true, true);
+        let mut harness = Harness::new();
+        let mut epoch = |now_us: i64, left: &[(Row, i64)], right: &[(Row, i64)]| {
+            harness.now_us = now_us;
+            let outcome = harness.epoch(&mut operator, &[vec![delta(left)], vec![delta(right)]], &[], after);
+            let mut shown = ZSet::new();
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            // Times of both sides.
+            let times: Vec<(String, String, i64)> =
+                shown.into_iter().map(|(row, weight)| (row[1].clone(), row[4].clone(), weight)).collect();
+            (times, outcome.expired, [16, 17, 18].map(|part| harness.stored_rows(part)))
+        };
+        let row = |t: i64| (Some(1), Some(t), 0);
+        let pair = |l: &str, r: &str, weight: i64| (l.to_string(), r.to_string(), weight);
+        assert_eq!(epoch(0, &[(row(5), 1)], &[(row(1), 1)]), (vec![pair("5", "1", 1)], 0, [1, 1, 2]));
+        assert_eq!(epoch(1000, &[(row(7), 1)], &[]), (vec![pair("7", "1", 1)], 0, [2, 1, 3]));
+        assert_eq!(epoch(1699, &[], &[]).2, [2, 1, 3]);
+        assert_eq!(epoch(1700, &[], &[]), (vec![], 0, [1, 0, 1]), "{after:?}");
+        assert_eq!(epoch(1750, &[(row(5), -1)], &[(row(1), -1)]), (vec![], 2, [1, 0, 3]));
+        // The row of time 7 is known, its match is not.
+        let (times, ..) = epoch(1800, &[], &[(row(6), 1)]);
+        assert_eq!(times, [pair("7", "6", 1), pair("7", "NULL", -1)], "{after:?}");
+        assert_eq!(epoch(9000, &[], &[]), (vec![], 0, [0, 0, 0]));
     }
 }

@@ -34,8 +34,6 @@ mod side;
 mod tests;
 mod totals;
 
-use std::ops::Bound;
-
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{filter, take};
 use arrow::datatypes::{SchemaRef, UInt32Type};
@@ -276,10 +274,10 @@ impl Join {
         let tick = self.ttl.as_ref().map(|ttl| ttl.tick(context.now_us));
         let heads = tick.map_or(Heads::Nothing, Heads::Tick);
         let written = self.sides[side].apply(context.state, context.epoch, changes, counts, heads)?;
-        if let (Some(ttl), Some(tick)) = (&mut self.ttl, tick) {
+        if let Some(ttl) = &mut self.ttl {
             let mut keys = ByteRows::with_capacity(written.len(), written.bytes() + written.len());
             written.iter().for_each(|key| keys.push_pair(&[side as u8], key));
-            ttl.note(context.state, tick, &keys);
+            ttl.note(context.state, context.now_us, &keys);
         }
         Ok(())
     }
@@ -287,26 +285,20 @@ impl Join {
     /// Forgets the rows that were not written for long. What came of them in the result stays.
     fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
         let Self { ttl: Some(ttl), sides, totals, .. } = self else { return Ok(()) };
-        if !ttl.is_due(context.now_us) {
-            return Ok(());
-        }
-        let mut after = Bound::Unbounded;
-        loop {
-            let (ticks, keys) = ttl.due(context.state, context.now_us, &mut after)?;
-            if keys.is_empty() {
-                break;
-            }
+        let shard = context.shard;
+        ttl.expire(context.state, context.now_us, |_, state, ticks, keys| {
             for (number, (side, totals)) in sides.iter_mut().zip(totals.iter_mut()).enumerate() {
-                let own = || (0..keys.len()).filter(|i| keys.get(*i).first() == Some(&(number as u8)));
-                let rows: ByteRows = own().map(|i| &keys.get(i)[1..]).collect();
-                let (gone, weights) =
-                    side.forget(context.state, &own().map(|i| ticks[i]).collect::<Vec<_>>(), &rows)?;
+                let own: Vec<usize> =
+                    (0..keys.len()).filter(|i| keys.get(*i).first() == Some(&(number as u8))).collect();
+                let rows: ByteRows = own.iter().map(|i| &keys.get(*i)[1..]).collect();
+                let ticks: Vec<i64> = own.iter().map(|i| ticks[*i]).collect();
+                let (gone, weights) = side.forget(state, shard, &ticks, &rows)?;
                 if let Some(totals) = totals {
-                    totals.take_away(context.state, &gone, &weights)?;
+                    totals.take_away(state, &gone, &weights)?;
                 }
             }
-        }
-        ttl.done(context.state, context.now_us)
+            Ok(())
+        })
     }
 
     /// The epoch where keys alone decide what matches.

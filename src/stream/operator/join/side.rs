@@ -15,6 +15,7 @@ use crate::stream::cache_budget::Share;
 use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::groups::Groups;
+use crate::stream::operator::sharded::Shard;
 use crate::stream::operator::waiting::{MOMENT_BYTES, moment, moment_key};
 
 /// How a side's rows are stored. The value is the row's weight, its number of matches if those are counted, its columns.
@@ -463,11 +464,17 @@ impl Side {
         Ok((Changes { unmatchable, ..self.gather(delta)? }, ignored))
     }
 
-    /// Forgets the rows that were last written in these ticks. Returns the join keys and weights of those that were.
+    /// Forgets those of a shard's rows that were last written in these ticks. Returns the join keys and weights of those that were.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn forget(&mut self, state: &mut State, ticks: &[i64], keys: &ByteRows) -> Result<(ByteRows, Vec<i64>)> {
+    pub fn forget(
+        &mut self,
+        state: &mut State,
+        shard: Shard,
+        ticks: &[i64],
+        keys: &ByteRows,
+    ) -> Result<(ByteRows, Vec<i64>)> {
         let stored = state.multi_get(self.table(), keys)?;
         let (mut join_keys, mut row_keys, mut rows) = (ByteRows::new(), ByteRows::new(), ByteRows::new());
         for (i, tick) in ticks.iter().enumerate() {
@@ -475,6 +482,9 @@ impl Side {
                 && moment(row)? == *tick
             {
                 let (join_key, row_key) = keys.get(i).split_at(self.key_codec.prefix_len(keys.get(i))?);
+                if !shard.owns(join_key) {
+                    continue;
+                }
                 join_keys.push(join_key);
                 row_keys.push(row_key);
                 rows.push(&row[self.head.bytes().min(row.len())..]);

@@ -77,8 +77,8 @@ impl Memory {
     /// The rows of `old` with `changes` applied, which are sorted and of which each says how many copies come or go.
     ///
     /// # Errors
-    /// XX000 if a row goes that is not there.
-    fn merge(&mut self, old: List, changes: &[(Entry, i64)]) -> Result<List> {
+    /// XX000 if a row goes that is not there, unless those are counted.
+    fn merge(&mut self, old: List, changes: &[(Entry, i64)], mut unknown: Option<&mut u64>) -> Result<List> {
         let start = self.entries.len();
         let mut next = old.start;
         let end = old.start + old.len;
@@ -90,6 +90,10 @@ impl Memory {
             let mut weight = *weight;
             while weight < 0 {
                 if next == end || self.compare(self.entries[next], *change).is_ne() {
+                    if let Some(unknown) = &mut unknown {
+                        **unknown += weight.unsigned_abs();
+                        break;
+                    }
                     return Err(Error::internal("the input of a window function takes back a row that it never gave"));
                 }
                 next += 1;
@@ -247,6 +251,11 @@ impl Partition {
         self.slots[slot].id
     }
 
+    /// The numbers of the chunks that are stored on their own.
+    pub fn own_chunks(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().filter(|_| !self.inline).map(|slot| slot.id)
+    }
+
     /// Takes in the rows of a slot.
     ///
     /// # Errors
@@ -280,8 +289,13 @@ impl Partition {
     /// Applies sorted changes to slots that have been read.
     ///
     /// # Errors
-    /// XX000 if a row goes that is not there.
-    pub fn change(&mut self, memory: &mut Memory, changes: &[(Entry, i64)]) -> Result<()> {
+    /// XX000 if a row goes that is not there, unless those are counted.
+    pub fn change(
+        &mut self,
+        memory: &mut Memory,
+        changes: &[(Entry, i64)],
+        mut unknown: Option<&mut u64>,
+    ) -> Result<()> {
         if let (true, Some((first, _))) = (self.slots.is_empty(), changes.first()) {
             let list = Some(List::default());
             self.slots.push(Slot { id: 0, rows: 0, groups: 0, fence: first.order, list });
@@ -297,7 +311,7 @@ impl Partition {
             let (own, others) = rest.split_at(end);
             rest = others;
             let list = self.slots[slot].list.ok_or_else(|| Error::internal("a chunk is changed before it is read"))?;
-            let merged = memory.merge(list, own)?;
+            let merged = memory.merge(list, own, unknown.as_deref_mut())?;
             self.changed.push((slot, merged));
         }
         Ok(())

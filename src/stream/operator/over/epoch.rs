@@ -15,9 +15,10 @@ use super::frame::{Edge, Frame, Reach, Units, edge_values};
 use super::function::{Columns, Pool, Positions, Ranks, Run, WindowKind, frames, picked, ranked, typed};
 use super::intervals::{EdgeKeys, Finder, range_edges};
 use super::sessions::{Stop, found};
-use super::{LimitBy, Over};
+use super::{CLOSE_CHUNK_ROWS, LimitBy, Over};
 use crate::error::{Error, Result};
-use crate::state::{ByteRows, RowCodec};
+use crate::state::{ByteRows, RowCodec, State};
+use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
 use crate::stream::operator::groups::Groups;
@@ -128,6 +129,11 @@ impl Epoch {
         Ok(Self { memory, keys: keys.clone(), works, changes, edges, sources })
     }
 
+    /// Keys of the partitions.
+    pub fn keys(&self) -> &ByteRows {
+        &self.keys
+    }
+
     /// Reads the changed partitions and applies the changes to them, in memory.
     pub fn apply(&mut self, over: &mut Over, context: &mut EpochContext<'_>) -> Result<()> {
         let stored = over.partitions.get_many(context.state, &self.keys)?;
@@ -140,7 +146,8 @@ impl Epoch {
             Ok(())
         })?;
         for work in &mut self.works {
-            work.partition.change(&mut self.memory, &changes[work.changes.clone()])?;
+            let unknown = over.ttl.as_ref().map(|_| &mut *context.expired);
+            work.partition.change(&mut self.memory, &changes[work.changes.clone()], unknown)?;
             work.look(&self.memory);
         }
         self.changes = changes;
@@ -716,6 +723,28 @@ impl Epoch {
         over.chunks.write_many(context.state, &chunk_keys, |i| chunks[i].as_deref());
         Ok(())
     }
+}
+
+/// Forgets partitions with all their rows.
+pub(super) fn forget(
+    partitions: &mut CachedTable,
+    chunks: &mut CachedTable,
+    state: &mut State,
+    keys: &ByteRows,
+) -> Result<()> {
+    for start in (0..keys.len()).step_by(CLOSE_CHUNK_ROWS) {
+        let some: ByteRows = (start..(start + CLOSE_CHUNK_ROWS).min(keys.len())).map(|i| keys.get(i)).collect();
+        let mut memory = Memory::default();
+        let mut chunk_keys = ByteRows::new();
+        for (key, directory) in some.iter().zip(state.multi_get(partitions.table(), &some)?.iter()) {
+            for chunk in Partition::read(&mut memory, directory)?.own_chunks() {
+                push_chunk_key(&mut chunk_keys, key, chunk);
+            }
+        }
+        partitions.delete_many(state, &some);
+        chunks.delete_many(state, &chunk_keys);
+    }
+    Ok(())
 }
 
 impl Work {

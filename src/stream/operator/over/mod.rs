@@ -13,6 +13,9 @@
 //! **Time.** If a partition column carries a watermark, partitions that it has passed are closed: their state is freed,
 //! later rows are late, and with EMIT ON WINDOW CLOSE their result appears then. For a watermark on the first column of
 //! ORDER BY see `closing`, for sessions `sessions`.
+//!
+//! **`state_ttl`.** A partition that no row came to or went from for long is forgotten with all its rows (`ttl`). That puts
+//! nothing out; what comes for it later begins it anew, and what takes back forgotten rows is counted and ignored.
 
 mod chunks;
 mod closing;
@@ -40,6 +43,7 @@ use self::sessions::Sessions;
 use super::event_time::TimeColumn;
 use super::order_key::SortColumn;
 use super::sharded::Keyed;
+use super::ttl::{Ttl, TtlSpec};
 use super::{Description, EpochContext, LateRows, Operator, PortWatermarks, StateDescription, Watermarks};
 use crate::error::{Error, Result};
 use crate::state::{ByteRows, KeyCodec, Level, RowCodec, TableId};
@@ -91,6 +95,8 @@ pub struct OverSpec {
     pub order_time: bool,
     /// Whether a partition's result, or with `order_time` a row's, appears only when it closes.
     pub emit_on_window_close: bool,
+    /// What forgets partitions that were not written for long.
+    pub ttl: Option<TtlSpec>,
 }
 
 /// Window functions over one PARTITION BY and ORDER BY, or the first rows of each partition.
@@ -105,6 +111,7 @@ pub struct Over {
     rows: RowCodec,
     time: Option<(usize, TimeColumn)>,
     order_time: Option<OrderTime>,
+    ttl: Option<Ttl>,
     partitions: CachedTable,
     chunks: CachedTable,
     chunk_rows: usize,
@@ -158,6 +165,7 @@ impl Over {
             rows: RowCodec::new(&row_types)?,
             time,
             order_time,
+            ttl: spec.ttl.map(|ttl| Ttl::new(spec.object.0, ttl)),
             partitions: CachedTable::new(table(0)),
             chunks: CachedTable::new(table(1)),
             chunk_rows: chunks::CHUNK_ROWS,
@@ -211,6 +219,16 @@ impl Over {
     /// Whether rows behind the limit can never come to the front.
     fn forgets(&self) -> bool {
         self.spec.append_only && self.spec.limit.is_some() && self.spec.functions.iter().all(WindowCall::is_ranking)
+    }
+
+    /// Forgets the partitions that were not written for long.
+    fn expire(&mut self, context: &mut EpochContext<'_>) -> Result<()> {
+        let Self { ttl: Some(ttl), partitions, chunks, .. } = self else { return Ok(()) };
+        let (now_us, shard) = (context.now_us, context.shard);
+        ttl.expire(context.state, now_us, |ttl, state, _, keys| {
+            let gone = ttl.unwritten(state, now_us, shard, keys)?;
+            epoch::forget(partitions, chunks, state, &gone)
+        })
     }
 
     /// All rows, the late ones left out and recorded.
@@ -289,6 +307,7 @@ impl Keyed for Over {
 impl Operator for Over {
     fn run(&mut self, inputs: Vec<Vec<Delta>>, context: &mut EpochContext<'_>) -> Result<Vec<Delta>> {
         let deltas = inputs.into_iter().next().unwrap_or_default();
+        self.expire(context)?;
         let delta = self.take_in(&deltas, context)?;
         let mut output = Vec::new();
         if !delta.is_empty() {
@@ -300,6 +319,9 @@ impl Operator for Over {
             }
             self.wait_and_trim(&mut epoch, &delta, context)?;
             epoch.write(self, context)?;
+            if let Some(ttl) = &mut self.ttl {
+                ttl.note(context.state, context.now_us, epoch.keys());
+            }
         }
         self.close(context, &mut output)?;
         self.run_timers(context, &mut output)?;
@@ -309,10 +331,17 @@ impl Operator for Over {
         Ok(output)
     }
 
-    fn wakes(&self, watermarks: &[PortWatermarks], _now_us: i64) -> bool {
+    fn wakes(&self, watermarks: &[PortWatermarks], now_us: i64) -> bool {
+        if self.ttl.as_ref().is_some_and(|ttl| ttl.is_due(now_us)) {
+            return true;
+        }
         let current = self.event_time().and_then(|(column, _)| watermark(&watermarks.first()?.current, column));
         let closed = self.order_time.as_ref().map_or(self.closed, |order| order.closed);
         current.is_some_and(|w| closed.is_none_or(|closed| closed < w))
+    }
+
+    fn next_wake_us(&self) -> Option<i64> {
+        self.ttl.as_ref()?.next_wake_us()
     }
 
     fn held_until(&self) -> Option<(usize, i64)> {
@@ -341,6 +370,9 @@ impl Operator for Over {
     fn reset(&mut self) {
         self.partitions.reset();
         self.chunks.reset();
+        if let Some(ttl) = &mut self.ttl {
+            ttl.reset();
+        }
         self.closed = None;
         if let Some(order) = &mut self.order_time {
             order.closed = None;
@@ -375,10 +407,11 @@ impl Operator for Over {
         if let Some(order) = &self.order_time {
             parts.push(format!("freed by the watermark of {}", name(order.column)));
         }
+        parts.extend(self.ttl.as_ref().map(Ttl::title));
         let title = if self.spec.limit.is_some() { "TopN" } else { "Over" };
         Description {
             title: format!("{title}: {}", parts.join(", ")),
-            state: vec![
+            state: [
                 StateDescription {
                     part: self.partitions.table().part,
                     layout: "keyed",
@@ -393,7 +426,10 @@ impl Operator for Over {
                            1 get per chunk that rows with a new result or the ends of their frames lie in"
                         .into(),
                 },
-            ],
+            ]
+            .into_iter()
+            .chain(self.ttl.as_ref().map(|ttl| ttl.describe("partition")))
+            .collect(),
             append_only: self.spec.emit_on_window_close,
             stream_key: self
                 .spec

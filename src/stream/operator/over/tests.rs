@@ -16,6 +16,7 @@ use crate::stream::operator::PortWatermarks;
 use crate::stream::operator::aggregate::AggregateKind;
 use crate::stream::operator::order_key::SortColumn;
 use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add};
+use crate::stream::operator::ttl::TtlSpec;
 
 /// An input row: group, order, id, value.
 type Row = (Option<i32>, Option<i64>, i32, Option<i64>);
@@ -103,6 +104,7 @@ fn operator(functions: &[(WindowCall, DataType)], order: &[usize], limit: Option
         time_column: None,
         order_time: false,
         emit_on_window_close: false,
+        ttl: None,
     };
     Over::new(spec).unwrap().with_cache_bytes(cache).with_chunk_rows(3)
 }
@@ -305,6 +307,7 @@ fn partitions_close() {
         time_column: Some(0),
         order_time: false,
         emit_on_window_close: true,
+        ttl: None,
     };
     let mut over = Over::new(spec).unwrap();
     let mut harness = Harness::new();
@@ -355,6 +358,7 @@ fn rows_close_with_the_time_of_their_order() {
             time_column: None,
             order_time: true,
             emit_on_window_close: emits,
+            ttl: None,
         };
         let mut over = Over::new(spec).unwrap();
         let mut harness = Harness::new();
@@ -450,6 +454,7 @@ proptest! {
             time_column: None,
             order_time: true,
             emit_on_window_close: emits,
+            ttl: None,
         };
         let mut over = Over::new(spec).unwrap().with_cache_bytes(cache).with_chunk_rows(3);
         let mut harness = Harness::new();
@@ -515,5 +520,41 @@ proptest! {
         }
         prop_assert_eq!((harness.stored_rows(16), harness.stored_rows(17), harness.stored_rows(18)), (0, 0, 0));
         prop_assert_eq!(result.values().sum::<i64>(), rows.len() as i64);
+    }
+}
+
+/// A partition that is not written for long goes with all its chunks; what comes for it later begins it anew.
+#[test]
+fn partitions_are_forgotten() {
+    for after in [After::Commit, After::CommitLater, After::Reset, After::Reopen, After::FailOnce] {
+        let made = operator(&by_rows()[..1], &[O, ID, V], None, 1 << 20);
+        let spec = OverSpec { ttl: Some(TtlSpec { ttl_us: 1600, part: 20 }), ..made.spec };
+        let mut over = Over::new(spec).unwrap().with_chunk_rows(3);
+        let mut harness = Harness::new();
+        let row = |g: i32, id: i32| (Some(g), Some(i64::from(id)), id, Some(0));
+        let mut epoch = |now_us: i64, changes: &[(Row, i64)]| {
+            harness.now_us = now_us;
+            let outcome = harness.epoch(&mut over, &[vec![delta(changes)]], &[], after);
+            let mut shown = ZSet::new();
+            outcome.deltas.iter().for_each(|d| add(&mut shown, d));
+            // Id and row number.
+            let numbers: Vec<(String, String, i64)> =
+                shown.into_iter().map(|(row, weight)| (row[ID].clone(), row[4].clone(), weight)).collect();
+            (numbers, outcome.expired, [16, 17, 20].map(|part| harness.stored_rows(part)))
+        };
+        let many: Vec<(Row, i64)> = (1..=9).map(|id| (row(1, id), 1)).chain([(row(2, 50), 1)]).collect();
+        let (numbers, _, [partitions, chunks, written]) = epoch(0, &many);
+        assert!(numbers.len() == 10 && chunks > 1 && (partitions, written) == (2, 2), "{after:?}");
+        let (numbers, ..) = epoch(1000, &[(row(2, 51), 1)]);
+        assert_eq!(numbers, [("51".into(), "2".into(), 1)]);
+        assert_eq!(epoch(1699, &[]).2, [2, chunks, 3]);
+        assert_eq!(epoch(1700, &[]), (vec![], 0, [1, 0, 1]), "{after:?}");
+        // Forgotten rows are taken back, beside a new one and alone; the other partition is known whole.
+        let (numbers, expired, _) = epoch(1750, &[(row(1, 3), -1), (row(1, 10), 1), (row(2, 50), -1)]);
+        assert_eq!(expired, 1);
+        let new = [("10", "1", 1), ("50", "1", -1), ("51", "1", 1), ("51", "2", -1)];
+        assert_eq!(numbers, new.map(|(id, number, weight)| (id.to_string(), number.to_string(), weight)), "{after:?}");
+        assert_eq!(epoch(1800, &[(row(1, 4), -1), (row(3, 1), -1)]).1, 2);
+        assert_eq!(epoch(9000, &[]), (vec![], 0, [0, 0, 0]));
     }
 }

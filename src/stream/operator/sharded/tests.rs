@@ -12,6 +12,7 @@ use crate::stream::changelog::Delta;
 use crate::stream::operator::PortWatermarks;
 use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
 use crate::stream::operator::testing::{After, Harness, OBJECT, ZSet, add};
+use crate::stream::operator::ttl::TtlSpec;
 
 type Row = (i32, i64, i64);
 
@@ -23,7 +24,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn spec(emit_on_window_close: bool) -> AggregateSpec {
+fn spec(emit_on_window_close: bool, ttl: Option<TtlSpec>) -> AggregateSpec {
     let mut fields: Vec<Field> = schema().fields()[..2].iter().map(|f| f.as_ref().clone()).collect();
     fields.push(Field::new("n", DataType::Int64, true));
     fields.push(Field::new("highest", DataType::Int64, true));
@@ -40,9 +41,9 @@ fn spec(emit_on_window_close: bool) -> AggregateSpec {
             AggregateCall::plain(AggregateKind::Max, Some(2)),
         ],
         output: Arc::new(Schema::new(fields)),
-        time_column: Some(1),
+        time_column: ttl.is_none().then_some(1),
         emit_on_window_close,
-        ttl: None,
+        ttl,
         totals: Vec::new(),
     }
 }
@@ -59,7 +60,7 @@ fn delta(rows: &[(Row, i64)]) -> Delta {
 
 fn same_as_one(emit_on_window_close: bool) {
     let mut rng = StdRng::seed_from_u64(7);
-    let make = |shards: usize| Sharded::new(shards, || HashAggregate::new(spec(emit_on_window_close))).unwrap();
+    let make = |shards: usize| Sharded::new(shards, || HashAggregate::new(spec(emit_on_window_close, None))).unwrap();
     let (mut one, mut several) = (make(1), make(3));
     let (mut of_one, mut of_several) = (Harness::new(), Harness::new());
     let mut present: Vec<Row> = Vec::new();
@@ -108,4 +109,42 @@ fn shards_give_what_one_gives() {
 #[test]
 fn each_closed_window_is_put_out_once() {
     same_as_one(true);
+}
+
+/// Each shard forgets its own groups alone: a group that comes again as it is forgotten stays.
+#[test]
+fn shards_forget_what_one_forgets() {
+    let ttl = TtlSpec { ttl_us: 1600, part: 30 };
+    let mut rng = StdRng::seed_from_u64(7);
+    let make = |shards: usize| Sharded::new(shards, || HashAggregate::new(spec(false, Some(ttl)))).unwrap();
+    let (mut one, mut several) = (make(1), make(3));
+    let (mut of_one, mut of_several) = (Harness::new(), Harness::new());
+    let mut expired = 0;
+    let mut present: Vec<Row> = Vec::new();
+    for epoch in 0..120_i64 {
+        let mut rows: Vec<(Row, i64)> = Vec::new();
+        for _ in 0..rng.random_range(0..6) {
+            if !present.is_empty() && rng.random_bool(0.3) {
+                rows.push((present.swap_remove(rng.random_range(0..present.len())), -1));
+            } else {
+                present.push((rng.random_range(0..30), 0, rng.random_range(0..1000)));
+                rows.extend(present.last().map(|row| (*row, 1)));
+            }
+        }
+        (of_one.now_us, of_several.now_us) = (epoch * 250, epoch * 250);
+        let inputs = [vec![delta(&rows)]];
+        let after = if epoch % 7 == 0 { After::Reopen } else { After::Commit };
+        let expected = of_one.epoch(&mut one, &inputs, &[], after);
+        let found = of_several.epoch(&mut several, &inputs, &[], after);
+        let sum = |deltas: &[Delta]| {
+            let mut all = ZSet::new();
+            deltas.iter().for_each(|delta| add(&mut all, delta));
+            all
+        };
+        assert_eq!(sum(&found.deltas), sum(&expected.deltas), "epoch {epoch}");
+        assert_eq!(found.expired, expected.expired, "epoch {epoch}");
+        assert_eq!([16, 17, 30].map(|p| of_several.stored_rows(p)), [16, 17, 30].map(|p| of_one.stored_rows(p)));
+        expired += found.expired;
+    }
+    assert!(expired > 20, "only {expired} rows");
 }

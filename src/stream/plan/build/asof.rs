@@ -13,7 +13,6 @@ use crate::stream::operator::asof::{AsofJoin, AsofSide, AsofSpec, Nearest};
 
 impl Builder<'_> {
     pub(super) fn asof_join(&mut self, node: &AsofNode) -> Result<Edge> {
-        self.refuse_ttl("ASOF JOIN")?;
         let parts = node.parts()?;
         let nearest = match parts.operator {
             Operator::Gt => Nearest::Before,
@@ -51,8 +50,11 @@ impl Builder<'_> {
             nearest,
             is_outer: node.is_outer,
             properties: properties.clone(),
+            ttl: self.ttl(true),
         };
+        let forgets = spec.ttl.is_some();
         let mut edge = self.add(Box::new(AsofJoin::new(spec)?), vec![left.input, right.input], properties);
+        self.restart(edge.input, forgets);
         let output = arrow_schema(node.schema());
         if edge.properties.schema.fields().len() == output.fields().len() {
             edge.properties.schema = output;

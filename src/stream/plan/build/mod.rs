@@ -201,16 +201,6 @@ impl<'a> Builder<'a> {
         Some(TtlSpec { ttl_us, part: self.take_parts(1) })
     }
 
-    /// Refuses a construct whose state `state_ttl` would not bound.
-    fn refuse_ttl(&self, construct: &str) -> Result<()> {
-        match self.options.state_ttl_us {
-            None => Ok(()),
-            Some(_) => Err(Error::unsupported(format!("state_ttl is not supported for {construct}")).with_hint(
-                "it bounds GROUP BY, DISTINCT and joins; make the query below a materialized view of its own",
-            )),
-        }
-    }
-
     /// Notes that rows of a node may come again.
     fn restart(&mut self, node: Input, restarts: bool) {
         if let Input::Node(n) = node {

@@ -171,9 +171,7 @@ impl Builder<'_> {
             (None, None) => Vec::new(),
         };
         let order_time = order_time.is_some();
-        if time_column.is_none() && !order_time {
-            self.refuse_ttl(if group.limit.is_some() { "ORDER BY ... LIMIT and row numbers" } else { "OVER" })?;
-        }
+        let ttl = self.ttl(time_column.is_none() && !order_time);
         self.emitted_on_close |= emit_on_close;
         let properties = EdgeProperties {
             schema: output.clone(),
@@ -191,9 +189,12 @@ impl Builder<'_> {
                 key: group.partition_by,
                 order_by: group.order_by,
                 output,
+                ttl,
             };
             let operator = self.sharded(!spec.key.is_empty(), || FirstRow::new(spec.clone()))?;
-            return Ok(self.add(operator, vec![edge.input], properties));
+            let edge = self.add(operator, vec![edge.input], properties);
+            self.restart(edge.input, ttl.is_some());
+            return Ok(edge);
         }
         let spec = OverSpec {
             operator: self.nodes.len() as u32,
@@ -210,9 +211,12 @@ impl Builder<'_> {
             time_column,
             order_time,
             emit_on_window_close: emit_on_close,
+            ttl,
         };
         let operator = self.sharded(!spec.partition_by.is_empty(), || Over::new(spec.clone()))?;
-        Ok(self.add(operator, vec![edge.input], properties))
+        let edge = self.add(operator, vec![edge.input], properties);
+        self.restart(edge.input, ttl.is_some());
+        Ok(edge)
     }
 }
 

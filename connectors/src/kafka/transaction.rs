@@ -1,0 +1,257 @@
+//! Rows to a topic, each exactly once: one transaction for the rows and for how far they go.
+//!
+//! The *marker* is the sequence number after the last row sent, kept as the offset of partition 0 of the topic in a consumer
+//! group that nobody ever joins, `millstream-<store>-<sink>`, and committed in the transaction that carries the rows. So
+//! the broker itself says which rows it has, also after a crash of either side between any two steps. The transactional id
+//! has the same name: a writer that starts aborts what an older one left open, and the older one is fenced.
+//!
+//! The group's metadata names the store again, so that an offset which somebody else committed is not taken for a marker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::error::{ConnectorError, Result, sqlstate};
+use crate::kafka::connection::{Connection, config_error};
+use crate::kafka::producer::{Producer, limited_config, message_limit};
+use crate::sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkWriter};
+
+/// What the names of all marker groups begin with.
+const PREFIX: &str = "millstream-";
+/// The partition whose offset is the marker.
+const MARKER_PARTITION: i32 = 0;
+/// Longest time that one step of a transaction may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that a writer waits for what an older one left.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time for asking how far the outside is.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Writes a topic through one transactional producer.
+pub(crate) struct TransactionalWriter {
+    producer: Producer,
+    /// Of the marker's group; joins nothing and is assigned nothing.
+    group: BaseConsumer,
+    identity: SinkIdentity,
+    topic: Arc<str>,
+    message_bytes_max: usize,
+    is_open: bool,
+    is_fenced: bool,
+    /// Sequence number after the last message that is committed.
+    committed: u64,
+}
+
+impl SinkIdentity {
+    /// Name of the marker's group and of the transactions.
+    fn name(&self) -> String {
+        format!("{PREFIX}{}-{}", self.store, self.sink)
+    }
+}
+
+impl TransactionalWriter {
+    /// Starts a writer: fences older ones and waits until their transactions are committed or aborted.
+    ///
+    /// # Errors
+    /// 22023 if the client refuses a property, 08006 if the broker does not answer in time, 28000 if it does not allow
+    /// transactions.
+    pub fn start(connection: &Connection, topic: &Arc<str>, identity: &SinkIdentity) -> Result<Self> {
+        let name = identity.name();
+        let message_bytes_max = message_limit(connection, topic);
+        let mut config = limited_config(connection, message_bytes_max);
+        config.set("transactional.id", &name).set("enable.idempotence", "true").set("acks", "all");
+        let producer = Producer::of_config(&config, connection)?;
+        let group = group_consumer(connection, &name)?;
+        let (identity, topic) = (identity.clone(), topic.clone());
+        let mut writer = Self {
+            producer,
+            group,
+            identity,
+            topic,
+            message_bytes_max,
+            is_open: false,
+            is_fenced: false,
+            committed: 0,
+        };
+        writer
+            .producer
+            .inner()
+            .init_transactions(START_TIMEOUT)
+            .map_err(|e| writer.failed("did not begin transactions", &e))?;
+        Ok(writer)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if !self.is_open {
+            let begun = self.producer.inner().begin_transaction();
+            begun.map_err(|e| self.failed("did not begin a transaction", &e))?;
+            self.is_open = true;
+        }
+        Ok(())
+    }
+
+    /// What an error means, with what the client said before it.
+    fn failed(&mut self, what: &str, error: &KafkaError) -> ConnectorError {
+        let fatal = self.producer.inner().client().fatal_error().map(|(code, _)| code);
+        let code = fatal.or(error.rdkafka_error_code()).unwrap_or(RDKafkaErrorCode::Fail);
+        let at = format!("kafka topic \"{}\" on {}", self.topic, self.producer.bootstrap());
+        let name = self.identity.name();
+        let said = match error {
+            KafkaError::Transaction(e) => e.string(),
+            e => e.to_string(),
+        };
+        let error = match code {
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch => {
+                self.is_fenced = true;
+                ConnectorError::new(
+                    sqlstate::OBJECT_IN_USE,
+                    format!("{at} is written by another server with the same data ({name})"),
+                )
+                .with_hint("stop the other server, then ALTER SINK ... RESUME; two servers must not run on one data directory's copies")
+            }
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                ConnectorError::new(
+                    sqlstate::INVALID_AUTHORIZATION,
+                    format!("{at} {what}: the broker does not allow it"),
+                )
+                .with_hint(format!(
+                    "allow WRITE and DESCRIBE on transactional id {name}, or write delivery = 'at_least_once'"
+                ))
+            }
+            RDKafkaErrorCode::GroupAuthorizationFailed => ConnectorError::new(
+                sqlstate::INVALID_AUTHORIZATION,
+                format!("{at} {what}: the broker does not allow it"),
+            )
+            .with_hint(format!("allow READ on group {name}, or write delivery = 'at_least_once'")),
+            RDKafkaErrorCode::TopicAuthorizationFailed => ConnectorError::new(
+                sqlstate::INVALID_AUTHORIZATION,
+                format!("{at} {what}: the broker does not allow it"),
+            )
+            .with_hint("allow WRITE on the topic"),
+            RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion => {
+                ConnectorError::unsupported(format!("{at} {what}: the broker has no transactions"))
+                    .with_hint("write delivery = 'at_least_once'")
+            }
+            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::MessageTimedOut => {
+                ConnectorError::new(sqlstate::CONNECTION_FAILURE, format!("{at} {what} in time"))
+            }
+            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                ConnectorError::new(sqlstate::UNDEFINED_OBJECT, format!("{at} does not exist"))
+            }
+            _ => ConnectorError::new(sqlstate::IO_ERROR, format!("{at} {what}: {said}")),
+        };
+        match self.producer.trouble() {
+            Some(trouble) => error.with_detail(trouble),
+            None => error,
+        }
+    }
+}
+
+impl SinkWriter for TransactionalWriter {
+    fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    fn marker(&mut self) -> Result<Option<Marker>> {
+        let found =
+            committed(&self.group, &self.topic).map_err(|e| self.failed("did not tell the sink's marker", &e))?;
+        Ok(Some(match found {
+            None => Marker::Absent,
+            Some((sequence, metadata)) if metadata == self.identity.store => Marker::At(sequence),
+            Some((_, metadata)) => Marker::Foreign(metadata),
+        }))
+    }
+
+    fn send(&mut self, messages: Vec<Message>) -> Result<()> {
+        self.begin()?;
+        for message in &messages {
+            self.producer.send(&self.topic, None, message.key.as_deref(), message.payload.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, next: u64) -> Result<()> {
+        self.begin()?;
+        let mut marker = TopicPartitionList::new();
+        let at = i64::try_from(next).map_err(|_| ConnectorError::internal("a sequence number is too large"))?;
+        let added = marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(at));
+        added.map_err(|e| self.failed("has no partition for the marker", &e))?;
+        if let Some(mut entry) = marker.find_partition(&self.topic, MARKER_PARTITION) {
+            entry.set_metadata(&self.identity.store);
+        }
+        let metadata = self.group.group_metadata();
+        let metadata = metadata.ok_or_else(|| ConnectorError::internal("the marker's group has no metadata"))?;
+        // Messages before offsets: a broker that gets offsets first has to know the group in vain if no message follows.
+        let sent = self.producer.inner().send_offsets_to_transaction(&marker, &metadata, STEP_TIMEOUT);
+        sent.map_err(|e| self.failed("did not take the sink's marker", &e))?;
+        let committed = self.producer.inner().commit_transaction(STEP_TIMEOUT);
+        committed.map_err(|e| self.failed("did not commit a transaction", &e))?;
+        self.is_open = false;
+        self.committed = next;
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, _wait: Duration) -> Result<u64> {
+        Ok(self.committed)
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+}
+
+/// Markers on a topic that other stores have set, by the groups that the broker shows.
+///
+/// # Errors
+/// 08006 if the broker does not answer, 28000 if it does not list groups.
+pub(crate) fn foreign_markers(
+    connection: &Connection,
+    topic: &str,
+    identity: &SinkIdentity,
+) -> Result<Vec<ForeignMarker>> {
+    let failed = |e: KafkaError| {
+        ConnectorError::new(
+            sqlstate::CONNECTION_FAILURE,
+            format!("kafka broker {} did not tell who writes topic \"{topic}\": {e}", connection.bootstrap()),
+        )
+        .with_hint(
+            "the sink needs DESCRIBE on the cluster's groups to see whether another server has written the topic",
+        )
+    };
+    let own = format!("{PREFIX}{}-", identity.store);
+    let consumer = group_consumer(connection, &identity.name())?;
+    let groups = consumer.fetch_group_list(None, ASK_TIMEOUT).map_err(failed)?;
+    let names = groups.groups().iter().map(|group| group.name().to_string());
+    let mut found = Vec::new();
+    for name in names.filter(|name| name.starts_with(PREFIX) && !name.starts_with(&own)) {
+        let Some((store, _)) = name[PREFIX.len()..].rsplit_once('-') else { continue };
+        let other = group_consumer(connection, &name)?;
+        match committed(&other, topic).map_err(failed)? {
+            Some((sequence, metadata)) if metadata == store => found.push(ForeignMarker { group: name, sequence }),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The marker of a group and its metadata.
+fn committed(group: &BaseConsumer, topic: &str) -> Result<Option<(u64, String)>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, MARKER_PARTITION);
+    let told = group.committed_offsets(asked, ASK_TIMEOUT)?;
+    let Some(entry) = told.find_partition(topic, MARKER_PARTITION) else { return Ok(None) };
+    entry.error()?;
+    Ok(match entry.offset() {
+        Offset::Offset(offset) => u64::try_from(offset).ok().map(|sequence| (sequence, entry.metadata().to_string())),
+        _ => None,
+    })
+}
+
+fn group_consumer(connection: &Connection, group: &str) -> Result<BaseConsumer> {
+    let fixed = [("enable.auto.commit", "false"), ("group.id", group), ("isolation.level", "read_committed")];
+    let config = connection.config(&[], &fixed);
+    config.create::<BaseConsumer>().map_err(config_error)
+}

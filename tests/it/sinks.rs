@@ -1,0 +1,341 @@
+//! Kafka sinks that write exactly once, against a real broker: what the marker can bear, and what becomes of a sink whose
+//! data directory or marker is not what it was.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use millstream_catalog::object::{Format, Sink};
+use millstream_catalog::{Column, SqlType};
+use millstream_connectors::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec};
+
+use crate::client::Session;
+use crate::kafka::{self, Record, create_topic, read_all};
+use crate::server::Server;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn identity(store: &str) -> SinkIdentity {
+    SinkIdentity { store: store.to_string(), sink: 7 }
+}
+
+fn spec(topic: &str) -> SinkSpec {
+    let options = [
+        ("connector", "kafka"),
+        ("topic", topic),
+        ("properties.bootstrap.server", kafka::bootstrap()),
+        ("delivery", "exactly_once"),
+    ];
+    SinkSpec::new(&Sink {
+        columns: vec![Column::new("id", SqlType::Int8, false)],
+        query: String::new(),
+        time_zone: "UTC".into(),
+        options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        format: Some(Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new() }),
+        key: vec![],
+        emit_on_window_close: false,
+        fingerprint: String::new(),
+    })
+    .expect("a valid sink")
+}
+
+fn messages(ids: std::ops::Range<u64>) -> Vec<Message> {
+    ids.map(|id| Message { key: None, payload: Some(format!("{{\"id\":{id}}}").into_bytes()) }).collect()
+}
+
+/// The numbers in the messages of a topic, in order.
+fn ids(topic: &str) -> Vec<u64> {
+    let id =
+        |text: String| serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["id"].as_u64().expect("an id");
+    let mut ids: Vec<u64> = read_all(topic).iter().filter_map(Record::payload_text).map(id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Of a group that nobody joins, at an offset far behind the end of the partition, in the transaction of the rows.
+#[test]
+fn a_marker_moves_with_the_rows() {
+    create_topic("marker", 2);
+    let (spec, own) = (spec("marker"), identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c001"));
+    let group = format!("millstream-{}-7", own.store);
+    let mut writer = spec.start(&own).expect("a writer");
+    assert_eq!(writer.marker().expect("an answer"), Some(Marker::Absent));
+    writer.commit(1_000_000_000_000).expect("a marker beyond the end of the log");
+    assert_eq!(writer.marker().expect("an answer"), Some(Marker::At(1_000_000_000_000)));
+    writer.commit(0).expect("a marker goes back");
+    writer.send(messages(0..10)).expect("sent");
+    writer.send(messages(10..20)).expect("sent");
+    assert_eq!(ids("marker"), Vec::<u64>::new());
+    writer.commit(20).expect("committed");
+    assert_eq!(writer.marker().expect("an answer"), Some(Marker::At(20)));
+    assert_eq!(kafka::committed(&group, "marker", 0), Some((20, own.store.clone())));
+    assert_eq!(ids("marker"), (0..20).collect::<Vec<_>>());
+
+    // What was not committed is aborted by the next writer, which fences the one before.
+    writer.send(messages(20..30)).expect("sent");
+    let mut second = spec.start(&own).expect("a second writer");
+    assert_eq!(second.marker().expect("an answer"), Some(Marker::At(20)));
+    let refused = writer.commit(30).expect_err("a fenced writer");
+    assert!(writer.is_fenced() && refused.sqlstate() == "55006", "{refused}: {:?}", refused.detail());
+    assert!(refused.message().contains("another server"), "{refused}");
+    second.send(messages(20..25)).expect("sent");
+    second.commit(25).expect("committed");
+    assert_eq!(ids("marker"), (0..25).collect::<Vec<_>>());
+
+    // Another store sees it; a group of that name whose metadata says otherwise is no marker.
+    let other = identity("7f5d1a55-2c67-4a0f-8a58-0e4f2d5c7002");
+    let found = spec.foreign_markers(&other).expect("an answer");
+    assert_eq!(found, [ForeignMarker { group: group.clone(), sequence: 25 }]);
+    assert_eq!(spec.foreign_markers(&own).expect("an answer"), []);
+    drop(second);
+    kafka::delete_group(&group);
+    let mut third = spec.start(&own).expect("a third writer");
+    assert_eq!(third.marker().expect("an answer"), Some(Marker::Absent));
+}
+
+/// A server with a table and a sink of it; rows are (id, text).
+async fn server_with_sink(topic: &str, more: &str) -> (Server, Session) {
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    create_sink(&session, topic, more).await;
+    (server, session)
+}
+
+async fn create_sink(session: &Session, topic: &str, more: &str) {
+    session
+        .run(&format!(
+            "CREATE SINK k FROM t WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{}'{more}) \
+             FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+}
+
+async fn insert(session: &Session, ids: std::ops::Range<u64>) {
+    session
+        .run(&format!("INSERT INTO t SELECT i, 'x' FROM generate_series({}, {}) AS g(i)", ids.start, ids.end - 1))
+        .await;
+}
+
+async fn acknowledged(session: &Session, rows: u64) {
+    let sql = "SELECT acknowledged_sequence, status FROM millstream.sinks WHERE name = 'k'";
+    session.eventually(sql, SOON, &[&format!("{rows}|running")]).await;
+}
+
+/// Waits until the sink is suspended and returns why.
+async fn suspended(session: &Session) -> String {
+    session.eventually("SELECT status FROM millstream.sinks WHERE name = 'k'", SOON, &["suspended"]).await;
+    session.value("SELECT error FROM millstream.sinks WHERE name = 'k'").await
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(done.success());
+}
+
+/// Each of these dies once: after the rows were sent, after they were committed, and after the first marker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn each_row_comes_once_whenever_the_server_dies() {
+    create_topic("once", 3);
+    let mut server = Server::start();
+    let mut session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    insert(&session, 0..1000).await;
+    let mut rows = 1000;
+    server.arm("outbox.marked", "abort 1 1");
+    create_sink(&session, "once", "").await;
+    for fail_point in ["outbox.marked", "outbox.produced", "outbox.sent", "outbox.produced", "outbox.sent"] {
+        assert!(server.ends_within(SOON), "{fail_point}");
+        server.wait();
+        server.disarm();
+        server.restart();
+        session = server.connect().await;
+        acknowledged(&session, rows).await;
+        assert_eq!(ids("once"), (0..rows).collect::<Vec<_>>(), "after {fail_point}");
+        let next = match fail_point {
+            "outbox.marked" | "outbox.sent" => "outbox.produced",
+            _ => "outbox.sent",
+        };
+        server.arm(next, "abort 1 1");
+        insert(&session, rows..rows + 500).await;
+        rows += 500;
+    }
+    assert!(server.ends_within(SOON));
+    server.wait();
+    server.disarm();
+    server.restart();
+    let session = server.connect().await;
+    acknowledged(&session, rows).await;
+    assert_eq!(ids("once"), (0..rows).collect::<Vec<_>>());
+}
+
+/// More rows than the client's queue holds, and more bytes than go into one transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_epoch_goes_out_in_parts() {
+    create_topic("parts", 2);
+    let (_server, session) = server_with_sink("parts", ", properties.queue.buffering.max.messages = '5000'").await;
+    insert(&session, 0..200_000).await;
+    acknowledged(&session, 200_000).await;
+    assert_eq!(ids("parts"), (0..200_000).collect::<Vec<_>>());
+}
+
+/// A data directory that was lost: the sink that is made again in a new one does not send what may be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_lost_data_directory_suspends_the_sink() {
+    create_topic("lost-directory", 1);
+    let (mut server, session) = server_with_sink("lost-directory", "").await;
+    insert(&session, 0..100).await;
+    acknowledged(&session, 100).await;
+    server.kill();
+    std::fs::remove_dir_all(server.data_dir()).expect("a directory");
+    server.restart();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    insert(&session, 0..120).await;
+    create_sink(&session, "lost-directory", "").await;
+    let why = suspended(&session).await;
+    assert!(why.contains("another data directory") && why.contains("RESUME AT 100 leaves out"), "{why}");
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    assert_eq!(suspended(&session).await, why);
+    // Reads and writes go on.
+    insert(&session, 120..130).await;
+    session.run("ALTER SINK k RESUME AT 100").await;
+    acknowledged(&session, 130).await;
+    assert_eq!(ids("lost-directory"), (0..130).collect::<Vec<_>>());
+    let refused = session.error("ALTER SINK k RESUME AT 50").await;
+    assert!(refused.to_string().contains("22023"), "{refused}");
+}
+
+/// An older copy of the data directory: what was sent since is not sent again by guess, nor what comes left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_older_copy_suspends_the_sink() {
+    create_topic("older-copy", 1);
+    let (mut server, session) = server_with_sink("older-copy", "").await;
+    insert(&session, 0..100).await;
+    acknowledged(&session, 100).await;
+    server.terminate();
+    let kept = server.dir().join("kept");
+    copy(&server.data_dir(), &kept);
+    server.restart();
+    let session = server.connect().await;
+    insert(&session, 100..150).await;
+    acknowledged(&session, 150).await;
+    server.kill();
+    copy(&kept, &server.data_dir());
+    server.restart();
+    let session = server.connect().await;
+    let why = suspended(&session).await;
+    assert!(why.contains("up to number 150, but only 100 were made here") && why.contains("older copy"), "{why}");
+    // The rows that the copy lacks come again; those that are outside are left out.
+    session.run("ALTER SINK k RESUME AT 150").await;
+    insert(&session, 100..160).await;
+    acknowledged(&session, 160).await;
+    assert_eq!(ids("older-copy"), (0..160).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_lost_marker_suspends_the_sink() {
+    create_topic("lost-marker", 1);
+    let (mut server, session) = server_with_sink("lost-marker", "").await;
+    insert(&session, 0..100).await;
+    acknowledged(&session, 100).await;
+    server.kill();
+    let markers = kafka::groups("millstream-");
+    let own = markers.iter().find(|group| kafka::committed(group, "lost-marker", 0).is_some()).expect("a marker");
+    kafka::delete_group(own);
+    server.restart();
+    let session = server.connect().await;
+    let why = suspended(&session).await;
+    assert!(why.contains("has lost the marker") && why.contains("ALTER SINK k RESUME AT n"), "{why}");
+    session.run("ALTER SINK k RESUME AT 100").await;
+    insert(&session, 100..110).await;
+    acknowledged(&session, 110).await;
+    assert_eq!(ids("lost-marker"), (0..110).collect::<Vec<_>>());
+}
+
+/// Two servers on copies of one data directory: the older is fenced, says so, and does not fight.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn of_two_servers_the_older_is_fenced() {
+    create_topic("two-servers", 1);
+    let (mut first, session) = server_with_sink("two-servers", "").await;
+    insert(&session, 0..100).await;
+    acknowledged(&session, 100).await;
+    first.terminate();
+    let mut second = Server::start();
+    second.terminate();
+    copy(&first.data_dir(), &second.data_dir());
+    first.restart();
+    let of_first = first.connect().await;
+    insert(&of_first, 100..110).await;
+    acknowledged(&of_first, 110).await;
+    second.restart();
+    let of_second = second.connect().await;
+    // The copy is behind the marker, which suspends it; it is resumed by somebody who takes it for the right one.
+    suspended(&of_second).await;
+    of_second.run("ALTER SINK k RESUME AT 110").await;
+    insert(&of_second, 100..120).await;
+    acknowledged(&of_second, 120).await;
+    insert(&of_first, 500..510).await;
+    let why = suspended(&of_first).await;
+    assert!(why.contains("written by another server"), "{why}");
+    insert(&of_second, 120..130).await;
+    acknowledged(&of_second, 130).await;
+    assert_eq!(ids("two-servers"), (0..130).collect::<Vec<_>>());
+}
+
+/// A row that the topic would never take is kept, and does not stop the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_row_that_is_too_large_is_a_dead_letter() {
+    create_topic("too-large", 1);
+    for (delivery, first) in [("exactly_once", 0), ("at_least_once", 10)] {
+        let (mut server, session) = server_with_sink("too-large", &format!(", delivery = '{delivery}'")).await;
+        if delivery == "at_least_once" {
+            acknowledged(&session, 0).await;
+        }
+        insert(&session, first..first + 3).await;
+        session.run(&format!("INSERT INTO t VALUES ({}, repeat('x', 1100000))", first + 3)).await;
+        insert(&session, first + 4..first + 6).await;
+        acknowledged(&session, 6).await;
+        let dead = "SELECT source, topic, partition, \"offset\", error, length(encode(payload, 'hex')) > 2200000 \
+                    FROM millstream.dead_letters";
+        session.eventually("SELECT count(*) FROM millstream.dead_letters", SOON, &["1"]).await;
+        let error = "row 3 of the sink is a message of";
+        let rows = session.rows(dead).await;
+        assert!(rows.len() == 1 && rows[0].starts_with(&format!("k|too-large|-1|3|{error}")), "{rows:?}");
+        server.kill();
+        server.restart();
+        let session = server.connect().await;
+        assert_eq!(session.rows(dead).await, rows);
+    }
+    assert_eq!(ids("too-large"), [0, 1, 2, 4, 5, 10, 11, 12, 14, 15]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_sink_can_be_suspended_and_resumed() {
+    create_topic("suspended", 1);
+    let (mut server, session) = server_with_sink("suspended", "").await;
+    insert(&session, 0..10).await;
+    acknowledged(&session, 10).await;
+    session.run("ALTER SINK k SUSPEND").await;
+    assert_eq!(suspended(&session).await, "by ALTER SINK ... SUSPEND");
+    insert(&session, 10..20).await;
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    suspended(&session).await;
+    let waiting = "SELECT outbox_rows, last_sequence, acknowledged_sequence FROM millstream.sinks WHERE name = 'k'";
+    assert_eq!(session.rows(waiting).await, ["10|20|10"]);
+    assert_eq!(ids("suspended"), (0..10).collect::<Vec<_>>());
+    session.run("ALTER SINK k RESUME").await;
+    acknowledged(&session, 20).await;
+    session.run("ALTER SINK k SUSPEND").await;
+    insert(&session, 20..30).await;
+    // Rows that nobody wants any more.
+    session.run("ALTER SINK k RESUME AT 25").await;
+    acknowledged(&session, 30).await;
+    assert_eq!(ids("suspended"), (0..20).chain(25..30).collect::<Vec<_>>());
+}
