@@ -8,6 +8,7 @@ mod demo;
 mod disk;
 mod faults;
 mod files;
+mod formats;
 mod front;
 mod inside;
 mod kafka;

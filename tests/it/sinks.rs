@@ -38,7 +38,7 @@ fn spec_at(broker: &str, topic: &str) -> SinkSpec {
         query: String::new(),
         time_zone: "UTC".into(),
         options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-        format: Some(Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new() }),
+        format: Some(Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new(), schema: None, key_schema: None }),
         key: vec![],
         emit_on_window_close: false,
         fingerprint: String::new(),
