@@ -270,6 +270,14 @@ impl Relation {
         }
     }
 
+    /// Removes the rows that epochs before `epoch` appended, of a relation in segments; those in one segment with younger
+    /// rows stay. They are gone for readers of older epochs too.
+    pub fn truncate_before(&self, state: &mut State, epoch: u64) {
+        if self.layout == Layout::Segments {
+            state.truncate_below(self.table, &RowId::new(epoch, 0).key());
+        }
+    }
+
     /// Writes keyed rows.
     pub fn put_values(&self, state: &mut State, keys: &ByteRows, values: &ByteRows) {
         state.put_batch(self.table, keys, values);

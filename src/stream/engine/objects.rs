@@ -153,6 +153,7 @@ impl EpochLoop {
                 pipeline.counters.made_us = work.now_us;
             }
             self.begin_catch_ups(id)?;
+            work.first_reads.extend(self.columns_by_source(id).into_keys().map(|source| (id, source)));
         }
         self.start_readers()?;
         self.start_sinks(work.epoch)?;

@@ -194,6 +194,11 @@ impl Source {
         self.is_read() && !self.partitions.is_empty() && !self.spec.starts_at_end()
     }
 
+    /// Whether a new view reads what came before it at all.
+    pub fn has_past(&self) -> bool {
+        !self.spec.starts_at_end()
+    }
+
     /// Next offset to take, by partition.
     pub fn positions(&self) -> Positions {
         self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect()
