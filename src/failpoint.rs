@@ -10,7 +10,7 @@
 //! | `full` | fails with 53100, every time |
 //! | `full N` | fails with 53100 `N` times; the file counts down and goes |
 //!
-//! Release builds have no fail points: [`pass`] is empty there.
+//! Release builds have no fail points: [`pass`] and [`note`] are empty there.
 
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result, sqlstate};
 
@@ -47,6 +48,25 @@ pub fn pass(name: &str) -> Result<()> {
 #[inline]
 pub fn pass_for(name: &str, object: &str) -> Result<()> {
     if cfg!(debug_assertions) { pass(&format!("{name}.{object}")) } else { Ok(()) }
+}
+
+/// Notes something for a test, in a file beside the directory of fail points, while there are any.
+#[inline]
+pub fn note(name: &str, text: impl FnOnce() -> Option<String>) {
+    // One at a time, so that what was seen later is also written later.
+    static NOTES: Mutex<()> = Mutex::new(());
+    if cfg!(debug_assertions)
+        && let Some(directory) = std::env::var_os("MILLSTREAM_FAILPOINTS").map(PathBuf::from)
+        && let Some(around) = directory.parent()
+    {
+        let _one = NOTES.lock();
+        let Some(text) = text() else { return };
+        let draft = around.join(format!("{name}.draft"));
+        let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, around.join(name)));
+        if let Err(e) = written {
+            tracing::warn!(error = %e, "a note for a test cannot be written");
+        }
+    }
 }
 
 fn pass_armed(directory: &Path, name: &str) -> Result<()> {

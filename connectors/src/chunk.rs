@@ -13,7 +13,8 @@ pub type Positions = BTreeMap<i32, i64>;
 /// Consecutive records of one partition. Atomic: an epoch takes all of it or none.
 ///
 /// A chunk without rows and dead letters only announces the partition and its position: the first that the engine sees
-/// of a partition that had no committed position, so that it can be committed before any record comes.
+/// of a partition that had no committed position, so that it can be committed before any record comes, or where its
+/// position was moved because it was gone: then `first_offset` is not where the chunk before it ended.
 #[derive(Debug, Clone)]
 pub struct Chunk {
     pub partition: i32,
@@ -36,6 +37,8 @@ pub struct Chunk {
     pub arrived: Instant,
     /// Latest timestamp of the chunk's records as the broker has it, in milliseconds since 1970; `i64::MIN` if none has.
     pub produced_ms_max: i64,
+    /// What the offsets are of, where that was not known before or has changed: the id of the topic.
+    pub origin: Option<Arc<str>>,
 }
 
 /// A record that could not be read, with what is needed to repair and replay it.
@@ -195,6 +198,7 @@ mod tests {
             bytes,
             arrived: Instant::now(),
             produced_ms_max: i64::MIN,
+            origin: None,
         }
     }
 

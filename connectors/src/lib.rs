@@ -1,8 +1,10 @@
 //! The outside world: where records come from, where rows go, and the formats they travel in.
 //!
 //! * [`source`]: a validated source ([`SourceSpec`]), and what reading one gives: [`Chunk`]s in a bounded [`ChunkQueue`].
+//! * [`alter`]: which options of a source may change.
 //! * [`sink`]: a validated sink ([`SinkSpec`]): rows become [`Message`]s, a [`SinkWriter`] delivers them.
 //! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
+//! * [`start`]: where a reader starts, and what it does where that place is gone.
 //! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
 //! * [`registry`]: schemas that records are written by, from a schema registry or a file.
 //! * `files`: lines of files.
@@ -14,6 +16,7 @@
 // Without Kafka much of the frame has no user.
 #![cfg_attr(not(feature = "kafka"), allow(dead_code, unused_imports, unused_variables))]
 
+pub mod alter;
 pub mod chunk;
 pub mod error;
 mod files;
@@ -26,9 +29,11 @@ pub mod options;
 pub mod registry;
 pub mod sink;
 pub mod source;
+pub mod start;
 
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
 pub use format::{FieldsRead, ResolvedFormat, Rows, resolve};
 pub use sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};
+pub use start::{Reset, Start};

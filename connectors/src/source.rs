@@ -15,6 +15,7 @@ use crate::format::{FieldsRead, RecordFormat, Rows};
 use crate::kafka;
 use crate::nexmark::{self, NexmarkSource};
 use crate::options::Options;
+use crate::start::Start;
 
 /// Rung after something was put in the queue or a status changed; called on reader threads, so it must not block.
 pub type Doorbell = Arc<dyn Fn() + Send + Sync>;
@@ -219,6 +220,15 @@ impl SourceSpec {
         }
     }
 
+    /// The consumer group that positions are mirrored to; `None` for a connector that has none.
+    pub fn group(&self) -> Option<String> {
+        match &self.connector {
+            #[cfg(feature = "kafka")]
+            Connector::Kafka { source, .. } => Some(source.group()),
+            Connector::Files { .. } | Connector::Nexmark(_) => None,
+        }
+    }
+
     /// Whether a first reader starts at the present end, so that there is no history to read.
     pub fn starts_at_end(&self) -> bool {
         match &self.connector {
@@ -256,22 +266,16 @@ impl SourceSpec {
         queue: ChunkQueue,
         doorbell: Doorbell,
     ) -> Result<Reader> {
-        self.start_until(columns, positions, None, queue, doorbell)
+        self.start_at(columns, Start { positions, ..Start::default() }, queue, doorbell)
     }
 
-    /// As [`SourceSpec::start`], but with `ends` only the partitions named there are read, each up to its end: the last
-    /// chunk of a partition ends there exactly.
+    /// As [`SourceSpec::start`], with all that can be said of where it starts and ends. Connectors whose positions cannot go
+    /// have no use for [`Start::origin`] and [`Start::reset`].
     ///
     /// # Errors
     /// As [`SourceSpec::start`].
-    pub fn start_until(
-        &self,
-        columns: &[usize],
-        positions: Positions,
-        ends: Option<Positions>,
-        queue: ChunkQueue,
-        doorbell: Doorbell,
-    ) -> Result<Reader> {
+    pub fn start_at(&self, columns: &[usize], start: Start, queue: ChunkQueue, doorbell: Doorbell) -> Result<Reader> {
+        let Start { positions, ends, origin, reset } = start;
         match &self.connector {
             #[cfg(feature = "kafka")]
             Connector::Kafka { source, format } => {
@@ -284,7 +288,8 @@ impl SourceSpec {
                     doorbell,
                     ends,
                 };
-                Ok(Reader(Box::new(kafka::KafkaReader::start(task, positions)?)))
+                let from = kafka::StartPoint { positions, topic_id: origin, reset };
+                Ok(Reader(Box::new(kafka::KafkaReader::start(task, from)?)))
             }
             Connector::Files { source, format } => {
                 let task = files::ReadTask {
@@ -423,7 +428,8 @@ pub struct PartitionStatus {
     pub high_watermark: Option<i64>,
     /// Why the partition stands still, or what is being retried.
     pub error: Option<String>,
-    /// Whether it stands still for good: an offset out of range, or a bad record with `on_error = 'stop'`.
+    /// Whether it stands still for good: its position is gone, the topic is another one, or a bad record came with
+    /// `on_error = 'stop'`.
     pub stopped: bool,
 }
 

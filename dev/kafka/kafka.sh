@@ -10,7 +10,7 @@
 #
 # KAFKA_BOOTSTRAP=HOST:PORT: `start` uses a broker that already answers there and starts none; `topic` and `produce` talk
 # to it.
-# KAFKA_HEAP (512m) is the Java heap.
+# KAFKA_HEAP (512m) is the Java heap; KAFKA_PROPERTIES are more lines of the broker's configuration.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -85,6 +85,7 @@ log.segment.bytes=134217728
 log.cleaner.dedupe.buffer.size=16777216
 log.retention.hours=24
 controlled.shutdown.enable=false
+${KAFKA_PROPERTIES:-}
 PROPERTIES
 }
 

@@ -42,6 +42,17 @@ pub fn masked(sql: &str) -> String {
     }
 }
 
+/// A CREATE statement with other values of some options of its `WITH (…)`, and those that it does not have yet added.
+pub fn with_options(definition: &str, options: &BTreeMap<String, String>) -> String {
+    match Edits::new(definition) {
+        Some(mut edits) => {
+            edits.options(options);
+            edits.apply()
+        }
+        None => definition.to_string(),
+    }
+}
+
 /// The statement that would make the object as it is now: its name with the schema, the names of today in its query,
 /// secrets masked.
 pub fn current_definition(object: &Object, catalog: &Catalog) -> String {
@@ -192,6 +203,64 @@ impl<'a> Edits<'a> {
         }
         for (start, end) in secrets {
             self.replace(start, end, format!("'{MASK}'"));
+        }
+    }
+
+    /// Puts values of options into the last `WITH (…)` that is in no parentheses.
+    fn options(&mut self, options: &BTreeMap<String, String>) {
+        let mut depth = 0usize;
+        let mut open = None;
+        for (i, token) in self.tokens.iter().enumerate() {
+            match token.token {
+                Token::LParen => {
+                    if depth == 0 && i.checked_sub(1).and_then(|b| word_of(&self.tokens[b])).as_deref() == Some("WITH")
+                    {
+                        open = Some(i);
+                    }
+                    depth += 1;
+                }
+                Token::RParen => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        let Some(open) = open else { return };
+        let mut left: BTreeMap<&str, &String> = options.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        let mut edits = Vec::new();
+        let mut key = String::new();
+        let mut close = None;
+        for i in open + 1..self.tokens.len() {
+            let token = &self.tokens[i];
+            let goes_on = self.tokens[i - 1].token == Token::Period;
+            match &token.token {
+                Token::RParen => {
+                    close = Some(token.span.start);
+                    break;
+                }
+                Token::Comma => key.clear(),
+                Token::Eq | Token::Minus => {}
+                Token::Period => key.push('.'),
+                part if key.is_empty() || goes_on => key.push_str(&match part {
+                    Token::Word(word) if word.quote_style.is_none() => word.value.to_lowercase(),
+                    Token::Word(word) => word.value.clone(),
+                    Token::SingleQuotedString(text) => text.clone(),
+                    other => other.to_string(),
+                }),
+                _ => {
+                    if let Some(value) = left.remove(key.as_str()) {
+                        // A sign before it is of the old value.
+                        let signed = self.tokens[i - 1].token == Token::Minus;
+                        let start = if signed { self.tokens[i - 1].span.start } else { token.span.start };
+                        edits.push((start, token.span.end, quote_text(value)));
+                    }
+                }
+            }
+        }
+        for (start, end, by) in edits {
+            self.replace(start, end, by);
+        }
+        if let (Some(close), false) = (close, left.is_empty()) {
+            let more: String = left.iter().map(|(name, value)| format!(", {name} = {}", quote_text(value))).collect();
+            self.replace(close, close, more);
         }
     }
 
@@ -425,6 +494,11 @@ impl Visitor for Names<'_> {
     }
 }
 
+/// A text as SQL writes it.
+fn quote_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 fn object_name(parts: &[Ident]) -> ObjectName {
     ObjectName(parts.iter().cloned().map(ObjectNamePart::Identifier).collect())
 }
@@ -502,6 +576,19 @@ mod tests {
         assert_eq!(
             shown,
             "CREATE VIEW public.v2 AS WITH t AS (SELECT * FROM public.\"New t\" AS t) SELECT (SELECT max(a) FROM t) FROM t"
+        );
+    }
+
+    #[test]
+    fn options_are_replaced_and_added() {
+        let before = "CREATE SOURCE s (a INT) WITH (connector = 'kafka', properties.bootstrap.server 'a:1', n = -5) FORMAT \
+                      PLAIN ENCODE JSON (x = 'y')";
+        let options = [("properties.bootstrap.server", "b:1"), ("n", "it's"), ("x", "z")];
+        let options = options.map(|(k, v)| (k.to_string(), v.to_string())).into();
+        assert_eq!(
+            with_options(before, &options),
+            "CREATE SOURCE s (a INT) WITH (connector = 'kafka', properties.bootstrap.server 'b:1', n = 'it''s', x = 'z') \
+             FORMAT PLAIN ENCODE JSON (x = 'y')"
         );
     }
 

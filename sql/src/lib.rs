@@ -28,7 +28,7 @@ pub use context::{
     Version,
 };
 pub use definition::{
-    MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition,
+    MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition, with_options,
 };
 pub use error::{Result, SqlError};
 pub use functions::{FunctionSet, functions};

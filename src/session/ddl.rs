@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use millstream_catalog::object::{Format, MaterializedView, Sink, Snapshot, columns_schema};
 use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind};
-use millstream_connectors::{SinkSpec, SourceSpec};
+use millstream_connectors::{Reset, SinkSpec, SourceSpec};
 use millstream_sql::Parsed;
 use millstream_sql::plan::{
     CreateExternalTablePlan, CreateFunctionPlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan,
@@ -31,7 +31,7 @@ use crate::stream::engine::{
 use crate::stream::plan::PlannedView;
 
 /// How long the outside may take to answer at CREATE.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Of rows that change, no two may agree on the key of a sink: a deletion of one would delete the other outside.
 fn check_sink_key(name: &str, sink: &Sink, planned: &PlannedView) -> Result<()> {
@@ -462,7 +462,7 @@ impl Session {
     }
 
     /// The catalog to edit: the transaction's own, or a draft for this statement.
-    fn draft(&self, scope: &Scope) -> Draft {
+    pub(super) fn draft(&self, scope: &Scope) -> Draft {
         let draft = self.transaction.as_ref().and_then(Transaction::draft);
         draft.cloned().unwrap_or_else(|| Draft::new(&scope.published.catalog))
     }
@@ -475,6 +475,18 @@ impl Session {
         writes: Vec<TableWrite>,
         parsed: &Parsed,
     ) -> Result<()> {
+        self.apply_with(draft, new, writes, None, parsed).await
+    }
+
+    /// The same, after which a source goes on elsewhere.
+    pub(super) async fn apply_with(
+        &mut self,
+        draft: Draft,
+        new: Vec<NewObject>,
+        writes: Vec<TableWrite>,
+        reset: Option<(ObjectId, Reset)>,
+        parsed: &Parsed,
+    ) -> Result<()> {
         if let Some(transaction) = &mut self.transaction {
             return transaction.define(draft, &writes, millstream_sql::masked(&parsed.text));
         }
@@ -482,7 +494,8 @@ impl Session {
         let steps =
             vec![DdlStep { statement: millstream_sql::masked(&parsed.text), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
-        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, user: self.client.user.clone() };
+        let user = self.client.user.clone();
+        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, user };
         self.database.engine.ddl(request).await?;
         Ok(())
     }
@@ -515,7 +528,7 @@ pub(super) async fn source_schema(
 }
 
 /// Runs what blocks on the outside away from the sockets' threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a probe failed: {e}")))?
 }
 
@@ -533,10 +546,10 @@ fn nullable(column: &Column) -> Column {
     Column { nullable: true, ..column.clone() }
 }
 
-fn tag(kind: DropKind) -> String {
+pub(super) fn tag(kind: DropKind) -> String {
     kind.name().to_uppercase()
 }
 
-fn gone(id: ObjectId) -> Error {
+pub(super) fn gone(id: ObjectId) -> Error {
     Error::new(sqlstate::UNDEFINED_TABLE, format!("object with OID {id} does not exist any more"))
 }

@@ -123,6 +123,7 @@ impl Inside {
 
     fn sources(&self) -> Result<Vec<Row>> {
         let all = self.database.engine.stats().sources();
+        let now_us = chrono::Utc::now().timestamp_micros();
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
             let ObjectKind::Source(source) = &object.kind else { continue };
@@ -135,13 +136,14 @@ impl Inside {
             let Some(stats) = all.get(&object.id).filter(|s| !s.partitions.is_empty() || s.status.error.is_some())
             else {
                 let mut row = base;
-                row.insert("status", text("not read"));
+                row.insert("status", text(if object.suspended { "suspended" } else { "not read" }));
                 out.push(row);
                 continue;
             };
             if stats.partitions.is_empty() {
                 let mut row = base.clone();
                 row.insert("status", text("waiting"));
+                row.insert("consumer_group", optional_text(stats.group.as_deref()));
                 row.insert("error", optional_text(stats.status.error.as_deref()));
                 out.push(row);
             }
@@ -152,7 +154,12 @@ impl Inside {
                 let reader = stats.status.partitions.iter().find(|s| s.partition == *partition);
                 let high = reader.and_then(|r| r.high_watermark);
                 let error = reader.and_then(|r| r.error.clone()).or_else(|| stats.status.error.clone());
-                let stopped = reader.is_some_and(|r| r.stopped);
+                let status = match (reader.is_some_and(|r| r.stopped), &error) {
+                    _ if object.suspended => "suspended",
+                    (true, _) => "stopped",
+                    (false, Some(_)) => "retrying",
+                    (false, None) => "running",
+                };
                 let mut row = base.clone();
                 row.insert("partition", ScalarValue::Int32(Some(*partition)));
                 row.insert("position", ScalarValue::Int64(position));
@@ -161,13 +168,18 @@ impl Inside {
                     "lag",
                     ScalarValue::Int64(high.zip(position).map(|(high, position)| (high - position).max(0))),
                 );
+                let lag_seconds = position.and_then(|position| p.lag_seconds(position, high, now_us));
+                row.insert("lag_seconds", ScalarValue::Float64(lag_seconds));
                 row.insert("watermark", ScalarValue::TimestampMicrosecond(p.watermark_us, None));
                 row.insert("idle", ScalarValue::Boolean(Some(p.idle)));
                 row.insert("rows", int(p.rows as i64));
                 row.insert("rows_per_second", ScalarValue::Float64(Some(p.rows_per_second)));
                 row.insert("dead_letters", int(p.dead_letters as i64));
                 row.insert("skipped", int(p.skipped as i64));
-                row.insert("status", text(if stopped { "stopped" } else { "running" }));
+                row.insert("resets", int(p.resets as i64));
+                row.insert("lost", int(p.lost as i64));
+                row.insert("consumer_group", optional_text(stats.group.as_deref()));
+                row.insert("status", text(status));
                 row.insert("error", optional_text(error.as_deref()));
                 out.push(row);
             }
@@ -184,6 +196,8 @@ impl Inside {
             let ms = |q: f64| ScalarValue::Float64(stats.latency_us(q).map(|us| us as f64 / 1000.0));
             let status = match (&stats.failed, stats.is_incomplete_at(self.published.epoch)) {
                 (Some(_), _) => "failed",
+                (None, _) if object.suspended => "suspended",
+                (None, true) if stats.built => "catching up",
                 (None, true) => "backfilling",
                 (None, false) => "running",
             };
@@ -198,7 +212,7 @@ impl Inside {
             row.insert("expired_rows", int(stats.expired_rows as i64));
             row.insert("failed_rows", int(stats.errors));
             row.insert("status", text(status));
-            row.insert("error", optional_text(stats.failed.as_deref()));
+            row.insert("error", optional_text(stats.failed.as_deref().or(stats.trouble.as_deref())));
             out.push(row);
         }
         Ok(out)
@@ -239,15 +253,22 @@ impl Inside {
             let progress = backfill.rows_done as f64 / backfill.rows_total.max(1) as f64;
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("id", int(i64::from(object.id.0)));
-            row.insert("kind", text("backfill"));
-            row.insert("status", text(if stats.failed.is_some() { "failed" } else { "running" }));
+            row.insert("kind", text(if stats.built { "catch up" } else { "backfill" }));
+            row.insert(
+                "status",
+                text(match &stats.failed {
+                    Some(_) => "failed",
+                    None if object.suspended => "suspended",
+                    None => "running",
+                }),
+            );
             row.insert("progress", ScalarValue::Float64(Some(progress)));
             row.insert("rows_done", int(backfill.rows_done as i64));
             row.insert("rows_total", int(backfill.rows_total as i64));
             if stats.made_us > 0 {
                 row.insert("started_at", timestamptz(stats.made_us));
             }
-            row.insert("error", optional_text(stats.failed.as_deref()));
+            row.insert("error", optional_text(stats.failed.as_deref().or(stats.trouble.as_deref())));
             out.push(row);
         }
         out

@@ -54,6 +54,19 @@ fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
     );
     let mut lag =
         Family::new("millstream_source_lag_records", "gauge", "Records of the broker that are not in the views.");
+    let mut lag_seconds = Family::new(
+        "millstream_source_lag_seconds",
+        "gauge",
+        "How long the oldest record that is not in the views has waited at most.",
+    );
+    let mut resets = Family::new(
+        "millstream_source_resets_total",
+        "counter",
+        "How often a position was gone and the partition went on elsewhere.",
+    );
+    let mut lost =
+        Family::new("millstream_source_lost_records_total", "counter", "Records that were passed over then.");
+    let mut suspended = Family::new("millstream_source_suspended", "gauge", "1 if the source is suspended.");
     let mut watermark = Family::new(
         "millstream_source_watermark_timestamp_seconds",
         "gauge",
@@ -66,12 +79,14 @@ fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
         "0 if a partition has stopped or the last attempt to read failed.",
     );
     let stats = database.engine.stats().sources();
+    let now_us = chrono::Utc::now().timestamp_micros();
     for object in catalog.objects().filter(|o| matches!(o.kind, ObjectKind::Source(_))) {
         let Some(stats) = stats.get(&object.id) else { continue };
         let (schema, name) = names(catalog, object);
         let failed =
             stats.status.error.is_some() || stats.status.partitions.iter().any(|p| p.stopped || p.error.is_some());
         up.sample(&[("schema", schema), ("source", name)], u8::from(!failed));
+        suspended.sample(&[("schema", schema), ("source", name)], u8::from(object.suspended));
         for (number, partition) in &stats.partitions {
             let number_text = number.to_string();
             let labels = [("schema", schema), ("source", name), ("partition", number_text.as_str())];
@@ -82,13 +97,18 @@ fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {
             let reader = stats.status.partitions.iter().find(|p| p.partition == *number);
             if let Some(high) = reader.and_then(|r| r.high_watermark) {
                 lag.sample(&labels, (high - partition.next_offset).max(0));
+                if let Some(seconds) = partition.lag_seconds(partition.next_offset, Some(high), now_us) {
+                    lag_seconds.sample(&labels, seconds);
+                }
             }
+            resets.sample(&labels, partition.resets);
+            lost.sample(&labels, partition.lost);
             if let Some(us) = partition.watermark_us {
                 watermark.sample(&labels, us as f64 / 1e6);
             }
         }
     }
-    vec![rows, dead, skipped, lag, watermark, idle, up]
+    vec![rows, dead, skipped, lag, lag_seconds, resets, lost, watermark, idle, suspended, up]
 }
 
 fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
@@ -105,6 +125,7 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
     );
     let mut latency =
         Family::new("millstream_view_latency_seconds", "summary", "Time from a record's arrival to its being visible.");
+    let mut suspended = Family::new("millstream_view_suspended", "gauge", "1 if the view is suspended.");
     let mut up = Family::new("millstream_view_up", "gauge", "0 if the view has failed.");
     let stats = database.engine.stats().views();
     for object in catalog.objects().filter(|o| matches!(o.kind, ObjectKind::MaterializedView(_))) {
@@ -118,13 +139,14 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
         late.sample(&labels, stats.late_rows);
         expired.sample(&labels, stats.expired_rows);
         up.sample(&labels, u8::from(stats.failed.is_none()));
+        suspended.sample(&labels, u8::from(object.suspended));
         for (quantile, text) in [(0.5, "0.5"), (0.99, "0.99")] {
             if let Some(us) = stats.latency_us(quantile) {
                 latency.sample(&[("schema", schema), ("view", name), ("quantile", text)], us as f64 / 1e6);
             }
         }
     }
-    vec![rows, bytes, epoch, failed, late, expired, latency, up]
+    vec![rows, bytes, epoch, failed, late, expired, latency, suspended, up]
 }
 
 fn sinks(database: &Inner, catalog: &Catalog) -> Vec<Family> {

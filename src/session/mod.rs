@@ -3,7 +3,7 @@
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
 //! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client.
-//! * [`query`], [`ddl`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`query`], [`ddl`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
 //! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
 //! * [`metrics`]: the numbers of schema `millstream` for Prometheus.
@@ -211,9 +211,9 @@ impl Session {
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,
-            Plan::SetOptions { id, kind, .. } => Err(alter::refused("SET", id, kind, &scope)),
-            Plan::Suspend { id, kind } => self.suspend(id, kind, &scope).await,
-            Plan::Resume { id, kind, at } => self.resume(id, kind, at.as_ref(), &scope).await,
+            Plan::SetOptions { id, kind: _, options } => self.set_options(id, &options, parsed, &scope).await,
+            Plan::Suspend { id, kind } => self.suspend(id, kind, parsed, &scope).await,
+            Plan::Resume { id, kind, at } => self.resume(id, kind, at.as_ref(), parsed, &scope).await,
             Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
             Plan::Insert(p) => self.insert(p, parameters, &scope).await,
             Plan::Update(p) => self.update(p, parsed, parameters, &scope).await,

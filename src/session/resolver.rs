@@ -1,6 +1,6 @@
 //! Puts rows under the names of a plan, all as of one published epoch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::datasource::TableProvider;
@@ -10,6 +10,7 @@ use millstream_catalog::{Object, ObjectId, ObjectKind};
 use millstream_connectors::SourceSpec;
 use millstream_sql::{CatalogSource, ExternalCall, Target};
 
+use super::api::Notice;
 use super::database::Inner;
 use super::inside::Inside;
 use super::rows::{LateNotices, SourceRows, StoredRows};
@@ -102,6 +103,28 @@ impl StatementResolver<'_> {
         StoredRows::new(relation, self.published.snapshot.clone(), source.schema.clone(), rows)
     }
 
+    /// Tells of a view that is behind what it reads, because it or one below it is suspended or was.
+    fn warn_of_standing(&self, object: &Object) {
+        let mut below = vec![object.id];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = below.pop() {
+            let Some(read) = self.published.catalog.get(id).filter(|_| seen.insert(id)) else { continue };
+            below.extend(read.depends_on());
+            if !matches!(read.kind, ObjectKind::MaterializedView(_)) {
+                continue;
+            }
+            let stats = self.database.engine.stats().view(id);
+            let is_behind = stats.is_some_and(|v| v.built && v.is_incomplete_at(self.published.epoch));
+            let (text, hint) = match (read.suspended, is_behind) {
+                (true, _) => ("is suspended", "ALTER MATERIALIZED VIEW ... RESUME lets it go on"),
+                (false, true) => ("was suspended and catches up", "SHOW JOBS says how far it is"),
+                (false, false) => continue,
+            };
+            let text = format!("{} {text}: its rows are older than those of other views", read.describe());
+            self.notices.lock().push(Notice::warning(text).with_hint(hint));
+        }
+    }
+
     /// A view that has stopped no longer equals its query: better no answer than an old one.
     fn check_view(&self, object: &Object) -> Result<()> {
         if self.transaction.is_some_and(|t| t.has_made(object.id)) {
@@ -119,7 +142,9 @@ impl StatementResolver<'_> {
             .with_detail(reason)
             .with_hint("drop it and create it again"));
         }
-        if self.database.engine.stats().view(object.id).is_some_and(|v| v.is_incomplete_at(self.published.epoch)) {
+        let stats = self.database.engine.stats().view(object.id);
+        self.warn_of_standing(object);
+        if stats.is_some_and(|v| v.is_incomplete_at(self.published.epoch) && !v.built) {
             return Err(Error::new(
                 sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("{} is still being built", object.describe()),

@@ -55,7 +55,7 @@ impl Session {
                         vec![
                             Some(o.id.to_string()),
                             Some(o.describe()),
-                            Some("backfill".to_string()),
+                            Some(if o.suspended { "suspended" } else { "backfill" }.to_string()),
                             Some(backfill.rows_done.to_string()),
                             Some(backfill.rows_total.to_string()),
                         ]

@@ -251,7 +251,7 @@ impl Transaction {
         let new = catalog.objects().filter(is_new).filter_map(running).collect::<Result<_>>()?;
         let steps = self.steps;
         let user = user.to_string();
-        Ok(Commit::Ddl(Box::new(DdlRequest { base_version, catalog, changes, new, writes, steps, user })))
+        Ok(Commit::Ddl(Box::new(DdlRequest { base_version, catalog, changes, new, writes, steps, reset: None, user })))
     }
 }
 

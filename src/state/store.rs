@@ -139,7 +139,20 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub fn sync(&self) -> Result<()> {
-        self.database.flush_wal(true).map_err(|e| from_rocksdb("sync the log", e))
+        self.database.flush_wal(true).map_err(|e| from_rocksdb("sync the log", e))?;
+        self.note_synced();
+        Ok(())
+    }
+
+    /// Tells a test that cuts the log how much of it is on the disk.
+    fn note_synced(&self) {
+        failpoint::note("synced", || {
+            let files = std::fs::read_dir(self.database.path()).ok()?;
+            let logs =
+                files.filter_map(|file| Some(file.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "log"));
+            let newest = logs.max()?;
+            Some(format!("{} {}", newest.file_name()?.to_str()?, newest.metadata().ok()?.len()))
+        });
     }
 
     /// Writes memtables to files, so that the next start has no log to replay.
@@ -249,7 +262,11 @@ impl Store {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         options.set_memtable_insert_hint_per_batch(true);
-        self.database.write_opt(batch, &options).map_err(|e| from_rocksdb("commit an epoch", e))
+        self.database.write_opt(batch, &options).map_err(|e| from_rocksdb("commit an epoch", e))?;
+        if sync {
+            self.note_synced();
+        }
+        Ok(())
     }
 
     /// The epoch that the database shows.

@@ -1,12 +1,14 @@
 //! One real Apache Kafka broker for the whole test binary, and small clients to fill and read its topics.
 
+use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::bindings;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -50,20 +52,25 @@ fn start() -> String {
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log has a second handle")).stderr(log);
     let mut child = spawn(command).expect("bash runs dev/kafka/kafka.sh");
     let address = format!("127.0.0.1:{port}");
+    wait_for_broker(&address, &mut child, &dir.join("out.log"));
+    address
+}
+
+/// Waits until a broker that was just started answers; panics with its log if it ends instead.
+pub fn wait_for_broker(address: &str, child: &mut Child, log: &Path) {
     wait_for("Apache Kafka", Duration::from_secs(120), Duration::from_millis(50), || {
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            let log = std::fs::read_to_string(dir.join("out.log")).unwrap_or_default();
+            let log = std::fs::read_to_string(log).unwrap_or_default();
             panic!("the Kafka broker ended while starting ({status}):\n{log}");
         }
-        std::net::TcpStream::connect(&address).map_err(|error| error.to_string())?;
-        let probe: BaseConsumer = client_config(&address).create().map_err(|error| error.to_string())?;
+        std::net::TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let probe: BaseConsumer = client_config(address).create().map_err(|error| error.to_string())?;
         match probe.fetch_metadata(None, Duration::from_secs(5)) {
             Ok(metadata) if !metadata.brokers().is_empty() => Ok(()),
             Ok(_) => Err("no broker has registered yet".to_string()),
             Err(error) => Err(error.to_string()),
         }
     });
-    address
 }
 
 fn client_config(address: &str) -> ClientConfig {
@@ -74,16 +81,25 @@ fn client_config(address: &str) -> ClientConfig {
 }
 
 fn admin() -> AdminClient<DefaultClientContext> {
-    client_config(bootstrap()).create().expect("an admin client")
+    admin_of(bootstrap())
+}
+
+fn admin_of(address: &str) -> AdminClient<DefaultClientContext> {
+    client_config(address).create().expect("an admin client")
 }
 
 /// Makes a topic; panics if it exists.
 pub fn create_topic(name: &str, partitions: i32) {
+    create_topic_on(bootstrap(), name, partitions);
+}
+
+/// The same on another broker.
+pub fn create_topic_on(address: &str, name: &str, partitions: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let result = block_on(admin().create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+    let result = block_on(admin_of(address).create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
     // The broker's metadata is a moment behind its controller; a CREATE SOURCE right now would miss the topic.
-    let probe: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    let probe: BaseConsumer = client_config(address).create().expect("a consumer");
     wait_for(name, TIMEOUT, Duration::from_millis(10), || {
         let metadata = probe.fetch_metadata(Some(name), TIMEOUT).map_err(|error| error.to_string())?;
         let known = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
@@ -96,6 +112,41 @@ pub fn add_partitions(name: &str, total: usize) {
     let request = NewPartitions::new(name, total);
     let result = block_on(admin().create_partitions([&request], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+}
+
+/// Deletes a topic and waits until the broker does not know it any more.
+pub fn delete_topic(name: &str) {
+    let result = block_on(admin().delete_topics(&[name], &AdminOptions::new())).expect("the broker answers");
+    result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+    let probe: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    wait_for(name, TIMEOUT, Duration::from_millis(10), || {
+        let metadata = probe.fetch_metadata(Some(name), TIMEOUT).map_err(|error| error.to_string())?;
+        match metadata.topics().first().and_then(|topic| topic.error()) {
+            Some(_) => Ok(()),
+            None => Err("it is still there".to_string()),
+        }
+    });
+}
+
+/// Deletes the records of a partition before an offset, as retention does.
+pub fn delete_records(topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("a valid offset");
+    block_on(admin().delete_records(&offsets, &AdminOptions::new())).expect("the broker answers");
+}
+
+/// The offset that a consumer group has committed for a partition, as Kafka's own tools see it.
+pub fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
+    let mut config = client_config(bootstrap());
+    config.set("group.id", group);
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition(topic, partition);
+    let committed = consumer.committed_offsets(partitions, TIMEOUT).expect("the broker answers");
+    match committed.elements().first()?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
 }
 
 /// One message to send, or one that was read.
@@ -131,7 +182,12 @@ pub struct Producer(BaseProducer);
 
 impl Producer {
     pub fn new() -> Self {
-        let mut config = client_config(bootstrap());
+        Self::to(bootstrap())
+    }
+
+    /// The same to another broker.
+    pub fn to(address: &str) -> Self {
+        let mut config = client_config(address);
         config.set("enable.idempotence", "true").set("linger.ms", "1").set("queue.buffering.max.messages", "1000000");
         Producer(config.create().expect("a producer"))
     }
@@ -171,7 +227,12 @@ pub fn produce(topic: &str, partition: i32, payloads: &[&str]) {
 
 /// Everything that is in a topic now, partition after partition, in order; only committed transactions' messages.
 pub fn read_all(topic: &str) -> Vec<Record> {
-    let mut config = client_config(bootstrap());
+    read_all_on(bootstrap(), topic)
+}
+
+/// The same on another broker.
+pub fn read_all_on(address: &str, topic: &str) -> Vec<Record> {
+    let mut config = client_config(address);
     config.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -205,7 +266,7 @@ pub fn read_all(topic: &str) -> Vec<Record> {
 }
 
 /// What a consumer group has committed for a partition: offset and metadata.
-pub fn committed(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+pub fn committed_with_metadata(group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
     let mut config = client_config(bootstrap());
     let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
     let mut asked = TopicPartitionList::new();
@@ -223,6 +284,47 @@ pub fn groups(prefix: &str) -> Vec<String> {
     let consumer: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
     let list = consumer.fetch_group_list(None, TIMEOUT).expect("the broker answers");
     list.groups().iter().map(|group| group.name().to_string()).filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Forbids everybody to do something with what has a name that begins so, at a broker with an authorizer.
+pub fn forbid(
+    address: &str,
+    resource: bindings::rd_kafka_ResourceType_t,
+    prefix: &str,
+    what: bindings::rd_kafka_AclOperation_t,
+) {
+    use bindings::*;
+    let admin = admin_of(address);
+    let text = |text: &str| CString::new(text).expect("no NUL");
+    let (prefix, principal, host) = (text(prefix), text("User:ANONYMOUS"), text("*"));
+    let mut reason = [0 as c_char; 512];
+    // SAFETY: librdkafka copies what it is given; each object is destroyed once, after its last use.
+    unsafe {
+        let client = admin.inner().native_ptr();
+        let binding = rd_kafka_AclBinding_new(
+            resource,
+            prefix.as_ptr(),
+            rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
+            principal.as_ptr(),
+            host.as_ptr(),
+            what,
+            rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_DENY,
+            reason.as_mut_ptr(),
+            reason.len(),
+        );
+        assert!(!binding.is_null(), "a rule");
+        let queue = rd_kafka_queue_new(client);
+        rd_kafka_CreateAcls(client, [binding].as_mut_ptr(), 1, std::ptr::null(), queue);
+        let event = rd_kafka_queue_poll(queue, TIMEOUT.as_millis() as i32);
+        let result = rd_kafka_event_CreateAcls_result(event);
+        assert!(!result.is_null(), "the broker answers");
+        let mut count = 0;
+        let results = rd_kafka_CreateAcls_result_acls(result, &mut count);
+        assert!(count == 1 && rd_kafka_acl_result_error(*results).is_null(), "the rule is taken");
+        rd_kafka_event_destroy(event);
+        rd_kafka_queue_destroy(queue);
+        rd_kafka_AclBinding_destroy(binding);
+    }
 }
 
 /// Deletes a consumer group with all that it has committed.

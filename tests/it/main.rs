@@ -1,10 +1,12 @@
 //! The whole-server tests, as one binary: one link, one Kafka broker, one PostgreSQL for all of them.
 
+mod broker;
 mod building;
 mod client;
 mod copy;
 mod demo;
 mod disk;
+mod faults;
 mod files;
 mod formats;
 mod front;
@@ -16,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod mangled;
 mod nexmark;
+mod operate;
 mod oracle;
 mod pg;
 mod postgres;

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream_catalog::object::{Format, Sink};
 use millstream_catalog::{Column, SqlType};
 use millstream_connectors::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec};
 
+use rdkafka::bindings;
+
+use crate::broker::Broker;
 use crate::client::Session;
 use crate::kafka::{self, Record, create_topic, read_all};
 use crate::server::Server;
@@ -20,10 +23,14 @@ fn identity(store: &str) -> SinkIdentity {
 }
 
 fn spec(topic: &str) -> SinkSpec {
+    spec_at(kafka::bootstrap(), topic)
+}
+
+fn spec_at(broker: &str, topic: &str) -> SinkSpec {
     let options = [
         ("connector", "kafka"),
         ("topic", topic),
-        ("properties.bootstrap.server", kafka::bootstrap()),
+        ("properties.bootstrap.server", broker),
         ("delivery", "exactly_once"),
     ];
     SinkSpec::new(&Sink {
@@ -31,7 +38,12 @@ fn spec(topic: &str) -> SinkSpec {
         query: String::new(),
         time_zone: "UTC".into(),
         options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-        format: Some(Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new() }),
+        format: Some(Format {
+            format: "plain".into(),
+            encode: "json".into(),
+            options: BTreeMap::new(),
+            ..Format::default()
+        }),
         key: vec![],
         emit_on_window_close: false,
         fingerprint: String::new(),
@@ -68,7 +80,7 @@ fn a_marker_moves_with_the_rows() {
     assert_eq!(ids("marker"), Vec::<u64>::new());
     writer.commit(20).expect("committed");
     assert_eq!(writer.marker().expect("an answer"), Some(Marker::At(20)));
-    assert_eq!(kafka::committed(&group, "marker", 0), Some((20, own.store.clone())));
+    assert_eq!(kafka::committed_with_metadata(&group, "marker", 0), Some((20, own.store.clone())));
     assert_eq!(ids("marker"), (0..20).collect::<Vec<_>>());
 
     // What was not committed is aborted by the next writer, which fences the one before.
@@ -91,6 +103,67 @@ fn a_marker_moves_with_the_rows() {
     kafka::delete_group(&group);
     let mut third = spec.start(&own).expect("a third writer");
     assert_eq!(third.marker().expect("an answer"), Some(Marker::Absent));
+}
+
+/// A broker forgets the offsets of a group that commits nothing; committing the marker again keeps it.
+#[test]
+fn a_marker_expires_unless_it_is_refreshed() {
+    let broker = Broker::with("offsets.retention.minutes=1\noffsets.retention.check.interval.ms=1000");
+    kafka::create_topic_on(&broker.address(), "expires", 1);
+    let spec = spec_at(&broker.address(), "expires");
+    let (kept, lost) =
+        (identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c003"), identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c004"));
+    let mut writers = [&kept, &lost].map(|identity| spec.start(identity).expect("a writer"));
+    writers.iter_mut().for_each(|writer| writer.commit(5).expect("a marker"));
+    let start = Instant::now();
+    while writers[1].marker().expect("an answer") != Some(Marker::Absent) {
+        assert!(start.elapsed() < Duration::from_secs(150), "the marker does not expire");
+        std::thread::sleep(Duration::from_secs(5));
+        writers[0].commit(5).expect("a marker");
+    }
+    assert!(start.elapsed() > Duration::from_secs(55));
+    assert_eq!(writers[0].marker().expect("an answer"), Some(Marker::At(5)));
+}
+
+/// What the principal needs beside the topic, and what is said where it is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn missing_permissions_are_named() {
+    let broker = Broker::with(
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nallow.everyone.if.no.acl.found=true",
+    );
+    let address = broker.address();
+    kafka::create_topic_on(&address, "guarded", 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    insert(&session, 0..10).await;
+    let create = |name: &str, more: &str| {
+        format!(
+            "CREATE SINK {name} FROM t WITH (connector = 'kafka', topic = 'guarded', \
+             properties.bootstrap.server = '{address}'{more}) FORMAT PLAIN ENCODE JSON"
+        )
+    };
+    let groups = bindings::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_GROUP;
+    kafka::forbid(&address, groups, "millstream-", bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ);
+    session.run(&create("a", "")).await;
+    let error = "SELECT error FROM millstream.sinks WHERE status = 'retrying'";
+    session.eventually(&format!("SELECT count(*) FROM ({error})"), SOON, &["1"]).await;
+    let why = session.value(error).await;
+    assert!(why.contains("the broker does not allow it; allow READ on group millstream-"), "{why}");
+    session.run("DROP SINK a").await;
+    let transactions = bindings::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TRANSACTIONAL_ID;
+    kafka::forbid(
+        &address,
+        transactions,
+        "millstream-",
+        bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE,
+    );
+    session.run(&create("b", "")).await;
+    session.eventually(&format!("SELECT count(*) FROM ({error})"), SOON, &["1"]).await;
+    let why = session.value(error).await;
+    assert!(why.contains("allow WRITE and DESCRIBE on transactional id millstream-"), "{why}");
+    session.run(&create("k", ", delivery = 'at_least_once'")).await;
+    acknowledged(&session, 10).await;
 }
 
 /// A server with a table and a sink of it; rows are (id, text).

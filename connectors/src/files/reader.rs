@@ -368,6 +368,7 @@ fn chunk(partition: i32, first: i64, next: i64, batch: RecordBatch, arrived: Ins
         bytes: 0,
         arrived,
         produced_ms_max: i64::MIN,
+        origin: None,
     }
 }
 

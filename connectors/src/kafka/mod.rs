@@ -1,6 +1,7 @@
 //! Kafka, through librdkafka; nothing outside this module knows of it.
 //!
 //! * `connection`: brokers and `properties.*`, checked once, for every client made of them; errors by what the user can do.
+//! * `identity`: whether a topic still is the one that was read, and positions that are gone.
 //! * `native`: the consumer, on librdkafka's own functions, because taking messages in batches costs a fraction of taking
 //!   them one by one through the event interface of the rdkafka crate. All unsafe code of this crate but one line is there.
 //! * `reader`: the threads behind [`crate::Reader`]. `bounded`: a SELECT on a source.
@@ -10,6 +11,7 @@
 
 mod bounded;
 mod connection;
+mod identity;
 pub mod mock;
 mod native;
 pub mod producer;
@@ -27,11 +29,12 @@ use rdkafka::ClientConfig;
 pub(crate) use bounded::BoundedReader;
 use connection::Connection;
 pub use connection::create_topic;
-pub(crate) use reader::{KafkaReader, ReadTask};
+pub(crate) use reader::{KafkaReader, ReadTask, StartPoint};
 pub(crate) use sink::KafkaSink;
 
 use crate::error::{ConnectorError, Result};
 use crate::options::Options;
+use crate::start::Reset;
 
 /// Where partitions start that have no position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub(crate) struct KafkaSource {
     connection: Connection,
     topic: Arc<str>,
     pub(crate) startup: Startup,
+    /// Where a partition goes on whose position is gone; `None`: it stops.
+    out_of_range: Option<Reset>,
     group: Option<Arc<str>>,
 }
 
@@ -78,13 +83,21 @@ impl KafkaSource {
                 ));
             }
         };
-        let source = Self { connection: Connection::take(options)?, topic, startup, group: None };
+        let mut words = vec![("stop", None)];
+        words.extend(Reset::WORDS.map(|(word, reset)| (word, Some(reset))));
+        let out_of_range = options.take_word("on_out_of_range", &words)?.flatten();
+        let source = Self { connection: Connection::take(options)?, topic, startup, out_of_range, group: None };
         source.consumer_config(1).create_native_config().map_err(connection::config_error)?;
         Ok(source)
     }
 
     pub fn with_group(self, group: &str) -> Self {
         Self { group: Some(group.into()), ..self }
+    }
+
+    /// The consumer group that positions are mirrored to.
+    pub fn group(&self) -> String {
+        self.consumer_config(1).get("group.id").unwrap_or(GROUP).to_string()
     }
 
     pub fn topic(&self) -> &str {

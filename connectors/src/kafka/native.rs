@@ -14,6 +14,8 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::error::{ConnectorError, Result};
 use crate::kafka::connection::config_error;
 
+mod topic_id;
+
 /// A librdkafka consumer. Its functions are thread-safe; one thread polls.
 pub(super) struct Consumer {
     rk: *mut rd::rd_kafka_t,
@@ -154,6 +156,21 @@ impl Consumer {
             rd::rd_kafka_error_destroy(error);
             check(code)
         }
+    }
+
+    /// Goes on with a partition that is fetched already at another offset.
+    pub fn move_to(&self, topic: &str, partition: i32, offset: i64) -> Result<(), RDKafkaErrorCode> {
+        let list = PartitionList::new(topic, &[(partition, offset)])?;
+        // SAFETY: the list is valid; an error is destroyed after it was read.
+        unsafe {
+            let error = rd::rd_kafka_incremental_unassign(self.rk, list.0);
+            if !error.is_null() {
+                let code = rd::rd_kafka_error_code(error);
+                rd::rd_kafka_error_destroy(error);
+                check(code)?;
+            }
+        }
+        self.add(topic, &[(partition, offset)])
     }
 
     /// Stops to fetch a partition.

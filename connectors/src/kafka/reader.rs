@@ -17,9 +17,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 use crate::error::{ConnectorError, Result};
 use crate::format::{Failure, Record, RecordDecoder, RecordFormat, Rows};
+use crate::kafka::identity::{self, Identity};
 use crate::kafka::native::{Batch, Consumer, Event, Message};
 use crate::kafka::{KafkaSource, Startup};
 use crate::source::{Doorbell, OnError, PartitionStatus, ReadSource, ReaderStatus};
+use crate::start::Reset;
 
 /// A chunk is full at so many rows or bytes.
 const CHUNK_ROWS_MAX: usize = 8192;
@@ -35,7 +37,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often ends of partitions are asked and positions mirrored.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long one question to a broker may take; also how long stopping may wait for it.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is to be read and where it goes.
 pub(crate) struct ReadTask {
@@ -47,6 +49,16 @@ pub(crate) struct ReadTask {
     pub doorbell: Doorbell,
     /// Where each partition ends; others are not read. `None`: none of them ends.
     pub ends: Option<Positions>,
+}
+
+/// Where a reader begins.
+#[derive(Default)]
+pub(crate) struct StartPoint {
+    pub positions: Positions,
+    /// The topic that the positions are of, if that is known.
+    pub topic_id: Option<String>,
+    /// Go on here where positions are gone or of another topic, and not as the source's options say.
+    pub reset: Option<Reset>,
 }
 
 /// A topic that is being read.
@@ -61,11 +73,17 @@ struct Run {
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// Generation of the queue that this run writes to.
     generation: u64,
     stop: AtomicBool,
-    partitions: Mutex<BTreeMap<i32, PartitionStatus>>,
+    pub(super) partitions: Mutex<BTreeMap<i32, PartitionStatus>>,
+    /// The topic that is read, once that is known.
+    pub(super) topic_id: Mutex<Option<String>>,
+    /// Whether the topic has become another one: nothing of it is read any more.
+    pub(super) is_other: AtomicBool,
+    /// Where partitions go on whose position is gone; `None`: they stop.
+    out_of_range: Option<Reset>,
     error: Mutex<Option<String>>,
     /// Positions to mirror.
     commits: Mutex<Positions>,
@@ -77,12 +95,12 @@ impl KafkaReader {
     ///
     /// # Errors
     /// 22023 if librdkafka refuses the properties.
-    pub fn start(task: ReadTask, positions: Positions) -> Result<Self> {
+    pub fn start(task: ReadTask, from: StartPoint) -> Result<Self> {
         let task = Arc::new(task);
         // Fails early on a column that is out of range.
         task.format.decoder(&task.columns)?;
         let generation = task.queue.begin(false);
-        let run = Run::start(&task, positions, generation)?;
+        let run = Run::start(&task, from, generation)?;
         Ok(Self { task, run })
     }
 }
@@ -100,7 +118,8 @@ impl ReadSource for KafkaReader {
     fn rewind(&mut self, positions: Positions) -> Result<()> {
         self.stop();
         let generation = self.task.queue.begin(true);
-        self.run = Run::start(&self.task, positions, generation)?;
+        let topic_id = self.run.shared.topic_id.lock().clone();
+        self.run = Run::start(&self.task, StartPoint { positions, topic_id, reset: None }, generation)?;
         Ok(())
     }
 
@@ -120,11 +139,14 @@ impl ReadSource for KafkaReader {
 }
 
 impl Run {
-    fn start(task: &Arc<ReadTask>, positions: Positions, generation: u64) -> Result<Self> {
+    fn start(task: &Arc<ReadTask>, from: StartPoint, generation: u64) -> Result<Self> {
         let shared = Arc::new(Shared {
             generation,
             stop: AtomicBool::new(false),
             partitions: Mutex::default(),
+            is_other: AtomicBool::new(false),
+            out_of_range: from.reset.or(task.source.out_of_range),
+            topic_id: Mutex::new(from.topic_id.clone()),
             error: Mutex::default(),
             commits: Mutex::default(),
             wake: Condvar::new(),
@@ -134,12 +156,15 @@ impl Run {
         let asker = Asker {
             task: task.clone(),
             shared: shared.clone(),
-            first: positions.is_empty(),
-            positions,
+            first: from.positions.is_empty(),
+            positions: from.positions,
+            reset: from.reset,
+            announces: from.topic_id.is_none() || from.reset.is_some(),
             consumer,
             pollers: Vec::new(),
             pollers_max,
             known: BTreeSet::new(),
+            is_anew: false,
         };
         let thread = spawn("kafka-ask", move || asker.run())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -160,10 +185,16 @@ struct Asker {
     /// Nothing of this source was ever read: the start mode counts for the partitions that are there.
     first: bool,
     positions: Positions,
+    /// Where the partitions go on if the topic is another one than that of the positions.
+    reset: Option<Reset>,
+    /// Whether the engine has to be told what the positions are of.
+    announces: bool,
     consumer: Arc<Consumer>,
     pollers: Vec<PollThread>,
     pollers_max: usize,
     known: BTreeSet<i32>,
+    /// Whether the topic is another one than that of the positions, and is to be read.
+    is_anew: bool,
 }
 
 struct PollThread {
@@ -188,7 +219,7 @@ impl Asker {
         let mut found_at = Instant::now();
         let find_every = self.find_every();
         while !self.stopped() {
-            let mut outcome = self.ask_ends();
+            let mut outcome = self.check_topic().and_then(|()| self.ask_ends());
             if found_at.elapsed() >= find_every {
                 outcome = outcome.and(self.find_partitions());
                 found_at = Instant::now();
@@ -225,11 +256,18 @@ impl Asker {
 
     /// Finds partitions that are not read yet and starts to read them.
     fn find_partitions(&mut self) -> Result<(), String> {
-        let topic = self.task.source.topic();
+        if self.shared.is_other.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let topic = self.task.source.topic().to_string();
+        let topic = topic.as_str();
         let all = self.consumer.partitions(topic, ASK_TIMEOUT).map_err(|code| match code {
             RDKafkaErrorCode::UnknownTopicOrPartition => format!("kafka topic \"{topic}\" does not exist"),
             code => format!("kafka topic \"{topic}\" cannot be asked for its partitions: {code}"),
         })?;
+        if self.known.is_empty() {
+            self.check_topic()?;
+        }
         let wanted = |p: &i32| self.task.ends.as_ref().is_none_or(|ends| ends.contains_key(p));
         let new: Vec<_> = all.into_iter().filter(|p| !self.known.contains(p) && wanted(p)).collect();
         if new.is_empty() {
@@ -248,13 +286,44 @@ impl Asker {
         Ok(())
     }
 
+    /// Looks whether the topic is the one that the positions are of. If it is not, nothing of it is read, unless the start
+    /// says where.
+    fn check_topic(&mut self) -> Result<(), String> {
+        let topic = self.task.source.topic();
+        if self.shared.is_other.load(Ordering::Acquire) {
+            return Err(identity::other(topic));
+        }
+        let Identity::Other = identity::check(&self.consumer, topic, &self.shared)? else { return Ok(()) };
+        if let (Some(reset), true) = (self.reset, self.known.is_empty()) {
+            tracing::warn!(topic, "the topic was made anew, reading it from its {} record", reset.name());
+            *self.shared.topic_id.lock() = None;
+            identity::check(&self.consumer, topic, &self.shared)?;
+            self.is_anew = true;
+            return Ok(());
+        }
+        identity::stop_all(topic, &self.shared, &self.positions);
+        (self.task.doorbell)();
+        Err(identity::other(topic))
+    }
+
     /// Where to start a partition; a concrete offset, so that it can be committed before the first record comes.
     fn start_of(&self, partition: i32) -> Result<i64, RDKafkaErrorCode> {
-        if let Some(offset) = self.positions.get(&partition) {
-            return Ok(*offset);
-        }
         let topic = self.task.source.topic();
+        let position = self.positions.get(&partition).copied();
+        if let (Some(position), None) = (position, self.reset) {
+            return Ok(position);
+        }
         let (low, high) = self.consumer.watermarks(topic, partition, ASK_TIMEOUT)?;
+        if let Some(reset) = self.reset {
+            let is_there = |at: &i64| !self.is_anew && (low..=high).contains(at);
+            return Ok(match (position.filter(is_there), reset) {
+                (Some(position), _) => position,
+                // A partition that was not there before is read whole.
+                (None, _) if position.is_none() && !self.first && !self.is_anew => low,
+                (None, Reset::Earliest) => low,
+                (None, Reset::Latest) => high,
+            });
+        }
         Ok(match self.task.source.startup {
             Startup::Latest if self.first => high,
             Startup::Timestamp(ms) if self.first => {
@@ -266,6 +335,7 @@ impl Asker {
 
     fn start_partitions(&mut self, starts: &[(i32, i64)]) -> Result<()> {
         let batch = self.task.format.decoder(&self.task.columns)?.finish()?.batch;
+        let origin: Option<Arc<str>> = self.shared.topic_id.lock().as_deref().map(Into::into);
         let mut announced = Vec::new();
         {
             let mut partitions = self.shared.partitions.lock();
@@ -280,7 +350,7 @@ impl Asker {
                         stopped: false,
                     },
                 );
-                if !self.positions.contains_key(partition) {
+                if self.announces || self.positions.get(partition) != Some(offset) {
                     announced.push(Chunk {
                         partition: *partition,
                         first_offset: *offset,
@@ -292,6 +362,7 @@ impl Asker {
                         bytes: 0,
                         arrived: Instant::now(),
                         produced_ms_max: i64::MIN,
+                        origin: origin.clone(),
                     });
                 }
             }
@@ -440,6 +511,10 @@ impl Poller {
         let mut batch = Batch::new();
         while !self.shared.stop.load(Ordering::Relaxed) {
             self.take_partitions()?;
+            if self.shared.is_other.load(Ordering::Acquire) {
+                // Whatever is still being put together may be of the new topic.
+                self.parts.clear();
+            }
             let dirty = self.parts.iter().any(Part::is_dirty);
             self.consumer.poll(&mut batch, if dirty { Duration::ZERO } else { POLL_WAIT });
             let idle = batch.is_empty();
@@ -448,10 +523,7 @@ impl Poller {
                 let outcome = match event {
                     Event::Message(message) => self.take(message, now)?,
                     Event::End { partition, offset } => self.reached_end(partition, offset, now),
-                    Event::Fault { partition, offset, code, text } => {
-                        self.fault(partition, offset, code, &text);
-                        Ok(())
-                    }
+                    Event::Fault { partition, offset, code, text } => self.fault(partition, offset, code, &text)?,
                 };
                 if let Err(Retired) = outcome {
                     return Ok(());
@@ -636,25 +708,56 @@ impl Poller {
         Ok(())
     }
 
-    fn fault(&mut self, partition: i32, offset: i64, code: RDKafkaErrorCode, text: &str) {
+    fn fault(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        code: RDKafkaErrorCode,
+        text: &str,
+    ) -> Result<Result<(), Retired>> {
         let topic = self.task.source.topic().to_string();
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                let at = self.index_of(partition).map_or(offset, |i| {
-                    self.parts[i].stopped = true;
-                    self.parts[i].next_offset
-                });
-                let text = format!(
-                    "offset {at} of partition {partition} of kafka topic \"{topic}\" is not there any more: records were \
-                     deleted before they were read, or the topic was made anew"
-                );
-                self.set_error(partition, text, true);
+                return self.gone(partition, offset);
             }
             _ if partition >= 0 => {
                 self.set_error(partition, format!("partition {partition} of kafka topic \"{topic}\": {text}"), false);
             }
             _ => tracing::warn!(%topic, "kafka client: {text}"),
         }
+        Ok(Ok(()))
+    }
+
+    /// The position of a partition is not there any more: it stops, or goes on elsewhere if that was asked for and the
+    /// topic is still the same.
+    fn gone(&mut self, partition: i32, offset: i64) -> Result<Result<(), Retired>> {
+        let topic = self.task.source.topic().to_string();
+        if let Ok(Identity::Other) = identity::check(&self.consumer, &topic, &self.shared) {
+            identity::stop_all(&topic, &self.shared, &Positions::new());
+            (self.task.doorbell)();
+            return Ok(Ok(()));
+        }
+        let Some(i) = self.index_of(partition).filter(|i| !self.parts[*i].stopped) else { return Ok(Ok(())) };
+        let at = self.parts[i].next_offset.max(offset);
+        let moved = self.shared.out_of_range.and_then(|reset| {
+            let to = identity::reset(&self.consumer, &topic, partition, reset).ok()?;
+            self.consumer.move_to(&topic, partition, to).ok()?;
+            Some((reset, to))
+        });
+        let Some((reset, to)) = moved else {
+            self.parts[i].stopped = true;
+            let bounds = self.consumer.watermarks(&topic, partition, ASK_TIMEOUT).ok();
+            self.set_error(partition, identity::out_of_range(&topic, partition, at, bounds), true);
+            return Ok(Ok(()));
+        };
+        if self.parts[i].is_dirty() && self.emit(i)?.is_err() {
+            return Ok(Err(Retired));
+        }
+        tracing::warn!(%topic, partition, from = at, to, "the position is gone, going on at the {} record", reset.name());
+        self.parts[i].first_offset = to;
+        self.parts[i].next_offset = to;
+        self.parts[i].arrived = Instant::now();
+        self.emit(i)
     }
 
     fn set_error(&self, partition: i32, text: String, stopped: bool) {
@@ -681,6 +784,7 @@ impl Poller {
             bytes: std::mem::take(&mut part.bytes),
             arrived: part.arrived,
             produced_ms_max: std::mem::replace(&mut part.produced_ms_max, i64::MIN),
+            origin: None,
         };
         part.first_offset = part.next_offset;
         if let Some(status) = self.shared.partitions.lock().get_mut(&part.partition) {

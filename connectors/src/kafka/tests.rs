@@ -104,7 +104,7 @@ fn options_are_checked_and_the_known_ones_listed() {
     assert_eq!(
         e.hint(),
         Some(
-            "known options: connector, idle_timeout, late_rows, on_error, properties.bootstrap.server, \
+            "known options: connector, idle_timeout, late_rows, on_error, on_out_of_range, properties.bootstrap.server, \
              scan.startup.mode, scan.startup.timestamp.millis, topic, properties.*"
         )
     );

@@ -163,6 +163,7 @@ impl Maker {
             skipped: 0,
             arrived,
             produced_ms_max: i64::MIN,
+            origin: None,
         };
         let given = self.task.queue.push(self.generation, [chunk]);
         if given {

@@ -13,6 +13,7 @@ use millstream_catalog::{Column, SqlType};
 use crate::chunk::{Chunk, ChunkQueue, Positions};
 use crate::error::ConnectorError;
 use crate::source::{Reader, SourceSpec};
+use crate::start::Start;
 
 const COLUMNS: [(&str, SqlType); 10] = [
     ("event_type", SqlType::Int4),
@@ -126,7 +127,7 @@ fn a_reader_starts_at_the_first_event_stops_at_its_end_and_rewinds() {
     let spec = nexmark(&COLUMNS, &[("events", "100000")]).unwrap();
     let (queue, doorbell) = (ChunkQueue::new(1 << 20), Arc::new(|| {}));
     let ends = Some(Positions::from([(0, 10_000)]));
-    let mut reader = spec.start_until(&[0], Positions::new(), ends, queue.clone(), doorbell.clone()).unwrap();
+    let mut reader = spec.start_at(&[0], Start { ends, ..Start::default() }, queue.clone(), doorbell.clone()).unwrap();
     let chunks = take_until(&reader, &queue, 10_000);
     // The position is known before any event.
     assert_eq!((chunks[0].next_offset, chunks[0].batch.num_rows()), (0, 0));

@@ -44,7 +44,7 @@ impl CatchUp {
 
     /// Looks whether the view has come to its end for now. True if it has joined the shared reader.
     pub fn advance(&mut self, shared: &Source, doorbell: &Doorbell) -> Result<bool> {
-        if !self.source.is_at_end() {
+        if self.source.is_suspended() || !self.source.is_at_end() {
             return Ok(false);
         }
         let (own, theirs) = (self.source.positions(), shared.positions());

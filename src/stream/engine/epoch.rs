@@ -175,7 +175,7 @@ impl EpochLoop {
             let shared = self.sources.iter().any(|(id, s)| s.has_input() && !self.is_held(*id));
             let own = self.catch_ups.iter().any(|((view, _), c)| {
                 let mut allowed = || self.pipelines.get_mut(view).is_some_and(|p| p.backfill_allowed(now) > 0);
-                c.source.is_at_end() || (c.source.has_input() && (c.holds || allowed()))
+                !c.source.is_suspended() && (c.source.is_at_end() || (c.source.has_input() && (c.holds || allowed())))
             });
             let input = (shared || own) && !self.outbox_full();
             if requests.any() || input || due.is_zero() || self.is_backfilling(now) {
@@ -215,7 +215,7 @@ impl EpochLoop {
     /// Whether a view has rows to read that were there before it, and may read them now.
     fn is_backfilling(&mut self, now: Instant) -> bool {
         let mut views = self.pipelines.values_mut();
-        views.any(|p| p.counters.failed.is_none() && p.is_backfilling() && p.backfill_allowed(now) > 0)
+        views.any(|p| p.counters.failed.is_none() && !p.suspended && p.is_backfilling() && p.backfill_allowed(now) > 0)
     }
 
     /// Whether a view still reads what was there before it, stored or in a source.
@@ -377,6 +377,10 @@ impl EpochLoop {
         for source in self.sources.values_mut() {
             source.report(&self.stats);
         }
+        for ((view, _), catch_up) in &self.catch_ups {
+            let trouble = catch_up.source.trouble();
+            self.stats.update_view(*view, |v| v.trouble = trouble);
+        }
     }
 
     /// Tells people of views and tables as they are in the last committed epoch.
@@ -405,6 +409,11 @@ impl EpochLoop {
             v.late_rows = counters.late_rows;
             v.expired_rows = counters.expired_rows;
             v.failed = counters.failed.clone();
+            v.suspended = pipeline.suspended;
+            v.built = counters.built;
+            if backfill.is_none() {
+                v.trouble = None;
+            }
             v.made_us = counters.made_us;
             v.epoch = epoch;
             v.set_backfill(backfill, epoch);

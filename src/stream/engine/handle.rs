@@ -15,7 +15,7 @@ use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::generated::Generated;
 use crate::stream::plan::PlannedView;
-use millstream_connectors::{DeadLetter, SinkSpec, SourceSpec};
+use millstream_connectors::{DeadLetter, Reset, SinkSpec, SourceSpec};
 
 pub use millstream_catalog::Change;
 
@@ -62,6 +62,7 @@ impl NewObject {
 }
 
 /// One DDL statement, or a transaction with some: catalog changes that become visible together with what runs for them.
+#[derive(Default)]
 pub struct DdlRequest {
     /// The version that the changes were made against; another current version is a conflict.
     pub base_version: u64,
@@ -72,6 +73,8 @@ pub struct DdlRequest {
     pub writes: Vec<TableWrite>,
     /// For `millstream.ddl_history`: each statement, in order.
     pub steps: Vec<DdlStep>,
+    /// A source that goes on elsewhere where its positions are gone.
+    pub reset: Option<(ObjectId, Reset)>,
     pub user: String,
 }
 

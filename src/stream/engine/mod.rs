@@ -7,13 +7,15 @@
 //! * [`objects`]: what runs for the catalog's objects: started, replaced, ended.
 //! * [`rollback`]: back to the last committed epoch when one fails.
 //! * [`pipeline`]: one view or sink: its operators and where its rows go.
-//! * [`source`]: the readers of a source, its positions and watermark.
+//! * [`source`]: the reader of a source, its positions and watermark; `partition`: one partition of it.
+//! * `alter`: what stands still, and how what runs follows the catalog.
 //! * `closing`: when time alone closes a window.
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
 //! * [`table`]: row tables: checks and applies the writes of sessions.
 //! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `sender`: the thread that sends them; `sinks`: the loop's part.
 
+mod alter;
 pub mod catch_up;
 mod closing;
 pub mod commit;
@@ -22,6 +24,7 @@ pub mod handle;
 pub mod intake;
 mod objects;
 pub mod outbox;
+mod partition;
 pub mod pipeline;
 pub mod published;
 mod rollback;

@@ -52,14 +52,20 @@ impl EpochLoop {
         if request.writes.iter().map(TableWrite::bytes).sum::<usize>() > limit {
             return Err(over_limit(limit));
         }
-        let DdlRequest { catalog, changes, new, writes, steps, user, .. } = request;
+        self.check_suspended(&request.catalog, &request.changes)?;
+        let DdlRequest { catalog, changes, new, writes, steps, user, reset, .. } = request;
         let entries = self.history_entries(&catalog, &steps, &user);
         let history = system::ddl_entries(work.epoch, work.now_us, &entries)?;
         let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
         let before = std::mem::replace(&mut self.catalog, Arc::new(catalog));
-        let started = self.start_new(new, &writes, work);
+        let started = self.start_new(new, &writes, work).and_then(|()| self.follow_catalog(work.epoch));
+        let started = started.and_then(|()| match reset {
+            Some((source, to)) => self.reset_source(source, to, work),
+            None => Ok(()),
+        });
         if let Err(e) = started {
             self.catalog = before;
+            self.follow_catalog(work.epoch)?;
             for id in &ids {
                 drop(self.retire(*id, work.epoch)?);
                 self.state.discard(id.0);
@@ -74,7 +80,6 @@ impl EpochLoop {
                 self.retired.push(retired);
             }
         }
-        self.take_names();
         self.stop_unread_sources()?;
         work.dirty = true;
         work.sync = true;
@@ -83,7 +88,15 @@ impl EpochLoop {
 
     /// Drops a view that is being built, with all that reads it.
     pub(super) fn cancel_job(&mut self, job: CancelJob, work: &mut Work) -> Result<()> {
-        if !self.pipelines.get(&job.view).is_some_and(|p| self.is_incomplete(p)) {
+        let job_of = self.pipelines.get(&job.view).filter(|p| self.is_incomplete(p));
+        if job_of.is_some_and(|p| p.counters.built) {
+            return Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("job {} reads what came while its view was suspended, and cannot be given up", job.view),
+            )
+            .with_hint("ALTER MATERIALIZED VIEW ... SUSPEND stops it for now, DROP MATERIALIZED VIEW for good"));
+        }
+        if job_of.is_none() {
             return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("job {} does not exist", job.view))
                 .with_hint("SHOW JOBS lists those that run"));
         }
@@ -92,8 +105,7 @@ impl EpochLoop {
         let base_version = draft.base_version();
         let steps = vec![DdlStep { statement: job.statement, changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
-        let request =
-            DdlRequest { base_version, catalog, changes, new: Vec::new(), writes: Vec::new(), steps, user: job.user };
+        let request = DdlRequest { base_version, catalog, changes, steps, user: job.user, ..DdlRequest::default() };
         self.ddl(request, work).map(drop)
     }
 
@@ -158,7 +170,8 @@ impl EpochLoop {
             .ok_or_else(|| Error::internal(format!("object {id} is not in the catalog")))?;
         match object {
             NewObject::Source { spec, watermark, generated, .. } => {
-                self.sources.insert(id, Source::new(id, record.name.clone(), *spec, watermark, generated));
+                let group = format!("millstream-{}-{id}", self.store.identity());
+                self.sources.insert(id, Source::new(&record, *spec, group, watermark, generated));
             }
             NewObject::Table { watermark, .. } => {
                 self.tables.insert(id, Table::new(&record, watermark)?);
@@ -168,12 +181,12 @@ impl EpochLoop {
                 let relation = Relation::new(table, record.arrow_schema(), plan.layout())?;
                 let target = Target::View(Arc::new(relation));
                 self.add_pipeline(&record, *plan, target)?;
+                let keeps_late = self.keeps_late_rows(&record);
                 if let ObjectKind::MaterializedView(view) = &record.kind
                     && let Some(pipeline) = self.pipelines.get_mut(&id)
                 {
-                    if view.options.get(LATE_ROWS).is_some_and(|v| v == LATE_ROWS_KEEP) {
-                        pipeline.keep_late_rows()?;
-                    }
+                    pipeline.keep_late_rows(keeps_late)?;
+                    pipeline.suspended = record.suspended;
                     let rate = view.options.get(BACKFILL_RATE_LIMIT).and_then(|rate| rate.parse().ok());
                     pipeline.throttle = rate.map(Throttle::new);
                 }
@@ -214,18 +227,6 @@ impl EpochLoop {
         Ok(Retired { id, epoch, source, table, pipeline })
     }
 
-    /// Calls everything by the names of the catalog.
-    pub(super) fn take_names(&mut self) {
-        let named = |id: &ObjectId, name: &mut String| {
-            if let Some(object) = self.catalog.get(*id).filter(|o| o.name != *name) {
-                name.clone_from(&object.name);
-            }
-        };
-        self.pipelines.iter_mut().for_each(|(id, p)| named(id, &mut p.name));
-        self.tables.iter_mut().for_each(|(id, t)| named(id, &mut t.name));
-        self.sources.iter_mut().for_each(|(id, s)| named(id, &mut s.name));
-    }
-
     /// Reads every source that a view needs, with the columns that its views need together.
     pub(super) fn start_readers(&mut self) -> Result<()> {
         let mut wanted: BTreeMap<ObjectId, ColumnsRead> = BTreeMap::new();
@@ -244,6 +245,13 @@ impl EpochLoop {
     fn begin_catch_ups(&mut self, view: ObjectId) -> Result<()> {
         for (source, columns) in self.columns_by_source(view) {
             if let Some(shared) = self.sources.get(&source).filter(|s| s.has_history()) {
+                if shared.is_suspended() {
+                    return Err(Error::new(
+                        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        format!("source \"{}\" is suspended, so a new view cannot read what came before", shared.name),
+                    )
+                    .with_hint("ALTER SOURCE ... RESUME first"));
+                }
                 let mut own = shared.for_view(view);
                 own.read_columns(&columns, &self.doorbell)?;
                 self.catch_ups.insert((view, source), CatchUp::new(own));
@@ -260,7 +268,8 @@ impl EpochLoop {
             for (source, columns) in self.columns_by_source(view) {
                 let Some(shared) = self.sources.get(&source) else { continue };
                 if source::catches_up(snapshot, view, source)? {
-                    let mut own = shared.for_view(view);
+                    let stands = self.pipelines.get(&view).is_some_and(|p| p.suspended);
+                    let mut own = if stands { shared.for_standing_view(view) } else { shared.for_view(view) };
                     own.recover(snapshot)?;
                     own.read_columns(&columns, &self.doorbell)?;
                     self.catch_ups.insert((view, source), CatchUp::new(own));
@@ -271,7 +280,7 @@ impl EpochLoop {
     }
 
     /// The sources that a view reads, with the columns that it needs of each.
-    fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, ColumnsRead> {
+    pub(super) fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, ColumnsRead> {
         let mut columns: BTreeMap<ObjectId, ColumnsRead> = BTreeMap::new();
         for scan in self.pipelines.get(&view).into_iter().flat_map(Pipeline::reads) {
             if self.sources.contains_key(&scan.object) {
@@ -367,8 +376,7 @@ impl EpochLoop {
         let statement = "a view that failed while it was being built".to_string();
         let steps = vec![DdlStep { statement, changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
-        let (new, writes) = (Vec::new(), Vec::new());
         let user = "millstream".to_string();
-        self.ddl(DdlRequest { base_version, catalog, changes, new, writes, steps, user }, work).map(drop)
+        self.ddl(DdlRequest { base_version, catalog, changes, steps, user, ..DdlRequest::default() }, work).map(drop)
     }
 }

@@ -83,6 +83,8 @@ pub struct Pipeline {
     late: Option<Relation>,
     /// How fast it takes what was there before it, if that is bounded.
     pub throttle: Option<Throttle>,
+    /// Whether it stands still: it takes nothing.
+    pub suspended: bool,
     pub counters: Counters,
     counters_changed: bool,
     /// What stopped it since the server started.
@@ -130,6 +132,9 @@ pub struct Counters {
     /// When it was made, microseconds since 1970; 0 if that was not kept.
     #[serde(default)]
     pub made_us: i64,
+    /// Whether it held all that there was once: then it is not dropped for being incomplete.
+    #[serde(default)]
+    pub built: bool,
     /// Why the view stopped, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
@@ -196,6 +201,7 @@ impl Pipeline {
             errors,
             late: None,
             throttle: None,
+            suspended: false,
             counters: Counters::default(),
             counters_changed: true,
             failure: None,
@@ -204,10 +210,24 @@ impl Pipeline {
         })
     }
 
-    /// Keeps late rows, which are counted in any case.
-    pub fn keep_late_rows(&mut self) -> Result<()> {
-        self.late = Some(late_relation(self.id)?);
+    /// Keeps late rows, which are counted in any case, or no more of them.
+    pub fn keep_late_rows(&mut self, keep: bool) -> Result<()> {
+        if keep != self.late.is_some() {
+            self.late = if keep { Some(late_relation(self.id)?) } else { None };
+        }
         Ok(())
+    }
+
+    /// Takes nothing from here on, or goes on. `was_complete` says whether it held all that there was.
+    pub fn stand_still(&mut self, suspended: bool, was_complete: bool) {
+        self.suspended = suspended;
+        self.counters.built |= was_complete;
+        self.counters_changed = true;
+    }
+
+    /// Whether it takes what comes.
+    fn is_running(&self) -> bool {
+        !self.suspended && self.counters.failed.is_none()
     }
 
     /// Takes up counters, backfill positions and watermarks of the last committed epoch, and forgets all caches.
@@ -267,9 +287,9 @@ impl Pipeline {
 
     /// How many of its scans still do.
     pub fn scans_backfilling(&self) -> usize {
-        match self.counters.failed {
-            Some(_) => 0,
-            None => self.scans.iter().filter(|s| s.backfill != Backfill::Done).count(),
+        match self.is_running() {
+            false => 0,
+            true => self.scans.iter().filter(|s| s.backfill != Backfill::Done).count(),
         }
     }
 
@@ -283,21 +303,21 @@ impl Pipeline {
 
     /// When one of its operators has work even if nothing comes, microseconds since 1970.
     pub fn next_wake_us(&self) -> Option<i64> {
-        match self.counters.failed {
-            Some(_) => None,
-            None => self.nodes.iter().filter_map(|node| node.operator.next_wake_us()).min(),
+        match self.is_running() {
+            false => None,
+            true => self.nodes.iter().filter_map(|node| node.operator.next_wake_us()).min(),
         }
     }
 
     /// Whether one of its operators holds rows back until a watermark is far enough.
     pub fn holds_rows(&self) -> bool {
-        self.counters.failed.is_none() && self.nodes.iter().any(|node| node.operator.held_until().is_some())
+        self.is_running() && self.nodes.iter().any(|node| node.operator.held_until().is_some())
     }
 
     /// Whether rows that are held back would be let go if the watermarks of its inputs were these and nothing came, and the
     /// watermarks of its result then. `None` if it reads none of those that `known` has.
     pub fn at_watermarks<'a>(&self, known: &dyn Fn(ObjectId) -> Option<&'a Watermarks>) -> Option<(bool, Watermarks)> {
-        if self.counters.failed.is_some() || self.reads().all(|scan| known(scan.object).is_none()) {
+        if !self.is_running() || self.reads().all(|scan| known(scan.object).is_none()) {
             return None;
         }
         let of_scan = |(i, scan): (usize, &ScanInput)| {
@@ -342,6 +362,12 @@ impl Pipeline {
         upstream: &dyn Upstream,
         limits: &RunLimits,
     ) -> Result<Ran> {
+        if self.suspended {
+            // The epoch that suspends it says so.
+            let changed = self.counters_changed;
+            self.put_counters(state)?;
+            return Ok(Ran::nothing(changed));
+        }
         if self.counters.failed.is_some() {
             return Ok(Ran::nothing(false));
         }

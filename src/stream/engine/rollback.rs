@@ -122,8 +122,8 @@ impl EpochLoop {
         }
         // What stopping them wrote is of no object that there is.
         self.state.rollback();
-        self.take_names();
-        for pipeline in self.pipelines.values_mut() {
+        for (id, pipeline) in &mut self.pipelines {
+            pipeline.suspended = self.catalog.get(*id).is_some_and(|o| o.suspended);
             pipeline.recover(&published.snapshot)?;
         }
         for table in self.tables.values_mut() {
@@ -133,6 +133,7 @@ impl EpochLoop {
             source.rewind(&published.snapshot, &self.doorbell)?;
         }
         self.recover_catch_ups(&published.snapshot)?;
+        self.follow_catalog(published.epoch)?;
         self.start_readers()?;
         self.start_sinks(self.epoch)?;
         self.report_views();

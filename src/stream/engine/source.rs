@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_catalog::ObjectId;
-use millstream_connectors::{Chunk, ChunkQueue, DeadLetter, Doorbell, Positions, Reader, SourceSpec};
+use millstream_catalog::{Object, ObjectId, ObjectKind};
+use millstream_connectors::{
+    Chunk, ChunkQueue, DeadLetter, Doorbell, LateRows, Positions, Reader, ReaderStatus, Reset, SourceSpec, Start,
+};
 use serde::{Deserialize, Serialize};
 
-use super::stats::{PartitionStats, Rate, Stats};
+use super::partition::Partition;
+use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
@@ -29,11 +32,19 @@ pub struct Source {
     pub id: ObjectId,
     pub name: String,
     spec: SourceSpec,
+    /// The options that it was made of.
+    options: BTreeMap<String, String>,
+    /// The consumer group that positions are mirrored to if the options name none.
+    group: String,
     /// The watermark column and expression over all columns, if the source has one.
     watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
     generated: Arc<[Generated]>,
     queue: ChunkQueue,
     reader: Option<Reader>,
+    /// Whether a view reads it; there is a reader then, unless it is suspended.
+    used: bool,
+    suspended: bool,
+    origin: Origin,
     /// What the views read, and what generated columns are computed of.
     columns: ColumnsRead,
     completion: Option<Completion>,
@@ -46,24 +57,17 @@ pub struct Source {
     ends: Option<Positions>,
 }
 
-/// One partition: what the committed epochs hold of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Partition {
-    next_offset: i64,
-    watermark_us: Option<i64>,
-    idle: bool,
-    #[serde(skip, default = "Instant::now")]
-    last_record: Instant,
-    /// Since the server started, for people.
-    #[serde(skip)]
-    rows: u64,
-    #[serde(skip)]
-    dead_letters: u64,
-    #[serde(skip)]
-    skipped: u64,
-    #[serde(skip)]
-    rate: Rate,
+/// What the positions are of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Origin {
+    /// The id of the topic, if the brokers give topics one.
+    topic_id: Option<String>,
+    /// Where partitions are to go on whose positions are gone: `latest` or `earliest`, until the reader has done that.
+    reset: Option<String>,
 }
+
+/// Key of the [`Origin`] in the source's status table.
+const ORIGIN: &[u8] = b"origin";
 
 /// What an epoch takes from a source.
 pub struct Taken {
@@ -80,27 +84,33 @@ pub struct Taken {
 }
 
 impl Source {
-    /// A source that is not read yet. `watermark` is its column and expression.
+    /// The source of an object, not read yet. `watermark` is its column and expression, `group` the consumer group that its
+    /// positions are mirrored to if its options name none.
     pub fn new(
-        id: ObjectId,
-        name: String,
+        object: &Object,
         spec: SourceSpec,
+        group: String,
         watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
         generated: Arc<[Generated]>,
     ) -> Self {
         Self {
-            id,
-            name,
-            spec,
+            id: object.id,
+            name: object.name.clone(),
+            spec: spec.with_group(&group),
+            options: options_of(object),
+            group,
             watermark,
             generated,
             queue: ChunkQueue::new(QUEUE_BYTES),
             reader: None,
+            used: false,
+            suspended: object.suspended,
+            origin: Origin::default(),
             columns: ColumnsRead::default(),
             completion: None,
             partitions: BTreeMap::new(),
             committed_watermark: None,
-            holder: id,
+            holder: object.id,
             ends: None,
         }
     }
@@ -108,11 +118,75 @@ impl Source {
     /// The same source for one view that must read what the others have read already. It starts where the first of them
     /// started and ends, for now, where they are.
     pub fn for_view(&self, view: ObjectId) -> Self {
-        let (spec, watermark, generated) = (self.spec.clone(), self.watermark.clone(), self.generated.clone());
-        let mut own = Self::new(self.id, self.name.clone(), spec, watermark, generated);
-        own.holder = view;
-        own.ends = Some(self.positions());
-        own
+        Self {
+            id: self.id,
+            name: self.name.clone(),
+            spec: self.spec.clone(),
+            options: self.options.clone(),
+            group: self.group.clone(),
+            watermark: self.watermark.clone(),
+            generated: self.generated.clone(),
+            queue: ChunkQueue::new(QUEUE_BYTES),
+            reader: None,
+            used: false,
+            suspended: self.suspended,
+            origin: Origin { reset: None, ..self.origin.clone() },
+            columns: ColumnsRead::default(),
+            completion: None,
+            partitions: BTreeMap::new(),
+            committed_watermark: None,
+            holder: view,
+            ends: Some(self.positions()),
+        }
+    }
+
+    /// The same source for a view that stands still from here on, to be read from here later.
+    pub fn for_standing_view(&self, view: ObjectId) -> Self {
+        let (partitions, committed_watermark) = (self.partitions.clone(), self.committed_watermark);
+        Self { partitions, committed_watermark, suspended: true, ..self.for_view(view) }
+    }
+
+    /// Takes over what the catalog says of it now: its name, its options, and whether it is suspended; `stands` if a view
+    /// that it is read for alone is. What was read and not taken is read again.
+    ///
+    /// # Errors
+    /// 22023 if the client library refuses options; it is as before then, but not read.
+    pub fn follow(&mut self, object: &Object, stands: bool, doorbell: &Doorbell) -> Result<()> {
+        if self.name != object.name {
+            self.name.clone_from(&object.name);
+        }
+        let suspended = object.suspended || stands;
+        let options = options_of(object);
+        if suspended == self.suspended && options == self.options {
+            return Ok(());
+        }
+        if let (true, ObjectKind::Source(source)) = (options != self.options, &object.kind) {
+            self.spec = SourceSpec::new(source)?.with_group(&self.group);
+            self.options = options;
+        }
+        self.suspended = suspended;
+        self.restart(doorbell)
+    }
+
+    /// Goes on elsewhere with the partitions whose positions are gone, and with all if the topic is another one.
+    pub fn reset(&mut self, to: Reset, doorbell: &Doorbell) -> Result<()> {
+        let before = self.origin.reset.replace(to.name().to_string());
+        let started = self.restart(doorbell);
+        if started.is_err() {
+            self.origin.reset = before;
+        }
+        started
+    }
+
+    /// Whether it was told to stand still.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// What keeps it from being read, if something does.
+    pub fn trouble(&self) -> Option<String> {
+        let status = self.reader.as_ref()?.status();
+        status.partitions.into_iter().find_map(|p| p.error).or(status.error)
     }
 
     /// Whether a new view must read records that the source's reader is past.
@@ -150,7 +224,18 @@ impl Source {
         };
         self.partitions = partitions;
         self.committed_watermark = watermark;
+        if self.holder == self.id {
+            self.origin = match snapshot.get(self.status_table(), ORIGIN)? {
+                Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| corrupt(self.id))?,
+                None => Origin::default(),
+            };
+        }
         Ok(())
+    }
+
+    /// What becomes of late rows of it, as its options say.
+    pub fn late_rows(&self) -> LateRows {
+        self.spec.late_rows()
     }
 
     /// The topic that dead letters name.
@@ -158,9 +243,9 @@ impl Source {
         self.spec.topic()
     }
 
-    /// Whether a view reads it.
+    /// Whether a view reads it, or would if it were not suspended.
     pub fn is_read(&self) -> bool {
-        self.reader.is_some()
+        self.used
     }
 
     /// Reads at least these columns from here on: starts the reader, or starts it anew from the taken positions with more
@@ -169,10 +254,11 @@ impl Source {
         let mut all = wanted.clone();
         self.watermark.iter().for_each(|(column, _)| all.add(*column));
         let all = with_inputs(&all, &self.generated);
-        if self.reader.is_some() && self.columns.contains(&all) {
+        if self.used && self.columns.contains(&all) {
             return Ok(());
         }
         self.columns = all;
+        self.used = true;
         self.restart(doorbell)
     }
 
@@ -182,6 +268,11 @@ impl Source {
             reader.stop();
         }
         self.columns = ColumnsRead::default();
+        self.used = false;
+        if self.holder == self.id {
+            self.origin = Origin::default();
+            state.delete(self.status_table(), ORIGIN);
+        }
         for partition in std::mem::take(&mut self.partitions).keys() {
             state.delete(self.table(), &self.key(*partition));
         }
@@ -193,20 +284,35 @@ impl Source {
     /// Goes back to the committed positions after a failed commit.
     pub fn rewind(&mut self, snapshot: &Arc<Snapshot>, doorbell: &Doorbell) -> Result<()> {
         self.recover(snapshot)?;
-        if self.reader.is_some() { self.restart(doorbell) } else { Ok(()) }
+        self.restart(doorbell)
     }
 
+    /// Reads anew from the taken positions, or not at all if no view reads it or it is suspended.
     fn restart(&mut self, doorbell: &Doorbell) -> Result<()> {
         if let Some(reader) = self.reader.take() {
             reader.stop();
         }
         self.queue.close();
         self.queue = ChunkQueue::new(QUEUE_BYTES);
+        if !self.used || self.suspended {
+            return Ok(());
+        }
+        // Nothing was to come while it was not read.
+        if let Some(timeout) = self.spec.idle_timeout() {
+            let idle_at = Instant::now() + timeout;
+            self.partitions.values_mut().for_each(|p| p.is_busy_until(idle_at));
+        }
         let columns: Vec<usize> = self.columns.columns().collect();
         let completion = Completion::new(&columns, &self.generated, self.spec.schema())?;
         let (queue, doorbell) = (self.queue.clone(), doorbell.clone());
         let spec = self.spec.with_fields(self.columns.fields());
-        let reader = spec.start_until(completion.recorded(), self.positions(), self.ends.clone(), queue, doorbell)?;
+        let start = Start {
+            positions: self.positions(),
+            ends: self.ends.clone(),
+            origin: self.origin.topic_id.clone(),
+            reset: self.origin.reset.as_deref().and_then(Reset::of),
+        };
+        let reader = spec.start_at(completion.recorded(), start, queue, doorbell)?;
         self.reader = Some(reader);
         self.completion = Some(completion);
         Ok(())
@@ -268,28 +374,17 @@ impl Source {
     fn advance(&mut self, chunk: &Chunk, now: Instant) -> Result<()> {
         let watermark = self.chunk_watermark(&chunk.batch)?;
         let source_watermark = self.watermark_us();
-        let partition = self.partitions.entry(chunk.partition).or_insert(Partition {
-            next_offset: chunk.first_offset,
-            watermark_us: None,
-            idle: false,
-            last_record: now,
-            rows: 0,
-            dead_letters: 0,
-            skipped: 0,
-            rate: Rate::default(),
-        });
-        partition.next_offset = chunk.next_offset;
-        partition.rows += chunk.batch.num_rows() as u64;
-        partition.dead_letters += chunk.dead.len() as u64;
-        partition.skipped += chunk.skipped;
-        if chunk.batch.num_rows() > 0 {
-            partition.last_record = now;
-            if partition.idle {
-                // A returning partition cannot pull the source's time back: it joins where the source is.
-                partition.idle = false;
-                partition.watermark_us = partition.watermark_us.max(source_watermark);
-            }
-            partition.watermark_us = partition.watermark_us.max(watermark);
+        if let Some(topic_id) = &chunk.origin {
+            self.origin.topic_id = Some(topic_id.to_string());
+        }
+        // The first that a reader gives are the positions that it begins at.
+        self.origin.reset = None;
+        let is_new = !self.partitions.contains_key(&chunk.partition);
+        let partition =
+            self.partitions.entry(chunk.partition).or_insert_with(|| Partition::new(chunk.first_offset, now));
+        partition.advance(chunk, watermark, source_watermark);
+        if let (Some(timeout), true) = (self.spec.idle_timeout(), is_new || chunk.batch.num_rows() > 0) {
+            partition.is_busy_until(now + timeout);
         }
         Ok(())
     }
@@ -307,25 +402,21 @@ impl Source {
         Ok(evaluate_at(expression, self.spec.schema(), *column, latest))
     }
 
-    /// Marks partitions that were silent for the idle timeout. Whether one changed.
+    /// Marks partitions that were silent for the idle timeout and have nothing left to read. Whether one changed.
     fn judge_idle(&mut self, now: Instant) -> bool {
-        let Some(timeout) = self.spec.idle_timeout() else { return false };
-        let mut changed = false;
-        for partition in self.partitions.values_mut().filter(|p| !p.idle) {
-            if now.duration_since(partition.last_record) >= timeout {
-                partition.idle = true;
-                changed = true;
-            }
+        let (Some(_), Some(reader)) = (self.spec.idle_timeout(), &self.reader) else { return false };
+        if !self.partitions.values().any(|p| p.is_due(now)) {
+            return false;
         }
-        changed
+        let status = reader.status();
+        let due = self.partitions.iter_mut().filter(|(_, p)| p.is_due(now));
+        due.fold(false, |changed, (number, p)| p.judge(*number, &status, now) || changed)
     }
 
-    /// When the next partition becomes idle if nothing comes.
+    /// When the next partition may become idle if nothing comes.
     pub fn next_timer(&self, now: Instant) -> Option<Duration> {
-        let timeout = self.spec.idle_timeout()?;
-        self.watermark.as_ref()?;
-        let timers = self.partitions.values().filter(|p| !p.idle);
-        timers.map(|p| (p.last_record + timeout).saturating_duration_since(now)).min()
+        self.spec.idle_timeout().and(self.reader.as_ref()).and(self.watermark.as_ref())?;
+        self.partitions.values().filter_map(|p| p.idle_in(now)).min()
     }
 
     /// Puts positions and watermarks into the open epoch.
@@ -338,6 +429,10 @@ impl Source {
         // catches up the entry says that it does, also before its first record.
         let watermark = self.watermark_us().map(i64::to_be_bytes);
         state.put(self.table(), &self.id.0.to_be_bytes(), watermark.as_ref().map_or(b"", |w| w.as_slice()));
+        if self.holder == self.id {
+            let origin = serde_json::to_vec(&self.origin).map_err(|e| Error::internal(e.to_string()))?;
+            state.put(self.status_table(), ORIGIN, &origin);
+        }
         Ok(())
     }
 
@@ -386,21 +481,30 @@ impl Source {
         self.committed_watermark = self.watermark_us();
     }
 
-    /// Tells the broker's consumer group how far the committed epochs are, and people what the reader reports.
+    /// Tells the broker's consumer group how far the epochs are, and people what the reader reports.
     pub fn report(&mut self, stats: &Stats) {
-        let Some(reader) = &self.reader else { return };
+        let status = match &self.reader {
+            Some(reader) => {
+                let positions: Vec<(i32, i64)> = self.positions().into_iter().collect();
+                reader.commit_offsets(&positions);
+                reader.status()
+            }
+            None => ReaderStatus::default(),
+        };
         let now = Instant::now();
-        for partition in self.partitions.values_mut() {
-            partition.rate.sample(now, partition.rows);
-        }
-        let positions: Vec<(i32, i64)> = self.partitions.iter().map(|(p, s)| (*p, s.next_offset)).collect();
-        reader.commit_offsets(&positions);
-        let status = reader.status();
+        self.partitions.iter_mut().for_each(|(number, p)| p.sample(*number, &status, now));
         let partitions = self.partitions.iter().map(|(p, s)| (*p, s.stats())).collect();
+        let (suspended, group) = (self.suspended, self.spec.group());
         stats.update_source(self.id, |s| {
             s.status = status;
             s.partitions = partitions;
+            s.suspended = suspended;
+            s.group = group;
         });
+    }
+
+    fn status_table(&self) -> TableId {
+        TableId::new(self.id.0, part::STATUS)
     }
 
     fn table(&self) -> TableId {
@@ -415,17 +519,11 @@ impl Source {
     }
 }
 
-impl Partition {
-    fn stats(&self) -> PartitionStats {
-        PartitionStats {
-            next_offset: self.next_offset,
-            watermark_us: self.watermark_us,
-            idle: self.idle,
-            rows: self.rows,
-            dead_letters: self.dead_letters,
-            skipped: self.skipped,
-            rows_per_second: self.rate.per_second(),
-        }
+/// The options of a source object.
+fn options_of(object: &Object) -> BTreeMap<String, String> {
+    match &object.kind {
+        ObjectKind::Source(source) => source.options.clone(),
+        _ => BTreeMap::new(),
     }
 }
 

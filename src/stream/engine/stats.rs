@@ -67,6 +67,9 @@ pub struct SourceStats {
     pub late_rows: u64,
     pub partitions: BTreeMap<i32, PartitionStats>,
     pub status: ReaderStatus,
+    pub suspended: bool,
+    /// The consumer group that positions are mirrored to.
+    pub group: Option<String>,
 }
 
 /// One partition of a source.
@@ -83,6 +86,29 @@ pub struct PartitionStats {
     /// Records that could not be read and were dropped, as `on_error = 'skip'` asks.
     pub skipped: u64,
     pub rows_per_second: f64,
+    /// How often its position was gone and it went on elsewhere.
+    pub resets: u64,
+    /// Records that it passed over then.
+    pub lost: u64,
+    /// Latest timestamp of the records that were taken, milliseconds since 1970.
+    pub read_ms: Option<i64>,
+    /// When it was last seen to have nothing left to read.
+    pub at_end: Option<Instant>,
+}
+
+impl PartitionStats {
+    /// How long the oldest record that is not taken has waited at most, in seconds: not longer than since the latest record
+    /// that was taken was made, and not longer than since nothing was left to take. 0 if nothing is left at `position`,
+    /// `None` if nothing is known.
+    pub fn lag_seconds(&self, position: i64, high_watermark: Option<i64>, now_us: i64) -> Option<f64> {
+        if high_watermark? <= position {
+            return Some(0.0);
+        }
+        let since_read = self.read_ms.map(|ms| (now_us - ms * 1000) as f64 / 1e6);
+        let since_end = self.at_end.map(|at| at.elapsed().as_secs_f64());
+        let bounds = since_read.into_iter().chain(since_end);
+        bounds.reduce(f64::min).map(|seconds| seconds.max(0.0))
+    }
 }
 
 /// How fast a counter grows, from samples of it.
@@ -123,6 +149,11 @@ pub struct ViewStats {
     pub made_us: i64,
     /// Why it stopped, if it did.
     pub failed: Option<String>,
+    pub suspended: bool,
+    /// Whether it held all that there was once, so that it is read also while it is behind.
+    pub built: bool,
+    /// What keeps it from reading what it is behind with.
+    pub trouble: Option<String>,
     /// How far it is, while it still reads what was there before it.
     pub backfill: Option<BackfillStats>,
     /// How far it was before it became complete.

@@ -79,6 +79,13 @@ pub fn key_columns(groups: &[Expr], input: &LogicalPlan, shown: &[usize], timed:
     key
 }
 
+/// Positions of the expressions that follow from the one at `of`, and that one's: what is behind the watermark of one of them
+/// is behind that of `of` too.
+pub fn followers(exprs: &[Expr], input: &LogicalPlan, of: usize) -> Vec<usize> {
+    let traced: Vec<Expr> = exprs.iter().map(|expr| trace(expr.clone(), input)).collect();
+    (0..exprs.len()).filter(|i| *i == of || follows(&traced[*i], &traced[of])).collect()
+}
+
 /// The expression over the columns of the first plan below `plan` that is more than a projection.
 fn trace(expr: Expr, plan: &LogicalPlan) -> Expr {
     match plan {

@@ -73,10 +73,10 @@ pub struct Feeder {
 
 impl Feeder {
     /// Sends about `per_second` messages a second, spread over the topic's partitions.
-    pub fn start(topic: &str, per_second: u64) -> Self {
+    pub fn start(broker: &str, topic: &str, per_second: u64) -> Self {
         let shared = Arc::new(Shared::default());
-        let (theirs, topic) = (shared.clone(), topic.to_string());
-        let thread = std::thread::spawn(move || feed(&theirs, &topic, per_second));
+        let (theirs, broker, topic) = (shared.clone(), broker.to_string(), topic.to_string());
+        let thread = std::thread::spawn(move || feed(&theirs, &broker, &topic, per_second));
         Feeder { shared, thread: Some(thread) }
     }
 
@@ -108,8 +108,8 @@ impl Drop for Feeder {
     }
 }
 
-fn feed(shared: &Shared, topic: &str, per_second: u64) {
-    let producer = Producer::new();
+fn feed(shared: &Shared, broker: &str, topic: &str, per_second: u64) {
+    let producer = Producer::to(broker);
     let mut n = 0;
     while !shared.stop.load(Ordering::SeqCst) {
         let mut paused = shared.paused.lock().expect("no holder panics");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::broker::Broker;
 use crate::client::Session;
 use crate::server::Server;
 use crate::{kafka, seed};
@@ -41,6 +42,8 @@ const FAIL_POINTS: &[&str] = &[
     "outbox.produced",
     "outbox.sent",
 ];
+/// One kill in so many comes with a restart of the broker.
+const BROKER_RESTART_EVERY: u32 = 10;
 /// How long a server may take to come to its fail point; it is killed if it does not.
 const FAIL_POINT_LIMIT: Duration = Duration::from_millis(1500);
 
@@ -98,14 +101,14 @@ const VIEWS: &[(&str, &str, Option<&str>)] = &[
     ),
 ];
 
-async fn create(session: &Session) {
+async fn create(session: &Session, broker: &str) {
     session
         .run(&format!(
             "CREATE SOURCE payments (txn_id BIGINT, card_id BIGINT, amount DECIMAL(12,2), ts TIMESTAMP, \
              WATERMARK FOR ts AS ts - INTERVAL '5 seconds') INCLUDE partition AS p \
              WITH (connector = 'kafka', topic = '{TOPIC}', properties.bootstrap.server = '{}', \
              scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON",
-            kafka::bootstrap()
+            broker
         ))
         .await;
     session.run("CREATE TABLE accounts (id BIGINT PRIMARY KEY, holder VARCHAR, risk INT)").await;
@@ -126,7 +129,7 @@ async fn create(session: &Session) {
             .run(&format!(
                 "CREATE SINK {sink} FROM {view} WITH (connector = 'kafka', topic = '{topic}', \
                  properties.bootstrap.server = '{}'{options}) {format}",
-                kafka::bootstrap()
+                broker
             ))
             .await;
     }
@@ -218,13 +221,13 @@ async fn check_ledger(session: &Session, ledger: &Ledger) {
 /// Every row of the append-only view is in the topic of the exactly-once sink once, at least once in that of the other, and
 /// nothing else is; the messages of a key in the upsert topic never go back, and the last is the view's row. Returns the rows
 /// that were sent exactly once.
-async fn check_sinks(session: &Session, sent: u64) -> usize {
+async fn check_sinks(session: &Session, broker: &str, sent: u64) -> usize {
     let alerts: Vec<u64> =
         (0..sent).filter_map(Payment::of).filter(|p| p.amount_cents > ALERT_CENTS).map(|p| p.txn_id).collect();
     let start = Instant::now();
     loop {
         let ids = |topic: &str| -> Vec<u64> {
-            let records = kafka::read_all(topic);
+            let records = kafka::read_all_on(broker, topic);
             let mut ids: Vec<u64> =
                 records.iter().map(|record| json_of(record)["txn_id"].as_u64().expect("an id")).collect();
             ids.sort_unstable();
@@ -237,7 +240,7 @@ async fn check_sinks(session: &Session, sent: u64) -> usize {
         copies.dedup();
         let mut changes = 0;
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-        for record in kafka::read_all(CARDS) {
+        for record in kafka::read_all_on(broker, CARDS) {
             match record.payload_text() {
                 None => drop(newest.remove(&record.key_text())),
                 Some(_) => {
@@ -267,6 +270,33 @@ fn json_of(record: &kafka::Record) -> serde_json::Value {
     serde_json::from_slice(record.payload.as_deref().unwrap_or_default()).expect("a JSON payload")
 }
 
+/// Cuts off a part of the state's log that was never promised to be on the disk, as when the machine dies: everything of it,
+/// or some of its last bytes. False if there is nothing to cut.
+fn tear_log(server: &Server, random: &mut StdRng) -> bool {
+    let Ok(promised) = std::fs::read_to_string(server.dir().join("synced")) else { return false };
+    let (name, bytes) = promised.split_once(' ').expect("a name and a size");
+    let newest = std::fs::read_dir(server.data_dir().join("db"))
+        .expect("the state's directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .max()
+        .expect("a log");
+    let promised: u64 = match newest.file_name().is_some_and(|file| file == name) {
+        true => bytes.parse().expect("a size"),
+        // Only what comes after a new log was begun can be cut without touching what was promised before.
+        false => return false,
+    };
+    let file = std::fs::File::options().write(true).open(&newest).expect("the log");
+    let size = file.metadata().expect("the log").len();
+    if size <= promised {
+        return false;
+    }
+    let cut =
+        if random.random_bool(0.5) { size - promised } else { random.random_range(1..=(size - promised).min(64)) };
+    file.set_len(size - cut).expect("the log can be cut");
+    true
+}
+
 /// Ends the server without warning, one way or the other; says how.
 fn end(server: &mut Server, random: &mut StdRng) -> &'static str {
     if random.random_bool(0.5) {
@@ -291,15 +321,16 @@ fn end_at_fail_point(server: &mut Server, random: &mut StdRng) -> &'static str {
 async fn nothing_lost_nothing_doubled() {
     let kills: usize = seed::setting("MILLSTREAM_KILLS", 30);
     let mut random = StdRng::seed_from_u64(seed::seed("kill"));
-    kafka::create_topic(TOPIC, PARTITIONS);
-    kafka::create_topic(ALERTS, 1);
-    kafka::create_topic(CARDS, 1);
-    kafka::create_topic(COPIES, 1);
+    let mut broker = Broker::start();
+    let address = broker.address();
+    for (topic, partitions) in [(TOPIC, PARTITIONS), (ALERTS, 1), (CARDS, 1), (COPIES, 1)] {
+        kafka::create_topic_on(&address, topic, partitions);
+    }
     // Small enough that an epoch after a restart goes past it.
     let mut server = Server::with(&[("MILLSTREAM__STATE__MAX_WRITE_SET_BYTES", "65536")]);
-    create(&server.connect().await).await;
+    create(&server.connect().await, &address).await;
 
-    let feeder = Feeder::start(TOPIC, 1500);
+    let feeder = Feeder::start(&address, TOPIC, 1500);
     let config = server.connection_string();
     let inserts = Writer::insert(config.clone());
     let restates = Writer::restate(config.clone());
@@ -307,6 +338,7 @@ async fn nothing_lost_nothing_doubled() {
     let stock_every = (kills / 5).max(1);
     let mut slowest_start = Duration::ZERO;
     let mut deaths: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut torn, mut broker_restarts) = (0, 0);
     for kill in 1..=kills {
         tokio::time::sleep(Duration::from_millis(random.random_range(20..1200))).await;
         *deaths.entry(end(&mut server, &mut random)).or_default() += 1;
@@ -320,13 +352,25 @@ async fn nothing_lost_nothing_doubled() {
                 *deaths.entry(end_at_fail_point(&mut server, &mut random)).or_default() += 1;
             }
         }
+        torn += usize::from(random.random_bool(0.5) && tear_log(&server, &mut random));
+        if random.random_ratio(1, BROKER_RESTART_EVERY) {
+            broker.stop();
+            if random.random_bool(0.5) {
+                // The server starts without a broker.
+                server.launch();
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..2000))).await;
+                server.kill();
+            }
+            broker.restart();
+            broker_restarts += 1;
+        }
         slowest_start = slowest_start.max(server.restart());
         let session = server.connect().await;
         assert_one_moment(&session).await;
         if kill % stock_every == 0 {
             let sent = feeder.pause();
             take_stock(&session, sent).await;
-            check_sinks(&session, sent).await;
+            check_sinks(&session, &address, sent).await;
             feeder.resume();
         }
     }
@@ -337,7 +381,7 @@ async fn nothing_lost_nothing_doubled() {
     let session = server.connect().await;
     take_stock(&session, sent).await;
     check_ledger(&session, &inserts).await;
-    let once = check_sinks(&session, sent).await;
+    let once = check_sinks(&session, &address, sent).await;
     let epochs = session.value("SELECT max(epoch) FROM millstream.epochs").await;
     let n: usize = session.value("SELECT n FROM counter").await.parse().expect("a count");
     let (acknowledged, unknown): (usize, usize) =
@@ -354,7 +398,7 @@ async fn nothing_lost_nothing_doubled() {
     take_stock(&server.connect().await, sent).await;
     assert!(deaths.len() > 1, "no fail point was met: {deaths:?}");
     eprintln!(
-        "kill: {kills} kills ({deaths:?}), {epochs} epochs, {sent} messages, {once} rows sent exactly once, 0 lost, 0 doubled, \
+        "kill: {kills} kills ({deaths:?}), the log torn {torn} times, {broker_restarts} restarts of the broker, {epochs} epochs, {sent} messages, {once} rows sent exactly once, 0 lost, 0 doubled, \
          {} INSERTs and {acknowledged} UPDATEs acknowledged, {} unknown, slowest start {slowest_start:?}",
         inserts.acknowledged.len(),
         inserts.unknown.len() + unknown,

@@ -85,6 +85,8 @@ pub struct AggregateSpec {
     pub output: SchemaRef,
     /// Position in `group_by` of a column that carries a watermark; its groups close.
     pub time_column: Option<usize>,
+    /// Positions in `group_by` of the columns whose watermarks hold for the result: that one, and what follows from it.
+    pub timed: Vec<usize>,
     /// Whether a group's result appears only when it closes.
     pub emit_on_window_close: bool,
     /// After which time groups that nothing is written to are forgotten.
@@ -606,8 +608,8 @@ impl Operator for HashAggregate {
     fn watermarks(&self, inputs: &[Watermarks]) -> Watermarks {
         let mut out: Watermarks = vec![None; self.spec.output.fields().len()];
         if let Some(input) = inputs.first() {
-            for (i, column) in self.spec.group_by.iter().enumerate() {
-                out[i] = input.get(*column).copied().flatten();
+            for i in &self.spec.timed {
+                out[*i] = input.get(self.spec.group_by[*i]).copied().flatten();
             }
         }
         out

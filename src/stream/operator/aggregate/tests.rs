@@ -135,6 +135,7 @@ fn spec(group_by: &[usize], append_only: bool) -> AggregateSpec {
         aggregates: calls().into_iter().map(|(call, _)| call).collect(),
         output: output_schema(group_by),
         time_column: None,
+        timed: Vec::new(),
         emit_on_window_close: false,
         ttl: None,
         totals: Vec::new(),

@@ -86,6 +86,7 @@ fn spec() -> AggregateSpec {
         aggregates: calls().into_iter().map(|(call, _)| call).collect(),
         output: Arc::new(Schema::new(fields)),
         time_column: None,
+        timed: Vec::new(),
         emit_on_window_close: false,
         ttl: None,
         totals: Vec::new(),

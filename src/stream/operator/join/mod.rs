@@ -95,6 +95,8 @@ pub struct JoinSpec {
     /// A pair of join columns that carry a watermark on both sides: rows that both watermarks have passed are forgotten,
     /// and what comes for them later is late.
     pub time_key: Option<usize>,
+    /// Positions in the keys of the columns whose watermarks hold for the result: those, and what follows from them.
+    pub timed_keys: Vec<usize>,
     /// For each side whose rows can be forgotten by the time of their partners, that bound; part of `residual`. Where a side
     /// takes rows back both sides have one, each of the timestamp that bounds the other: so late changes are known.
     pub bounds: [Option<TimeBound>; 2],
@@ -605,7 +607,7 @@ impl Operator for Join {
             return out;
         }
         let of = |port: usize, column: usize| inputs.get(port)?.get(column).copied().flatten();
-        for (l, r) in left.key.iter().zip(&right.key) {
+        for (l, r) in self.spec.timed_keys.iter().map(|i| (&left.key[*i], &right.key[*i])) {
             if let (Some(a), Some(b)) = (of(0, *l), of(1, *r)) {
                 let passed = Some(a.min(b));
                 // A column may be in several pairs.

@@ -84,6 +84,7 @@ fn spec_of(kind: JoinKind, left: JoinSide, right: JoinSide, null_safe: bool) -> 
         residual: None,
         output: Arc::new(Schema::new(fields)),
         time_key: None,
+        timed_keys: Vec::new(),
         bounds: [None, None],
         ttl: None,
     }
@@ -263,6 +264,7 @@ proptest! {
         let with_time = |layout| JoinSide { key: vec![0, 3], ..side(layout) };
         let mut spec = spec(with_time(layouts.0), with_time(layouts.1), false);
         spec.time_key = Some(1);
+        spec.timed_keys = vec![1];
         let mut operator = Join::new(spec).unwrap().with_cache_bytes(600);
         let layouts = (operator.sides[0].layout, operator.sides[1].layout);
         let mut harness = Harness::new();

@@ -42,6 +42,7 @@ fn spec(emit_on_window_close: bool, ttl: Option<TtlSpec>) -> AggregateSpec {
         ],
         output: Arc::new(Schema::new(fields)),
         time_column: ttl.is_none().then_some(1),
+        timed: vec![1],
         emit_on_window_close,
         ttl,
         totals: Vec::new(),

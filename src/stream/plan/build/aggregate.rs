@@ -16,7 +16,7 @@ use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::aggregate::{AggregateCall, AggregateKind, AggregateSpec, HashAggregate};
 use crate::stream::operator::expand::{Expand, GroupingSet};
 use crate::stream::operator::order_key::SortColumn;
-use crate::stream::plan::group_key::key_columns;
+use crate::stream::plan::group_key::{followers, key_columns};
 
 impl Builder<'_> {
     /// `shown`: positions of the output columns that the plan above passes on, which the key prefers.
@@ -58,6 +58,13 @@ impl Builder<'_> {
         };
         // Positions in `group_by`, whose last is that of the grouping sets' number.
         let time_column = key.iter().copied().find(|k| has_watermark(&group_by[*k]));
+        // What is on time by one column may come late by another, so the others carry no watermark on.
+        let timed: Vec<usize> = match time_column {
+            Some(time) => {
+                followers(&arguments[..groups], &aggregate.input, time).into_iter().filter(has_watermark).collect()
+            }
+            None => Vec::new(),
+        };
         let emit_on_close = self.options.emit_on_window_close && time_column.is_some();
         self.emitted_on_close |= emit_on_close;
         let output = arrow_schema(&aggregate.schema);
@@ -65,7 +72,7 @@ impl Builder<'_> {
             schema: output.clone(),
             append_only: emit_on_close,
             stream_key: Some(key.clone()),
-            watermark_columns: edge.properties.watermark_columns.iter().copied().filter(|c| *c < groups).collect(),
+            watermark_columns: timed.clone(),
         };
         let first_part = self.take_parts(HashAggregate::PARTS);
         let ttl = self.ttl(time_column.is_none() && !group_by.is_empty());
@@ -80,12 +87,13 @@ impl Builder<'_> {
             aggregates: calls,
             output,
             time_column,
+            timed,
             emit_on_window_close: emit_on_close,
             ttl,
             totals,
         };
-        // Groups that are there without rows are everybody's, and so is what forgets groups.
-        let has_keys = !spec.group_by.is_empty() && spec.totals.is_empty() && ttl.is_none();
+        // Groups that are there without rows are everybody's.
+        let has_keys = !spec.group_by.is_empty() && spec.totals.is_empty();
         let operator = self.sharded(has_keys, || HashAggregate::new(spec.clone()))?;
         let edge = self.add(operator, vec![edge.input], properties);
         self.restart(edge.input, ttl.is_some());

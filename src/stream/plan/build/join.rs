@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::stream::operator::EdgeProperties;
 use crate::stream::operator::join::{Join, JoinKind, JoinSide, JoinSpec, Residual};
 use crate::stream::plan::expressions::physical;
+use crate::stream::plan::group_key::followers;
 
 impl Builder<'_> {
     pub(super) fn join(&mut self, join: &LogicalJoin) -> Result<Edge> {
@@ -33,9 +34,20 @@ impl Builder<'_> {
                 && left.properties.watermark_columns.contains(l)
                 && right.properties.watermark_columns.contains(r)
         };
-        // A side's watermark holds for the result only through the join key: its rows may wait for a partner.
+        let pairs: Vec<(&usize, &usize)> = left_columns.iter().zip(&right_columns).collect();
+        let time_key = pairs.iter().position(has_watermark);
+        // A side's watermark holds for the result only through the join key: its rows may wait for a partner. And what is on
+        // time by one pair of columns may come late by another.
+        let timed_keys: Vec<usize> = match time_key {
+            Some(time) => {
+                let (left, right) =
+                    (followers(&left_keys, &join.left, time), followers(&right_keys, &join.right, time));
+                left.into_iter().filter(|i| right.contains(i) && has_watermark(&pairs[*i])).collect()
+            }
+            None => Vec::new(),
+        };
         let mut watermark_columns: Vec<usize> = Vec::new();
-        for (l, r) in left_columns.iter().zip(&right_columns).filter(has_watermark) {
+        for (l, r) in timed_keys.iter().map(|i| pairs[*i]) {
             watermark_columns.push(*l);
             watermark_columns.extend(kind.shows(1).then_some(*r + left_width));
         }
@@ -43,7 +55,6 @@ impl Builder<'_> {
             // Left rows go on at once.
             watermark_columns = left.properties.watermark_columns.clone();
         }
-        let time_key = left_columns.iter().zip(&right_columns).position(|pair| has_watermark(&pair));
         let sides =
             [(join.left.schema().as_ref(), &left.properties), (join.right.schema().as_ref(), &right.properties)];
         let bounds = match &join.filter {
@@ -70,6 +81,7 @@ impl Builder<'_> {
             residual: residual(join)?,
             output: joined.clone(),
             time_key,
+            timed_keys,
             // What a ttl forgets is stored with another moment.
             bounds: if ttl.is_none() { bounds } else { [None, None] },
             ttl,

@@ -1,0 +1,83 @@
+//! A Kafka broker of a test's own, which it can stop and start again.
+
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::kafka::{Producer, Record, create_topic_on, wait_for_broker};
+use crate::process::{free_port, spawn};
+
+/// A broker on a port and a directory of its own. Killed, and its directory removed, when dropped.
+pub struct Broker {
+    dir: TempDir,
+    port: u16,
+    controller_port: u16,
+    properties: String,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Starts an empty broker and waits until it answers.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same with more lines of configuration.
+    pub fn with(properties: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a temporary directory");
+        let mut broker = Broker {
+            dir,
+            port: free_port(),
+            controller_port: free_port(),
+            properties: properties.to_string(),
+            child: None,
+        };
+        broker.restart();
+        broker
+    }
+
+    /// `host:port`, also while it is stopped.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it again on what it had.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the broker runs already");
+        let log = std::fs::File::create(self.dir.path().join("out.log")).expect("the broker's log can be made");
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/kafka/kafka.sh"));
+        command.arg("run").arg(self.dir.path()).arg(self.port.to_string()).arg(self.controller_port.to_string());
+        command.env("KAFKA_PROPERTIES", &self.properties);
+        command.env("KAFKA_JIT_LEVEL", "1").env("KAFKA_HEAP", "256m");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log has a second handle")).stderr(log);
+        let mut child = spawn(command).expect("bash runs dev/kafka/kafka.sh");
+        wait_for_broker(&self.address(), &mut child, &self.dir.path().join("out.log"));
+        self.child = Some(child);
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+        }
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, name: &str, partitions: i32) {
+        create_topic_on(&self.address(), name, partitions);
+    }
+
+    /// Sends text payloads to one partition and waits for the acknowledgement.
+    pub fn produce(&self, topic: &str, partition: i32, payloads: &[&str]) {
+        let producer = Producer::to(&self.address());
+        payloads.iter().for_each(|payload| producer.send(topic, &Record::of(partition, *payload)));
+        producer.flush();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
