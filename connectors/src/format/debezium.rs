@@ -1,4 +1,7 @@
 //! The envelope of Debezium's change events: `before`, `after` and `op`, whatever the encoding.
+//!
+//! In JSON without its schema a value does not say what it is: times are read by `timestamp.handling.mode`, and decimals must
+//! be written as text or numbers (Debezium's `decimal.handling.mode = string`), not as bytes. In Avro the schema says it.
 
 use crate::format::Failure;
 use crate::format::json::{Cursor, ObjectReader, Reader};

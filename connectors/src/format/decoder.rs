@@ -15,8 +15,10 @@ use crate::format::{Failure, Record, Rows};
 /// Collects records into a batch.
 pub struct RecordDecoder {
     pub(super) schema: SchemaRef,
-    /// Of the columns that are read, then of those that are only checked; the latter hold the value of one record.
+    /// Of the columns that are read, of those of the key that are not, then of those that are only checked; the last hold the
+    /// value of one record.
     pub(super) builders: Vec<ColumnBuilder>,
+    /// So many of them keep their values.
     pub(super) kept: usize,
     pub(super) read: Read,
     pub(super) included: Vec<(usize, Include)>,
@@ -86,7 +88,8 @@ impl RecordDecoder {
     /// XX000 if the columns do not make a batch, which would be a bug.
     pub fn finish(&mut self) -> Result<Rows> {
         let rows = std::mem::take(&mut self.rows);
-        let columns = self.builders[..self.kept].iter_mut().map(ColumnBuilder::finish).collect();
+        let mut columns: Vec<_> = self.builders[..self.kept].iter_mut().map(ColumnBuilder::finish).collect();
+        columns.truncate(self.schema.fields().len());
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         let deletes = (!self.deleted.is_empty()).then(|| {

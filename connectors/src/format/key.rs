@@ -1,7 +1,7 @@
 //! The key of a record: what identifies the row that `FORMAT UPSERT` and `FORMAT DEBEZIUM` speak of.
 
 use crate::format::Failure;
-use crate::format::json::{Cursor, ObjectReader, Reader};
+use crate::format::json::{Cursor, ObjectReader, Reader, located};
 use crate::format::payload::{Columns, ReadPayload, Target};
 
 /// A key in JSON: an object with a field for each column, or the value itself where there is one column. The envelope that
@@ -37,7 +37,7 @@ impl ReadPayload for JsonKey {
         match &self.single {
             Some((at, name)) if !matches!(key.trim_ascii_start().first(), Some(b'{')) => {
                 let column = columns.cleared(*at);
-                Ok(self.reader.read_single(key, column).map_err(|e| format!("column \"{name}\": {e}"))?)
+                Ok(self.reader.read_single(key, column).map_err(|e| located(e, || name))?)
             }
             _ => Ok(self.reader.read_object(key, &mut self.object, columns.reborrow())?),
         }

@@ -24,6 +24,9 @@ impl Random {
     }
 }
 
+/// Key and payload.
+type Sent = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 fn cases() -> usize {
     std::env::var("MILLSTREAM_MANGLED_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
 }
@@ -56,7 +59,7 @@ fn mangled(own: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 /// Feeds broken ones among good records to decoders of all and of some columns.
-fn feed(format: &RecordFormat, good: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+fn feed(format: &RecordFormat, good: &[Sent]) {
     let mut random = Random::new();
     let width = format.columns().len();
     let mut all = format.decoder(&(0..width).collect::<Vec<_>>()).unwrap();
@@ -138,7 +141,7 @@ fn json_row(id: usize) -> String {
     )
 }
 
-fn plain(payloads: impl IntoIterator<Item = Vec<u8>>) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn plain(payloads: impl IntoIterator<Item = Vec<u8>>) -> Vec<Sent> {
     payloads.into_iter().map(|p| (None, Some(p))).collect()
 }
 
@@ -191,7 +194,7 @@ fn mangled_changes() {
 }
 
 /// Data in Avro with the schema that a sink of the columns would register.
-fn avro(kind: &str, columns: &[Column], key: &[usize]) -> (Format, Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>) {
+fn avro(kind: &str, columns: &[Column], key: &[usize]) -> (Format, Vec<Sent>) {
     let registry = crate::registry::mock::MockRegistry::start();
     let json = RecordFormat::of_columns(columns, &clause("plain", "json", &[])).unwrap();
     let mut decoder = json.decoder(&(0..columns.len()).collect::<Vec<_>>()).unwrap();

@@ -139,9 +139,13 @@ impl RecordFormat {
     /// XX000 if a position is out of range.
     pub fn decoder(&self, columns: &[usize]) -> Result<RecordDecoder> {
         let schema = Arc::new(self.schema.project(columns)?);
-        let is_checked = |i: &usize| is_checked(&self.columns[*i]) || self.key.contains(i);
-        let others = (0..self.columns.len()).filter(|i| !columns.contains(i) && is_checked(i));
-        let all: Vec<usize> = columns.iter().copied().chain(others).collect();
+        // A key is compared with others, also where nobody reads it.
+        let keys = self.key.iter().copied().filter(|i| !columns.contains(i));
+        let mut all: Vec<usize> = columns.iter().copied().chain(keys).collect();
+        let kept = all.len();
+        let checked = (0..self.columns.len()).filter(|i| !all.contains(i) && is_checked(&self.columns[*i]));
+        let checked: Vec<usize> = checked.collect();
+        all.extend(checked);
         // In declared order, so that of two errors it is always the same one that is told.
         let mut declared: Vec<(usize, &Column)> = all.iter().map(|i| &self.columns[*i]).enumerate().collect();
         declared.sort_by_key(|(at, _)| all[*at]);
@@ -152,7 +156,7 @@ impl RecordFormat {
         let included = declared.iter().filter_map(|(at, c)| Some((*at, c.include?))).collect();
         let required =
             declared.iter().filter(|(_, c)| !c.nullable).map(|(at, c)| (*at, c.name.as_str().into())).collect();
-        let (kept, none) = (columns.len(), BTreeSet::new());
+        let none = BTreeSet::new();
         let micros = matches!(self.clause.encoding, Encoding::Json { micros: true });
         let builders = all.iter().enumerate().map(|(at, i)| {
             let sql_type = &self.columns[*i].sql_type;

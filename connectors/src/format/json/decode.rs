@@ -219,7 +219,7 @@ impl Reader {
 
 /// Names the field in an error that does not say where in the text it is.
 #[cold]
-fn located<'a>(error: String, name: impl FnOnce() -> &'a str) -> String {
+pub(in crate::format) fn located<'a>(error: String, name: impl FnOnce() -> &'a str) -> String {
     match error.starts_with("invalid JSON") {
         true => error,
         false => format!("column \"{}\": {error}", name()),

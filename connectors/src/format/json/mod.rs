@@ -35,6 +35,7 @@ mod encode;
 mod tests;
 
 pub(in crate::format) use cursor::Cursor;
+pub(in crate::format) use decode::located;
 pub use decode::{ObjectReader, Reader};
 pub use encode::{ObjectWriter, write_headers};
 pub(in crate::format) use encode::{write_interval, write_uuid};

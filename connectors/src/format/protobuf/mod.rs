@@ -153,6 +153,8 @@ fn unnamed(origin: &SchemaOrigin, schema: &Schema, why: &str) -> ConnectorError 
 
 /// A schema and what is done with one of its messages.
 type Plan = (Arc<Schema>, MessageOp);
+/// A plan, or why there is none.
+type Planned = std::result::Result<Arc<Plan>, String>;
 
 /// Reads payloads.
 pub(super) struct ProtobufPayload {
@@ -161,7 +163,7 @@ pub(super) struct ProtobufPayload {
     message: Option<Box<str>>,
     targets: Vec<(usize, String, SqlType)>,
     /// By the schema's number and the path of the message in it, as records have it.
-    plans: HashMap<(u32, Box<[u8]>), std::result::Result<Arc<Plan>, String>>,
+    plans: HashMap<(u32, Box<[u8]>), Planned>,
     last: Option<(u32, Box<[u8]>, Arc<Plan>)>,
 }
 

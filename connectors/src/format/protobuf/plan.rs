@@ -89,6 +89,7 @@ fn field_op(
 ) -> Result<Op, String> {
     match (field.repeated, sql_type) {
         (true, SqlType::Array(item)) => value(schema, &field.kind, declared, item),
+        (true, SqlType::Json | SqlType::Jsonb) => Ok(Op::Json(field.kind.clone())),
         (true, _) => Err(format!("repeated {} cannot fill a column of type {sql_type}", describe(schema, &field.kind))),
         (false, _) => value(schema, &field.kind, declared, sql_type),
     }

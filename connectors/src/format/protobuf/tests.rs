@@ -140,10 +140,10 @@ fn every_type_fills_its_column() {
             "0|NULL|9|[]|[]|{}|NULL|NULL|0.0|false||0|2|0|NULL|NULL",
         ]
     );
-    // Some of the columns, and fields of records: the same records are malformed.
-    let mut some = format.with_fields([(4, [1].into())].into()).decoder(&[4, 0]).unwrap();
+    // Whatever is read of it, the same records are malformed.
+    let mut some = format.decoder(&[4, 0]).unwrap();
     some.append(&record(None, Some(&full.concat()))).unwrap();
-    assert_eq!(taken(&mut some), ["[{name: NULL, price: 1.5}, {name: NULL, price: 0.0}]|8"]);
+    assert_eq!(taken(&mut some), ["[{name: a, price: 1.5}, {name: b, price: 0.0}]|8"]);
     let mut bad = vec![
         bytes(2, b"\xff"),
         number(2, 1),
