@@ -39,8 +39,9 @@ oracle: ## the oracle at length: generated queries and changelogs (CASES=n SEED=
 pg: ## the comparison with PostgreSQL at length (CASES=n SEED=n)
 	@$(TEST) && MILLSTREAM_PG_CASES=$${CASES:-5000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it pg:: -- --include-ignored --nocapture
 
-fuzz: ## mangled statements at length (CASES=n SEED=n)
-	@$(TEST) && MILLSTREAM_MANGLED_CASES=$${CASES:-100000} MILLSTREAM_SEED=$${SEED:-} cargo test --locked --test it mangled:: -- --nocapture
+fuzz: ## mangled statements, records, schemas and options at length (CASES=n SEED=n)
+	@$(TEST) && MILLSTREAM_MANGLED_CASES=$${CASES:-100000} MILLSTREAM_SEED=$${SEED:-} \
+	  cargo test --locked --workspace --lib --test it mangled -- --nocapture
 
 slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the answers into the files)
 	@$(TEST) && MILLSTREAM_SLT=$${FILE:-} MILLSTREAM_SLT_COMPLETE=$${COMPLETE:-} cargo test --locked --test it slt:: -- --nocapture

@@ -145,6 +145,9 @@ pub struct Table {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub columns: Vec<Column>,
+    /// Positions of the primary key's columns, of a format whose records replace and delete the row of a key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub primary_key: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Watermark>,
     /// The WITH options as written, `connector` included; validated by the `connectors` crate.
@@ -155,7 +158,7 @@ pub struct Source {
 }
 
 /// `FORMAT … ENCODE …` of a source or sink.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Format {
     /// `plain`, `upsert` or `debezium`, in lower case.
     pub format: String,
@@ -163,6 +166,32 @@ pub struct Format {
     pub encode: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// The schema that the payloads of a source had when it was made; what its columns are read by from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaText>,
+    /// The same of the records' keys, where they have one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_schema: Option<SchemaText>,
+}
+
+/// A schema of records as it was found, with those that it refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SchemaText {
+    pub text: String,
+    /// Of the schemas that it refers to, each behind what it refers to itself: the name that it is referred to by, and its
+    /// text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<(String, String)>,
+    /// Whether `text` is the base64 of bytes that are no text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_base64: bool,
+}
+
+impl SchemaText {
+    /// A schema that is no text, in base64.
+    pub fn of_bytes(base64: String) -> Self {
+        Self { text: base64, references: Vec::new(), is_base64: true }
+    }
 }
 
 /// A stored query, expanded where it is used.
@@ -222,6 +251,11 @@ pub struct Sink {
 }
 
 impl Source {
+    /// Whether its records replace and delete the row of a key, so that its rows are kept as a table's are.
+    pub fn is_keyed(&self) -> bool {
+        !self.primary_key.is_empty()
+    }
+
     /// Positions of the columns that carry a watermark: that of WATERMARK FOR, and those of processing time, which only
     /// moves forward.
     pub fn watermark_columns(&self) -> Vec<usize> {

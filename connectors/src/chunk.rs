@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
 use parking_lot::{Condvar, Mutex};
 
 /// Next offset to read, by partition.
@@ -22,8 +22,11 @@ pub struct Chunk {
     pub first_offset: i64,
     /// Offset to continue at after it. Offsets in between may be missing (compaction, transactions).
     pub next_offset: i64,
-    /// The columns asked, in that order, with the types and nullability of the source's schema.
+    /// The columns asked, in that order, with the types and nullability of the source's schema; of a source with a primary
+    /// key only the columns of the key are NOT NULL.
     pub batch: RecordBatch,
+    /// Which rows say that the row of their key is gone; see [`crate::format::Rows::deletes`]. `None`: none of them.
+    pub deletes: Option<BooleanArray>,
     /// Records that could not be read, in offset order; empty with `on_error = 'skip'`.
     pub dead: Vec<DeadLetter>,
     /// Records that could not be read and were dropped with `on_error = 'skip'`.
@@ -189,6 +192,7 @@ mod tests {
             first_offset: 0,
             next_offset: rows as i64,
             batch: RecordBatch::try_from_iter([("a", column)]).unwrap(),
+            deletes: None,
             dead: vec![],
             skipped: 0,
             bytes,

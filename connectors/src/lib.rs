@@ -6,6 +6,7 @@
 //! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
 //! * [`start`]: where a reader starts, and what it does where that place is gone.
 //! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
+//! * [`registry`]: schemas that records are written by, from a schema registry or a file.
 //! * `files`: lines of files.
 //! * `nexmark`: the events of the Nexmark benchmark, made up as they are read.
 //! * [`generator`]: realistic payments with planted fraud, for the demo, the benchmarks and the tests.
@@ -25,13 +26,14 @@ pub mod generator;
 pub mod kafka;
 pub mod nexmark;
 pub mod options;
+pub mod registry;
 pub mod sink;
 pub mod source;
 pub mod start;
 
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
-pub use format::FieldsRead;
+pub use format::{FieldsRead, ResolvedFormat, Rows, resolve};
 pub use sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};
 pub use start::{Reset, Start};

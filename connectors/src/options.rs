@@ -7,7 +7,7 @@ use crate::error::{ConnectorError, Result};
 
 /// The options of one statement while they are being taken. Names are compared in lower case.
 pub struct Options<'a> {
-    /// What the options are of, as errors print it: `kafka source`.
+    /// What the options are of, as errors print it: `a kafka source`.
     of: &'a str,
     left: BTreeMap<String, &'a str>,
     known: Vec<&'static str>,
@@ -18,6 +18,11 @@ impl<'a> Options<'a> {
     pub fn new(of: &'a str, options: &'a BTreeMap<String, String>) -> Self {
         let left = options.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.as_str())).collect();
         Self { of, left, known: Vec::new() }
+    }
+
+    /// What the options are of.
+    pub fn of(&self) -> &'a str {
+        self.of
     }
 
     /// Takes one option.
@@ -34,7 +39,7 @@ impl<'a> Options<'a> {
         let (a, b) = (self.take(name), self.left.remove(alias));
         match (a, b) {
             (Some(a), Some(b)) if a != b => Err(ConnectorError::option(format!(
-                "options \"{name}\" and \"{alias}\" of a {} are the same option and differ",
+                "options \"{name}\" and \"{alias}\" of {} are the same option and differ",
                 self.of
             ))),
             (a, b) => Ok(a.or(b)),
@@ -51,7 +56,7 @@ impl<'a> Options<'a> {
 
     /// The error of a missing option.
     pub fn missing(&self, name: &str) -> ConnectorError {
-        ConnectorError::option(format!("option \"{name}\" of a {} is missing", self.of))
+        ConnectorError::option(format!("option \"{name}\" of {} is missing", self.of))
     }
 
     /// Takes an option that is one of a few words.
@@ -64,7 +69,7 @@ impl<'a> Options<'a> {
             Some((_, t)) => Ok(Some(*t)),
             None => {
                 let words: Vec<_> = words.iter().map(|(w, _)| *w).collect();
-                Err(ConnectorError::option(format!("option \"{name}\" of a {} cannot be \"{value}\"", self.of))
+                Err(ConnectorError::option(format!("option \"{name}\" of {} cannot be \"{value}\"", self.of))
                     .with_hint(format!("known values: {}", words.join(", "))))
             }
         }
@@ -77,7 +82,7 @@ impl<'a> Options<'a> {
     pub fn take_integer(&mut self, name: &'static str) -> Result<Option<i64>> {
         let Some(value) = self.take(name) else { return Ok(None) };
         value.trim().parse().map(Some).map_err(|_| {
-            ConnectorError::option(format!("option \"{name}\" of a {} is not a whole number: \"{value}\"", self.of))
+            ConnectorError::option(format!("option \"{name}\" of {} is not a whole number: \"{value}\"", self.of))
         })
     }
 
@@ -88,7 +93,7 @@ impl<'a> Options<'a> {
     pub fn take_duration(&mut self, name: &'static str) -> Result<Option<Duration>> {
         let Some(value) = self.take(name) else { return Ok(None) };
         parse_duration(value).map(Some).ok_or_else(|| {
-            ConnectorError::option(format!("option \"{name}\" of a {} is not a duration: \"{value}\"", self.of))
+            ConnectorError::option(format!("option \"{name}\" of {} is not a duration: \"{value}\"", self.of))
                 .with_hint("write a number and a unit, as in '30 s', '500 ms', '5 minutes'")
         })
     }
@@ -110,11 +115,15 @@ impl<'a> Options<'a> {
         let Some(name) = self.left.keys().next() else { return Ok(()) };
         self.known.sort_unstable();
         self.known.dedup();
+        if self.known.is_empty() && also_known.is_empty() {
+            return Err(ConnectorError::option(format!("unknown option \"{name}\" of {}", self.of))
+                .with_hint("it has no options"));
+        }
         let mut known = self.known.join(", ");
         if !also_known.is_empty() {
             known = format!("{known}, {also_known}");
         }
-        Err(ConnectorError::option(format!("unknown option \"{name}\" of a {}", self.of))
+        Err(ConnectorError::option(format!("unknown option \"{name}\" of {}", self.of))
             .with_hint(format!("known options: {known}")))
     }
 }
@@ -147,7 +156,7 @@ mod tests {
     #[test]
     fn an_unknown_option_lists_the_known_ones() {
         let options = given(&[("topic", "t"), ("colour", "red"), ("properties.a", "b")]);
-        let mut o = Options::new("kafka source", &options);
+        let mut o = Options::new("a kafka source", &options);
         assert_eq!(o.take("topic"), Some("t"));
         assert_eq!(o.take("idle_timeout"), None);
         assert_eq!(o.take_prefixed("properties."), given(&[("a", "b")]));

@@ -130,7 +130,7 @@ impl SinkSpec {
         let connector = sink.options.iter().find(|(k, _)| k.eq_ignore_ascii_case("connector")).map(|(_, v)| v.as_str());
         match connector.map(str::to_ascii_lowercase).as_deref() {
             Some("blackhole") => {
-                let mut options = Options::new("blackhole sink", &sink.options);
+                let mut options = Options::new("a blackhole sink", &sink.options);
                 options.take("connector");
                 options.take("primary_key");
                 options.take("state_ttl");
@@ -139,7 +139,7 @@ impl SinkSpec {
             }
             #[cfg(feature = "kafka")]
             Some("kafka") => {
-                let mut options = Options::new("kafka sink", &sink.options);
+                let mut options = Options::new("a kafka sink", &sink.options);
                 options.take("connector");
                 options.take("primary_key");
                 options.take("state_ttl");
@@ -149,9 +149,9 @@ impl SinkSpec {
                 options.finish("properties.*")?;
                 let format = sink.format.as_ref().ok_or_else(|| {
                     ConnectorError::option("a kafka sink needs a FORMAT clause")
-                        .with_hint("add FORMAT PLAIN ENCODE JSON or FORMAT UPSERT ENCODE JSON")
+                        .with_hint("add FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO")
                 })?;
-                let format = RowFormat::new(&sink.columns, &sink.key, format)?;
+                let format = RowFormat::new(&sink.columns, &sink.key, format, kafka.topic())?;
                 Ok(Self { connector: Connector::Kafka { sink: kafka, format, delivery } })
             }
             #[cfg(not(feature = "kafka"))]
@@ -163,8 +163,8 @@ impl SinkSpec {
         }
     }
 
-    /// Whether rows can be deleted: `FORMAT UPSERT` and `blackhole` take a view that retracts, `FORMAT PLAIN` only one
-    /// that is append-only.
+    /// Whether rows can be deleted: `FORMAT UPSERT`, `FORMAT DEBEZIUM` and `blackhole` take a view that retracts,
+    /// `FORMAT PLAIN` only one that is append-only.
     pub fn takes_deletes(&self) -> bool {
         match &self.connector {
             Connector::Blackhole => true,
@@ -187,15 +187,18 @@ impl SinkSpec {
         }
     }
 
-    /// Asks the outside whether the place to write to exists. Never makes a topic.
+    /// Asks the outside whether the place to write to exists, and registers the schemas of messages. Never makes a topic.
     ///
     /// # Errors
-    /// As [`crate::SourceSpec::probe`].
+    /// As [`crate::SourceSpec::probe`]; 08001, 28000 and 22023 if the schema registry does not take a schema.
     pub fn probe(&self, timeout: Duration) -> Result<()> {
         match &self.connector {
             Connector::Blackhole => Ok(()),
             #[cfg(feature = "kafka")]
-            Connector::Kafka { sink, .. } => sink.probe(timeout).map(|_| ()),
+            Connector::Kafka { sink, format, .. } => {
+                sink.probe(timeout)?;
+                format.probe()
+            }
         }
     }
 
@@ -204,7 +207,7 @@ impl SinkSpec {
     ///
     /// # Errors
     /// XX000 if a row is deleted from an append-only sink or a column is of another type than declared; 22023 for a NULL
-    /// in a key column.
+    /// in a key column; 08001 if the schema registry does not answer.
     pub fn encode(&self, batch: &RecordBatch, deletes: Option<&BooleanArray>) -> Result<Vec<Message>> {
         match &self.connector {
             Connector::Blackhole => Ok(Vec::new()),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use millstream_catalog::Column;
 use millstream_catalog::object::{Source, columns_schema};
@@ -11,7 +10,7 @@ use millstream_catalog::object::{Source, columns_schema};
 use crate::chunk::{ChunkQueue, Positions};
 use crate::error::{ConnectorError, Result};
 use crate::files::{self, FilesSource};
-use crate::format::{FieldsRead, RecordFormat};
+use crate::format::{FieldsRead, RecordFormat, Rows};
 #[cfg(feature = "kafka")]
 use crate::kafka;
 use crate::nexmark::{self, NexmarkSource};
@@ -84,31 +83,41 @@ impl SourceSpec {
         match connector.map(str::to_ascii_lowercase).as_deref() {
             #[cfg(feature = "kafka")]
             Some("kafka") => {
-                let mut options = Options::new("kafka source", &source.options);
+                let mut options = Options::new("a kafka source", &source.options);
                 options.take("connector");
                 let kafka = kafka::KafkaSource::take(&mut options)?;
                 let on_error = take_on_error(&mut options)?;
                 let (idle_timeout, late_rows) = take_common(&mut options)?;
                 options.finish("properties.*")?;
-                let format = record_format("kafka", source)?;
+                let format = record_format("kafka", source, kafka.topic())?;
                 let connector = Connector::Kafka { source: kafka, format };
                 Ok(Self { on_error, ..Self::of(source, idle_timeout, late_rows, connector) })
             }
             #[cfg(not(feature = "kafka"))]
             Some("kafka") => Err(ConnectorError::unsupported("this server was built without the kafka connector")),
             Some("filesystem") => {
-                let mut options = Options::new("filesystem source", &source.options);
+                let mut options = Options::new("a filesystem source", &source.options);
                 options.take("connector");
                 let files = FilesSource::take(&mut options, &source.columns)?;
                 let on_error = take_on_error(&mut options)?;
                 let (idle_timeout, late_rows) = take_common(&mut options)?;
                 options.finish("")?;
-                let format = record_format("filesystem", source)?;
+                let format = record_format("filesystem", source, files.path())?;
+                if let Some(word) = format.binary_word() {
+                    let error = format!("ENCODE {word} of a filesystem source is not supported");
+                    return Err(ConnectorError::unsupported(error).with_hint(
+                        "records are lines: FORMAT PLAIN ENCODE JSON | CSV | BYTES, FORMAT DEBEZIUM ENCODE JSON",
+                    ));
+                }
+                if format.word() == "UPSERT" {
+                    return Err(ConnectorError::unsupported("FORMAT UPSERT of a filesystem source is not supported")
+                        .with_hint("lines of files have no keys; FORMAT DEBEZIUM has them in its changes"));
+                }
                 let connector = Connector::Files { source: files, format };
                 Ok(Self { on_error, ..Self::of(source, idle_timeout, late_rows, connector) })
             }
             Some("nexmark") => {
-                let mut options = Options::new("nexmark source", &source.options);
+                let mut options = Options::new("a nexmark source", &source.options);
                 options.take("connector");
                 let nexmark = NexmarkSource::take(&mut options, &source.columns)?;
                 let (idle_timeout, late_rows) = take_common(&mut options)?;
@@ -116,6 +125,10 @@ impl SourceSpec {
                 if source.format.is_some() {
                     return Err(ConnectorError::option("a nexmark source has no FORMAT clause")
                         .with_hint("leave it out: events do not come as text"));
+                }
+                if !source.primary_key.is_empty() {
+                    return Err(ConnectorError::option("a nexmark source has no primary key")
+                        .with_hint("leave it out: each event is a new row"));
                 }
                 Ok(Self::of(source, idle_timeout, late_rows, Connector::Nexmark(nexmark)))
             }
@@ -315,12 +328,12 @@ impl SourceSpec {
 }
 
 /// The format of a source that has records.
-fn record_format(connector: &str, source: &Source) -> Result<RecordFormat> {
+fn record_format(connector: &str, source: &Source, topic: &str) -> Result<RecordFormat> {
     let format = source.format.as_ref().ok_or_else(|| {
         ConnectorError::option(format!("a {connector} source needs a FORMAT clause"))
             .with_hint("add FORMAT PLAIN ENCODE JSON")
     })?;
-    RecordFormat::new(&source.columns, format)
+    RecordFormat::new(source, format, topic)
 }
 
 fn take_on_error(options: &mut Options<'_>) -> Result<OnError> {
@@ -416,7 +429,7 @@ pub struct BoundedRead {
 }
 
 /// What a connector's bounded read can do; behind [`BoundedRead`].
-pub(crate) trait ReadBounded: Iterator<Item = Result<RecordBatch>> + Send {
+pub(crate) trait ReadBounded: Iterator<Item = Result<Rows>> + Send {
     fn unreadable(&self) -> u64;
 }
 
@@ -433,7 +446,7 @@ impl BoundedRead {
 }
 
 impl Iterator for BoundedRead {
-    type Item = Result<RecordBatch>;
+    type Item = Result<Rows>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.inner.next()

@@ -178,11 +178,22 @@ pub struct FormatClause {
 pub struct CreateSource {
     pub name: ast::ObjectName,
     pub if_not_exists: bool,
+    /// Those that are listed, behind those of the schema if the list has a `*` or there is none.
     pub columns: Vec<ColumnDefinition>,
+    /// Whether the list has a `*`.
+    pub with_schema_columns: bool,
+    pub primary_key: Option<Vec<ast::Ident>>,
     pub watermark: Option<WatermarkDefinition>,
     pub include: Vec<IncludeClause>,
     pub options: BTreeMap<String, String>,
     pub format: Option<FormatClause>,
+}
+
+impl CreateSource {
+    /// Whether columns come from the schema of the records.
+    pub fn takes_schema_columns(&self) -> bool {
+        self.with_schema_columns || self.columns.is_empty()
+    }
 }
 
 /// `CREATE VIEW`.

@@ -17,6 +17,8 @@ const STATEMENTS: &[&str] = &[
     "WITH x AS (SELECT a FROM t UNION ALL SELECT b FROM t) SELECT x.a::text || 'é', CASE WHEN a > 1 THEN 'y' END FROM x",
     "CREATE SOURCE s (a INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') INCLUDE partition AS p \
      WITH (connector = 'kafka', topic = 't', properties.bootstrap.server = 'h:1') FORMAT PLAIN ENCODE JSON (x = 'y')",
+    "CREATE SOURCE s (*, b TEXT AS a, PRIMARY KEY (a, k)) INCLUDE key AS k WITH (connector = 'kafka', topic = 't') \
+     FORMAT DEBEZIUM ENCODE AVRO (schema.registry = 'http://h', schema.registry.password = 'p', key.encode = json)",
     "CREATE TABLE IF NOT EXISTS u (id BIGINT PRIMARY KEY, x NUMERIC(12,2) NOT NULL DEFAULT 1.5 CHECK (x > 0), y TEXT[])",
     "CREATE MATERIALIZED VIEW v AS SELECT a, window_start FROM TUMBLE(t, ts, INTERVAL '1 hour') GROUP BY a, window_start EMIT ON WINDOW CLOSE",
     "CREATE SINK k FROM t WITH (connector = 'blackhole') FORMAT UPSERT ENCODE JSON",

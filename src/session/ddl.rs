@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use chrono::Utc;
-use millstream_catalog::object::{MaterializedView, Sink, Snapshot};
+use millstream_catalog::object::{Format, MaterializedView, Sink, Snapshot, columns_schema};
 use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind};
 use millstream_connectors::{Reset, SinkSpec, SourceSpec};
 use millstream_sql::Parsed;
@@ -114,10 +115,13 @@ impl Session {
 
     pub(super) async fn create_source(
         &mut self,
-        p: CreateSourcePlan,
+        mut p: CreateSourcePlan,
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
+        if let Some(format) = &scope.source_format {
+            p.source.format = Some(format.clone());
+        }
         let spec = SourceSpec::new(&p.source)?;
         blocking(move || Ok(spec.probe(PROBE_TIMEOUT)?)).await?;
         let mut draft = self.draft(scope);
@@ -501,6 +505,19 @@ fn cascade_notice(others: impl Iterator<Item = String>) -> Option<Notice> {
             Notice::notice(format!("drop cascades to {} other objects", others.len())).with_detail(lines.join("\n")),
         ),
     }
+}
+
+/// Asks for the schema of a source's records: the format with it, and its columns if they are wanted.
+///
+/// # Errors
+/// Those of the registry or the file, and of what the schema does not do.
+pub(super) async fn source_schema(
+    options: BTreeMap<String, String>,
+    format: Format,
+    wants_columns: bool,
+) -> Result<(Format, SchemaRef)> {
+    let resolved = blocking(move || Ok(millstream_connectors::resolve(&options, &format, wants_columns)?)).await?;
+    Ok((resolved.format, columns_schema(&resolved.columns)))
 }
 
 /// Runs what blocks on the outside away from the sockets' threads.

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::datasource::TableProvider;
+use millstream_catalog::object::Format;
 use millstream_catalog::{DEFAULT_SCHEMA, SqlType};
 use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, SessionVars, Statement};
 use tokio::sync::mpsc;
@@ -73,6 +74,8 @@ struct Scope {
     inside: Inside,
     external: HashMap<ExternalCall, Arc<dyn TableProvider>>,
     external_schemas: HashMap<ExternalCall, SchemaRef>,
+    /// The format of the source that is made, with the schema that was asked for.
+    source_format: Option<Format>,
     /// The rows that a client sent with COPY.
     input: Option<Arc<dyn TableProvider>>,
     vars: SessionVars,
@@ -120,7 +123,14 @@ impl Session {
             let table = query::external_table(&self.database.batch, &call).await?;
             external.insert(call, table);
         }
-        let external_schemas = external.iter().map(|(call, table)| (call.clone(), table.schema())).collect();
+        let mut external_schemas: HashMap<ExternalCall, SchemaRef> =
+            external.iter().map(|(call, table)| (call.clone(), table.schema())).collect();
+        let mut source_format = None;
+        if let Some(asked) = millstream_sql::source_schema_call(statement) {
+            let (format, schema) = ddl::source_schema(asked.options, asked.format, asked.wants_columns).await?;
+            external_schemas.insert(asked.call, schema);
+            source_format = Some(format);
+        }
         Ok(Scope {
             inside: Inside::new(
                 self.database.clone(),
@@ -132,6 +142,7 @@ impl Session {
             published,
             external,
             external_schemas,
+            source_format,
             input: None,
             vars: self.vars(),
             options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now },

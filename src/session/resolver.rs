@@ -81,6 +81,10 @@ impl StatementResolver<'_> {
                 let relation = Relation::new(table, object.arrow_schema(), view_layout(view))?;
                 Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
             }
+            ObjectKind::Source(s) if s.is_keyed() => {
+                let relation = Arc::new(table_relation(object)?);
+                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, relation, source)))))
+            }
             ObjectKind::Source(s) => {
                 let generated = super::definitions::generated(object)?;
                 let (spec, notices) = (SourceSpec::new(s)?, self.notices.clone());

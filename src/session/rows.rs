@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use millstream_connectors::{FieldsRead, SourceSpec};
+use millstream_connectors::{FieldsRead, Rows, SourceSpec};
 use parking_lot::Mutex;
 
 use super::api::Notice;
@@ -146,7 +146,7 @@ impl RowScan for SourceRows {
                 let hint = "a continuous view on the source keeps them in millstream.dead_letters";
                 notices.lock().push(Notice::warning(text).with_hint(hint));
             }
-            let complete = |batch: RecordBatch| project(completion.complete(&batch, now_us)?, &kept);
+            let complete = |rows: Rows| project(completion.complete(&rows.batch, now_us)?, &kept);
             Some(batch?.map_err(Into::into).and_then(complete))
         });
         Ok(Box::new(records.chain(inserted)))

@@ -16,7 +16,7 @@ use super::FilesSource;
 use super::lines::Lines;
 use crate::chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 use crate::error::{ConnectorError, Result, sqlstate};
-use crate::format::{Record, RecordDecoder, RecordFormat};
+use crate::format::{Failure, Record, RecordDecoder, RecordFormat, Rows};
 use crate::source::{Doorbell, OnError, PartitionStatus, ReadBounded, ReadSource, ReaderStatus};
 
 /// A chunk is full at so many rows or bytes.
@@ -245,7 +245,7 @@ impl Worker {
         match Lines::open(&path, offset as u64) {
             Ok(lines) => {
                 let mut decoder = self.task.format.decoder(&self.task.columns)?;
-                let batch = decoder.finish()?;
+                let batch = decoder.finish()?.batch;
                 let part = Part { path, lines, decoder, end, size: 0, rest_ends: None, stopped: false };
                 self.parts.insert(partition, part);
                 if position.is_none() {
@@ -269,8 +269,9 @@ impl Worker {
             Ok(()) => part.lines.offset(),
         };
         if next > first {
-            let batch = part.decoder.finish()?;
+            let Rows { batch, deletes } = part.decoder.finish()?;
             let mut chunk = chunk(partition, first as i64, next as i64, batch, arrived);
+            chunk.deletes = deletes;
             (chunk.dead, chunk.skipped, chunk.bytes) = (piece.dead, piece.skipped, (next - first) as usize);
             if self.push(chunk)?.is_err() {
                 return Ok(Err(Retired));
@@ -350,7 +351,9 @@ fn append(decoder: &mut RecordDecoder, partition: i32, offset: u64, line: &[u8])
     if line.trim_ascii().is_empty() {
         return Ok(());
     }
-    decoder.append(&Record { payload: Some(line), partition, offset: offset as i64, ..Record::default() })
+    let record = Record { payload: Some(line), partition, offset: offset as i64, ..Record::default() };
+    // What lines are read by does not go away.
+    decoder.append(&record).map_err(|(Failure::Malformed(error) | Failure::Unavailable(error))| error)
 }
 
 fn chunk(partition: i32, first: i64, next: i64, batch: RecordBatch, arrived: Instant) -> Chunk {
@@ -359,6 +362,7 @@ fn chunk(partition: i32, first: i64, next: i64, batch: RecordBatch, arrived: Ins
         first_offset: first,
         next_offset: next,
         batch,
+        deletes: None,
         dead: Vec::new(),
         skipped: 0,
         bytes: 0,
@@ -420,7 +424,7 @@ fn unreadable(path: &Path, e: &io::Error) -> ConnectorError {
 }
 
 impl Iterator for BoundedReader {
-    type Item = Result<RecordBatch>;
+    type Item = Result<Rows>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

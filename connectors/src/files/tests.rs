@@ -14,9 +14,11 @@ use crate::source::SourceSpec;
 
 fn spec(path: &Path, on_error: &str) -> SourceSpec {
     let options = [("connector", "filesystem"), ("path", path.to_str().unwrap()), ("on_error", on_error)];
-    let format = Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new() };
+    let format =
+        Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new(), ..Format::default() };
     SourceSpec::new(&Source {
         columns: vec![Column::new("n", SqlType::Int8, true)],
+        primary_key: Vec::new(),
         watermark: None,
         options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         format: Some(format),
@@ -73,7 +75,7 @@ fn files_are_read_once_and_on_as_they_grow_and_come() {
     let all: Vec<i64> = spec
         .read_bounded(&[0])
         .unwrap()
-        .flat_map(|batch| batch.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec())
+        .flat_map(|batch| batch.unwrap().batch.column(0).as_primitive::<Int64Type>().values().to_vec())
         .collect();
     assert_eq!(all, [1, 2, 33, 4, 5]);
 }

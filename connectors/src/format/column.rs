@@ -35,14 +35,38 @@ pub(crate) enum Data {
     Oid(Vec<u32>),
     Float4(Vec<f32>),
     Float8(Vec<f64>),
-    Numeric { values: Vec<i128>, precision: u8, scale: i8, declared: bool },
-    Text { views: Vec<u128>, long: Vec<u8>, rule: TextRule },
-    Bytea { offsets: Vec<i32>, bytes: Vec<u8> },
+    Numeric {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+        declared: bool,
+    },
+    Text {
+        views: Vec<u128>,
+        long: Vec<u8>,
+        rule: TextRule,
+    },
+    Bytea {
+        offsets: Vec<i32>,
+        bytes: Vec<u8>,
+    },
     Date(Vec<i32>),
-    Time(Vec<i64>),
-    Timestamp { values: Vec<i64>, utc: bool },
+    Time {
+        values: Vec<i64>,
+        micros: bool,
+    },
+    /// With whether a number is microseconds, or milliseconds.
+    Timestamp {
+        values: Vec<i64>,
+        utc: bool,
+        micros: bool,
+    },
     Uuid(Vec<u8>),
-    List { offsets: Vec<i32>, items: Box<ColumnBuilder>, item_type: SqlType },
+    List {
+        offsets: Vec<i32>,
+        items: Box<ColumnBuilder>,
+        item_type: SqlType,
+    },
     Record(Record),
 }
 
@@ -52,9 +76,9 @@ pub(crate) struct Record {
     pub columns: Vec<ColumnBuilder>,
     pub kept: usize,
     pub reader: json::ObjectReader,
-    /// All fields, and where among the builders each of them is.
+    /// Where among the builders each of the fields is, in their declared order.
+    pub places: Vec<usize>,
     fields: Fields,
-    places: Vec<usize>,
 }
 
 impl Record {
@@ -135,9 +159,9 @@ impl ColumnBuilder {
             SqlType::Jsonb => text(TextRule::Jsonb),
             SqlType::Bytea => Data::Bytea { offsets: vec![0], bytes: Vec::new() },
             SqlType::Date => Data::Date(Vec::new()),
-            SqlType::Time => Data::Time(Vec::new()),
-            SqlType::Timestamp => Data::Timestamp { values: Vec::new(), utc: false },
-            SqlType::Timestamptz => Data::Timestamp { values: Vec::new(), utc: true },
+            SqlType::Time => Data::Time { values: Vec::new(), micros: false },
+            SqlType::Timestamp => Data::Timestamp { values: Vec::new(), utc: false, micros: false },
+            SqlType::Timestamptz => Data::Timestamp { values: Vec::new(), utc: true, micros: false },
             SqlType::Uuid => Data::Uuid(Vec::new()),
             SqlType::Array(item) => {
                 Data::List { offsets: vec![0], items: Box::new(Self::new(item)?), item_type: item.as_ref().clone() }
@@ -163,6 +187,21 @@ impl ColumnBuilder {
                 Ok(Self { nulls: NullBufferBuilder::new(0), data: Data::Record(Record::new(sql_type, Some(read))?) })
             }
             _ => Self::new(sql_type),
+        }
+    }
+
+    /// The same, of which numbers of times are microseconds and not milliseconds.
+    pub(super) fn with_numbers_in_micros(mut self) -> Self {
+        self.number_in_micros();
+        self
+    }
+
+    fn number_in_micros(&mut self) {
+        match &mut self.data {
+            Data::Timestamp { micros, .. } | Data::Time { micros, .. } => *micros = true,
+            Data::List { items, .. } => items.number_in_micros(),
+            Data::Record(record) => record.columns.iter_mut().for_each(Self::number_in_micros),
+            _ => {}
         }
     }
 
@@ -196,7 +235,7 @@ impl ColumnBuilder {
             Data::Bool(v) => v.append(false),
             Data::Int2(v) => v.push(0),
             Data::Int4(v) | Data::Date(v) => v.push(0),
-            Data::Int8(v) | Data::Time(v) | Data::Timestamp { values: v, .. } => v.push(0),
+            Data::Int8(v) | Data::Time { values: v, .. } | Data::Timestamp { values: v, .. } => v.push(0),
             Data::Oid(v) => v.push(0),
             Data::Float4(v) => v.push(0.0),
             Data::Float8(v) => v.push(0.0),
@@ -216,7 +255,7 @@ impl ColumnBuilder {
             Data::Bool(v) => v.truncate(rows),
             Data::Int2(v) => v.truncate(rows),
             Data::Int4(v) | Data::Date(v) => v.truncate(rows),
-            Data::Int8(v) | Data::Time(v) | Data::Timestamp { values: v, .. } => v.truncate(rows),
+            Data::Int8(v) | Data::Time { values: v, .. } | Data::Timestamp { values: v, .. } => v.truncate(rows),
             Data::Oid(v) => v.truncate(rows),
             Data::Float4(v) => v.truncate(rows),
             Data::Float8(v) => v.truncate(rows),
@@ -289,7 +328,9 @@ impl ColumnBuilder {
                 }
             }
             Data::Date(v) => v.push(datetime::parse_date(bytes).ok_or_else(|| not_a(value, "date"))?),
-            Data::Time(v) => v.push(datetime::parse_time(bytes).ok_or_else(|| not_a(value, "time"))?),
+            Data::Time { values, .. } => {
+                values.push(datetime::parse_time(bytes).ok_or_else(|| not_a(value, "time"))?);
+            }
             Data::Timestamp { values, .. } => {
                 values.push(datetime::parse_timestamp(bytes).ok_or_else(|| not_a(value, "timestamp"))?);
             }
@@ -325,9 +366,19 @@ impl ColumnBuilder {
                 values.push(value);
             }
             Data::Text { views, long, rule } => push_text(views, long, *rule, &String::from_utf8_lossy(text))?,
-            Data::Timestamp { .. } => {
+            Data::Timestamp { micros: false, .. } => {
                 let ms = integer(text, "timestamp in milliseconds")?;
                 return self.append_epoch_ms(ms);
+            }
+            Data::Timestamp { micros: true, .. } => {
+                let us = integer(text, "timestamp in microseconds")?;
+                return self.append_micros(us);
+            }
+            Data::Time { micros, .. } => {
+                let (per, unit) = if *micros { (1, "time in microseconds") } else { (1000, "time in milliseconds") };
+                let value: i64 = integer(text, unit)?;
+                let us = value.checked_mul(per).ok_or_else(|| format!("{value} as {unit}: out of range"))?;
+                return self.append_micros(us);
             }
             Data::Date(v) => v.push(integer(text, "date in days")?),
             _ => return Err(format!("{} is a number", shorten(&String::from_utf8_lossy(text)))),
@@ -352,15 +403,99 @@ impl ColumnBuilder {
         Ok(())
     }
 
-    /// Appends an integer.
+    /// Appends an integer to a column of numbers.
     ///
     /// # Errors
-    /// If it is out of range of the column's type, or that is no integer.
+    /// If it is out of range of the column's type, or that is no number.
     pub fn append_integer(&mut self, value: i64) -> Result<(), String> {
+        let out = |t: &str| format!("{value} as {t}: out of range");
         match &mut self.data {
-            Data::Int4(v) => v.push(i32::try_from(value).map_err(|_| format!("{value} is out of range"))?),
+            Data::Int2(v) => v.push(i16::try_from(value).map_err(|_| out("smallint"))?),
+            Data::Int4(v) => v.push(i32::try_from(value).map_err(|_| out("integer"))?),
             Data::Int8(v) => v.push(value),
+            Data::Oid(v) => v.push(u32::try_from(value).map_err(|_| out("oid"))?),
+            Data::Float4(v) => v.push(value as f32),
+            Data::Float8(v) => v.push(value as f64),
+            Data::Numeric { .. } => return self.append_decimal(value.into(), 0),
             _ => return Err(format!("{value} is an integer")),
+        }
+        self.mark_valid();
+        Ok(())
+    }
+
+    /// Appends a float to a column of them.
+    ///
+    /// # Errors
+    /// If it is out of range of the column's type, or that is no float.
+    pub fn append_float(&mut self, value: f64) -> Result<(), String> {
+        match &mut self.data {
+            Data::Float8(v) => v.push(value),
+            Data::Float4(v) => {
+                let narrow = value as f32;
+                if value.is_finite() && !narrow.is_finite() {
+                    return Err(format!("{value:?} as real: out of range"));
+                }
+                v.push(narrow);
+            }
+            _ => return Err(format!("{value:?} is a float")),
+        }
+        self.mark_valid();
+        Ok(())
+    }
+
+    /// Appends `unscaled` times ten to the power of minus `scale` to a column of decimals; a digit that would be lost is an
+    /// error.
+    ///
+    /// # Errors
+    /// If it does not fit, or the column is of another type.
+    pub fn append_decimal(&mut self, unscaled: i128, scale: i8) -> Result<(), String> {
+        let mut text = Vec::new();
+        let Data::Numeric { values, scale: own, precision, .. } = &mut self.data else {
+            number::write_decimal(unscaled, scale, false, &mut text);
+            return Err(format!("{} is a decimal", String::from_utf8_lossy(&text)));
+        };
+        // Mostly the scales are the same and nothing is to be done.
+        if *own == scale && unscaled.unsigned_abs() < 10u128.pow(u32::from(*precision)) {
+            values.push(unscaled);
+            self.mark_valid();
+            return Ok(());
+        }
+        number::write_decimal(unscaled, scale, false, &mut text);
+        self.append_number(&text)
+    }
+
+    /// Appends a boolean.
+    ///
+    /// # Errors
+    /// If the column is of another type.
+    pub fn append_bool(&mut self, value: bool) -> Result<(), String> {
+        let Data::Bool(v) = &mut self.data else { return Err(format!("{value} is a boolean")) };
+        v.append(value);
+        self.mark_valid();
+        Ok(())
+    }
+
+    /// Appends days since 1970.
+    ///
+    /// # Errors
+    /// If the column is no date.
+    pub fn append_days(&mut self, days: i32) -> Result<(), String> {
+        let Data::Date(v) = &mut self.data else { return Err("a date".into()) };
+        v.push(days);
+        self.mark_valid();
+        Ok(())
+    }
+
+    /// Appends microseconds: since 1970 to a timestamp, of the day to a time.
+    ///
+    /// # Errors
+    /// If they are more than a day has, or the column is of another type.
+    pub fn append_micros(&mut self, us: i64) -> Result<(), String> {
+        match &mut self.data {
+            Data::Timestamp { values, .. } => values.push(us),
+            Data::Time { values, .. } if (0..datetime::DAY_US).contains(&us) => values.push(us),
+            Data::Time { .. } => return Err(format!("{us} microseconds as time: out of range")),
+            _ => return Err(format!("{us} microseconds are a time")),
         }
         self.mark_valid();
         Ok(())
@@ -372,8 +507,84 @@ impl ColumnBuilder {
     /// If it is out of range of microseconds, or the column is no timestamp.
     pub fn append_epoch_ms(&mut self, ms: i64) -> Result<(), String> {
         let us = ms.checked_mul(1000).ok_or_else(|| format!("{ms} is out of range of a timestamp in milliseconds"))?;
-        let Data::Timestamp { values, .. } = &mut self.data else { return Err(format!("{ms} is an integer")) };
-        values.push(us);
+        self.append_micros(us)
+    }
+
+    /// Appends the 16 bytes of a uuid.
+    ///
+    /// # Errors
+    /// If the column is of another type.
+    pub fn append_uuid(&mut self, bytes: [u8; 16]) -> Result<(), String> {
+        let Data::Uuid(v) = &mut self.data else { return Err("a uuid".into()) };
+        v.extend_from_slice(&bytes);
+        self.mark_valid();
+        Ok(())
+    }
+
+    /// Whether a value is the same as one of another column of the same type; of types that a key can have.
+    pub(super) fn equals(&self, row: usize, other: &Self, other_row: usize) -> bool {
+        let (a, b) = (row, other_row);
+        if self.is_null(a) || other.is_null(b) {
+            return self.is_null(a) && other.is_null(b);
+        }
+        match (&self.data, &other.data) {
+            (Data::Bool(x), Data::Bool(y)) => x.get_bit(a) == y.get_bit(b),
+            (Data::Int2(x), Data::Int2(y)) => x[a] == y[b],
+            (Data::Int4(x), Data::Int4(y)) | (Data::Date(x), Data::Date(y)) => x[a] == y[b],
+            (Data::Int8(x), Data::Int8(y))
+            | (Data::Time { values: x, .. }, Data::Time { values: y, .. })
+            | (Data::Timestamp { values: x, .. }, Data::Timestamp { values: y, .. }) => x[a] == y[b],
+            (Data::Oid(x), Data::Oid(y)) => x[a] == y[b],
+            (Data::Float4(x), Data::Float4(y)) => x[a].to_bits() == y[b].to_bits(),
+            (Data::Float8(x), Data::Float8(y)) => x[a].to_bits() == y[b].to_bits(),
+            (Data::Numeric { values: x, .. }, Data::Numeric { values: y, .. }) => x[a] == y[b],
+            (Data::Uuid(x), Data::Uuid(y)) => x[a * 16..][..16] == y[b * 16..][..16],
+            _ => self.bytes_at(a).is_some_and(|x| other.bytes_at(b) == Some(x)),
+        }
+    }
+
+    /// The bytes of a text or bytea.
+    fn bytes_at(&self, row: usize) -> Option<Vec<u8>> {
+        match &self.data {
+            Data::Text { views, long, .. } => {
+                // The length is in the lowest bytes of a view; a short text follows, of a long one the highest say where it is.
+                let (view, length) = (views[row], views[row] as u32 as usize);
+                Some(match length {
+                    0..=12 => view.to_le_bytes()[4..][..length].to_vec(),
+                    _ => long[(view >> 96) as usize..][..length].to_vec(),
+                })
+            }
+            Data::Bytea { offsets, bytes } => Some(bytes[offsets[row] as usize..offsets[row + 1] as usize].to_vec()),
+            _ => None,
+        }
+    }
+
+    /// Appends a value of another column of the same type; of types that a key can have.
+    ///
+    /// # Errors
+    /// For other types.
+    pub(super) fn append_from(&mut self, other: &Self, row: usize) -> Result<(), String> {
+        if other.is_null(row) {
+            self.append_null();
+            return Ok(());
+        }
+        if let Some(value) = other.bytes_at(row) {
+            return self.append_bytes(&value);
+        }
+        match (&mut self.data, &other.data) {
+            (Data::Bool(to), Data::Bool(v)) => to.append(v.get_bit(row)),
+            (Data::Int2(to), Data::Int2(v)) => to.push(v[row]),
+            (Data::Int4(to), Data::Int4(v)) | (Data::Date(to), Data::Date(v)) => to.push(v[row]),
+            (Data::Int8(to), Data::Int8(v))
+            | (Data::Time { values: to, .. }, Data::Time { values: v, .. })
+            | (Data::Timestamp { values: to, .. }, Data::Timestamp { values: v, .. }) => to.push(v[row]),
+            (Data::Oid(to), Data::Oid(v)) => to.push(v[row]),
+            (Data::Float4(to), Data::Float4(v)) => to.push(v[row]),
+            (Data::Float8(to), Data::Float8(v)) => to.push(v[row]),
+            (Data::Numeric { values: to, .. }, Data::Numeric { values: v, .. }) => to.push(v[row]),
+            (Data::Uuid(to), Data::Uuid(v)) => to.extend_from_slice(&v[row * 16..][..16]),
+            _ => return Err("a value of this type cannot be a key".into()),
+        }
         self.mark_valid();
         Ok(())
     }
@@ -442,8 +653,8 @@ impl ColumnBuilder {
                 Arc::new(BinaryArray::new(offsets, Buffer::from_vec(take(bytes)), nulls))
             }
             Data::Date(v) => primitive::<Date32Type>(v, nulls),
-            Data::Time(v) => primitive::<Time64MicrosecondType>(v, nulls),
-            Data::Timestamp { values, utc } => {
+            Data::Time { values, .. } => primitive::<Time64MicrosecondType>(values, nulls),
+            Data::Timestamp { values, utc, .. } => {
                 let array = PrimitiveArray::<TimestampMicrosecondType>::new(take(values).into(), nulls);
                 Arc::new(if *utc { array.with_timezone("UTC") } else { array })
             }
@@ -476,7 +687,11 @@ pub(crate) fn push_text(views: &mut Vec<u128>, long: &mut Vec<u8>, rule: TextRul
         return Err("text cannot hold the character \\u0000".into());
     }
     match rule {
-        TextRule::Any | TextRule::Json => push_view(views, long, value.as_bytes()),
+        TextRule::Any => push_view(views, long, value.as_bytes()),
+        TextRule::Json => {
+            json::check_text(value)?;
+            push_view(views, long, value.as_bytes());
+        }
         TextRule::Jsonb => push_view(views, long, jsonb::canonical(value)?.as_bytes()),
         TextRule::Varchar(n) | TextRule::Char(n) => {
             let n = n as usize;

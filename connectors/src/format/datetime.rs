@@ -1,6 +1,7 @@
 //! Dates and times from ISO 8601 text and back. Microseconds and days count from 1970-01-01, UTC where there is a zone.
 
-const DAY_US: i64 = 86_400_000_000;
+/// Microseconds of a day.
+pub const DAY_US: i64 = 86_400_000_000;
 
 /// Parses a date and time: `2026-01-31T23:59:59.123456`, a space for the `T`, seconds and time optional, and an optional
 /// zone (`Z`, `+02`, `+0200`, `+02:00`). With a zone the result is that moment in UTC; without one it is taken as it

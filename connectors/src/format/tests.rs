@@ -1,6 +1,4 @@
-//! Records to rows and rows to messages, case by case.
-
-use std::collections::BTreeMap;
+//! Clauses, CSV, bytes, and the records of keyed formats, case by case.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
@@ -8,518 +6,407 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_catalog::object::{Format, Include};
 use millstream_catalog::{Column, SqlType};
 
-use super::{Record, RecordFormat, RowFormat};
+use super::{Record, RecordDecoder, RecordFormat, RowFormat, Rows};
 
-fn format(name: &str) -> Format {
-    Format { format: name.into(), encode: "json".into(), options: BTreeMap::new() }
+/// `FORMAT … ENCODE …` with options.
+pub(super) fn clause(format: &str, encode: &str, options: &[(&str, &str)]) -> Format {
+    Format {
+        format: format.into(),
+        encode: encode.into(),
+        options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        ..Format::default()
+    }
 }
 
-fn column(name: &str, t: SqlType) -> Column {
+pub(super) fn column(name: &str, t: SqlType) -> Column {
     Column::new(name, t, true)
 }
 
-fn included(name: &str, t: SqlType, include: Include) -> Column {
-    Column { include: Some(include), ..Column::new(name, t, true) }
+pub(super) fn key_column(name: &str, t: SqlType) -> Column {
+    Column::new(name, t, false)
 }
 
-fn payload(text: &str) -> Record<'_> {
-    Record { payload: Some(text.as_bytes()), ..Record::default() }
+pub(super) fn record<'a>(key: Option<&'a [u8]>, payload: Option<&'a [u8]>) -> Record<'a> {
+    Record { key, payload, ..Record::default() }
 }
 
-/// Decodes `{"a": value}` into a column of one type: the value as Arrow prints it, or the error.
-fn decode(t: &SqlType, value: &str) -> Result<String, String> {
-    let format = RecordFormat::new(&[column("a", t.clone())], &format("plain")).unwrap();
-    let mut decoder = format.decoder(&[0]).unwrap();
-    decoder.append(&payload(&format!("{{\"a\": {value}}}")))?;
-    let batch = decoder.finish().unwrap();
-    assert_eq!(batch.schema(), *decoder.schema());
-    Ok(print(batch.column(0), 0))
-}
-
-fn print(array: &ArrayRef, row: usize) -> String {
+/// Rows as text, one a line: `-` before one that is gone, values with `|` between them.
+pub(super) fn lines(rows: &Rows) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
-    // Printing a named zone needs a time zone database, which this crate does without.
-    let array: ArrayRef = match array.data_type() {
-        DataType::Timestamp(_, Some(zone)) => {
-            assert_eq!(zone.as_ref(), "UTC");
-            std::sync::Arc::new(array.as_primitive::<TimestampMicrosecondType>().clone().with_timezone("+00:00"))
-        }
-        _ => array.clone(),
+    let print = |column: &ArrayRef, row: usize| {
+        let column: ArrayRef = match column.data_type() {
+            DataType::Timestamp(_, Some(_)) => {
+                std::sync::Arc::new(column.as_primitive::<TimestampMicrosecondType>().clone().with_timezone("+00:00"))
+            }
+            _ => column.clone(),
+        };
+        ArrayFormatter::try_new(&column, &options).unwrap().value(row).to_string()
     };
-    ArrayFormatter::try_new(&array, &options).unwrap().value(row).to_string()
+    let line = |row: usize| {
+        let gone = rows.deletes.as_ref().is_some_and(|d| d.value(row));
+        let values: Vec<String> = rows.batch.columns().iter().map(|c| print(c, row)).collect();
+        format!("{}{}", if gone { "-" } else { "" }, values.join("|"))
+    };
+    (0..rows.batch.num_rows()).map(line).collect()
+}
+
+/// What became of the records so far.
+pub(super) fn taken(decoder: &mut RecordDecoder) -> Vec<String> {
+    let rows = decoder.finish().unwrap();
+    assert!(rows.deletes.as_ref().is_none_or(|d| d.len() == rows.batch.num_rows() && d.true_count() > 0));
+    lines(&rows)
+}
+
+fn error_of(columns: &[Column], key: &[usize], format: &Format) -> (String, String, String) {
+    let e = RecordFormat::keyed(columns, key, format).unwrap_err();
+    (e.sqlstate().into(), e.message().into(), e.hint().unwrap_or_default().into())
 }
 
 #[test]
-fn every_type_reads_its_json_forms() {
-    use SqlType::*;
-    let int_array = Array(Box::new(Int4));
-    let record = Record(vec![("x".into(), Int4), ("y".into(), Text)]);
-    let cases: &[(SqlType, &str, &str)] = &[
-        (Bool, "true", "true"),
-        (Bool, "\"false\"", "false"),
-        (Bool, "null", "NULL"),
-        (Int2, "-32768", "-32768"),
-        (Int4, "2147483647", "2147483647"),
-        (Int4, "1.0", "1"),
-        (Int8, "\"9007199254740993\"", "9007199254740993"),
-        (Int8, "9223372036854775807", "9223372036854775807"),
-        (Oid, "4294967295", "4294967295"),
-        (Float8, "1e308", "1e308"),
-        (Float8, "\"-Infinity\"", "-inf"),
-        (Float8, "\"NaN\"", "NaN"),
-        (Float4, "0.1", "0.1"),
-        (Numeric(Some((12, 2))), "12.34", "12.34"),
-        (Numeric(Some((12, 2))), "\"-9999999999.99\"", "-9999999999.99"),
-        (Numeric(Some((12, 2))), "1e3", "1000.00"),
-        (Numeric(None), "0.1", "0.100000000000000000"),
-        (Text, r#""tab\there é \ud83e\udd80""#, "tab\there é 🦀"),
-        (Text, "\"longer than the twelve bytes of a view\"", "longer than the twelve bytes of a view"),
-        (Text, "12.50", "12.50"),
-        (Text, "true", "true"),
-        (Text, "{\"x\": [1, 2]}", "{\"x\": [1, 2]}"),
-        (Varchar(Some(3)), "\"aé漢\"", "aé漢"),
-        (Varchar(Some(3)), "\"abc  \"", "abc"),
-        (Char(5), "\"ab\"", "ab   "),
-        (Char(3), "\"é\"", "é  "),
-        (Json, " {\"b\" : [1, \"x\"] } ", "{\"b\" : [1, \"x\"] }"),
-        (Jsonb, "\"text\"", "\"text\""),
-        (Jsonb, "{\"b\":1.50,\"a\":[1,2]}", "{\"a\": [1, 2], \"b\": 1.50}"),
-        (Jsonb, "null", "NULL"),
-        (Bytea, "\"aGVsbG8=\"", "68656c6c6f"),
-        (Bytea, "\"aGVsbG8\"", "68656c6c6f"),
-        (Bytea, r#""\\x00ff""#, "00ff"),
-        (Date, "\"2026-01-31\"", "2026-01-31"),
-        (Date, "20484", "2026-01-31"),
-        (Time, "\"23:59:59.5\"", "23:59:59.500"),
-        (Timestamp, "\"2026-01-31T23:59:59.123456\"", "2026-01-31T23:59:59.123456"),
-        (Timestamp, "\"2026-01-31 23:59:59+01:00\"", "2026-01-31T22:59:59"),
-        (Timestamp, "1769903999000", "2026-01-31T23:59:59"),
-        (Timestamptz, "\"2026-01-31T23:59:59Z\"", "2026-01-31T23:59:59Z"),
-        (Timestamptz, "1769903999001", "2026-01-31T23:59:59.001Z"),
-        (Timestamptz, "-1", "1969-12-31T23:59:59.999Z"),
-        (Uuid, "\"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11\"", "a0eebc999c0b4ef8bb6d6bb9bd380a11"),
-        (Uuid, "\"a0eebc999c0b4ef8bb6d6bb9bd380a11\"", "a0eebc999c0b4ef8bb6d6bb9bd380a11"),
-        (int_array.clone(), "[1, null, 3]", "[1, NULL, 3]"),
-        (int_array, "[]", "[]"),
-        (record.clone(), "{\"y\": \"z\", \"x\": 1, \"other\": {}}", "{x: 1, y: z}"),
-        (record.clone(), "{}", "{x: NULL, y: NULL}"),
-        (Array(Box::new(record)), "[{\"x\": 1}, {\"y\": \"b\"}]", "[{x: 1, y: NULL}, {x: NULL, y: b}]"),
-    ];
-    for (t, value, expected) in cases {
-        assert_eq!(decode(t, value).as_deref(), Ok(*expected), "{value} as {t}");
-    }
-}
-
-#[test]
-fn what_a_type_does_not_hold_is_an_error_that_names_the_column() {
-    use SqlType::*;
-    let cases: &[(SqlType, &str, &str)] = &[
-        (Bool, "1", "1 is a number"),
-        (Bool, "\"yes\"", "not a valid boolean"),
-        (Int2, "32768", "32768 as smallint: out of range"),
-        (Int4, "1.5", "1.5 as integer: a digit after the decimal point would be lost"),
-        (Int8, "9223372036854775808", "out of range"),
-        (Int8, "true", "true is not a value of the column's type"),
-        (Int8, "\"\"", "not a number"),
-        (Float8, "1e999", "1e999 as double precision: out of range"),
-        (Float8, "\"infinit\"", "not a number"),
-        (Float4, "1e39", "1e39 as real: out of range"),
-        (Numeric(Some((12, 2))), "12.345", "12.345 as numeric(12,2): a digit after the decimal point would be lost"),
-        (Numeric(Some((4, 2))), "100", "100 as numeric(4,2): out of range"),
-        (Numeric(Some((4, 2))), "\"NaN\"", "not a number"),
-        (Text, r#""\u0000""#, "text cannot hold the character \\u0000"),
-        (Text, r#""\ud800""#, "half of a surrogate pair"),
-        (Varchar(Some(3)), "\"abcd\"", "abcd is too long for type character varying(3)"),
-        (Bytea, "\"***\"", "not a valid bytea"),
-        (Bytea, r#""\\x0""#, "not a valid bytea"),
-        (Date, "\"2026-02-30\"", "not a valid date"),
-        (Time, "\"25:00\"", "not a valid time"),
-        (Timestamp, "\"yesterday\"", "not a valid timestamp"),
-        (Timestamp, "1.5", "a digit after the decimal point would be lost"),
-        (Timestamp, "9223372036854775807", "out of range"),
-        (Timestamp, "true", "not a value of the column's type"),
-        (Uuid, "\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1\"", "not a valid uuid"),
-        (Uuid, "\"a0eebc999c0b4ef8bb6d6bb9bd380a1122\"", "not a valid uuid"),
-        (Array(Box::new(Int4)), "{}", "{} is not a value of the column's type"),
-        (Array(Box::new(Int4)), "[1, \"x\"]", "x as integer: not a number"),
-        (Record(vec![("x".into(), Int4)]), "[]", "[] is not a value of the column's type"),
-        (Record(vec![("x".into(), Int4)]), "{\"x\": \"y\"}", "column \"x\": y as integer: not a number"),
-    ];
-    for (t, value, expected) in cases {
-        let error = decode(t, value).unwrap_err();
-        assert!(error.starts_with("column \"a\": ") && error.contains(expected), "{value} as {t}: {error}");
-    }
-}
-
-#[test]
-fn text_that_is_no_json_object_is_an_error_that_says_where() {
-    for (text, expected) in [
-        ("", "invalid JSON at byte 0: expected '{', found the end"),
-        ("null", "invalid JSON at byte 0: expected '{', found 'n'"),
-        ("[1]", "invalid JSON at byte 0: expected '{', found '['"),
-        ("{\"a\": 1", "invalid JSON at byte 7: expected ',' or '}', found the end"),
-        ("{\"a\": 1} {\"a\": 2}", "invalid JSON at byte 9: expected the end, found '{'"),
-        ("{\"a\": 01}", "invalid JSON at byte 7: expected ',' or '}', found '1'"),
-        ("{\"unread\": tru}", "invalid JSON at byte 11: expected true, found 't'"),
-        ("{\"unread\": [1, {\"x\": }]}", "invalid JSON at byte 21: expected a value, found '}'"),
+fn what_a_clause_does_not_know_is_named() {
+    let columns = [column("a", SqlType::Int4)];
+    let error = |f: &str, e: &str, options: &[(&str, &str)]| error_of(&columns, &[], &clause(f, e, options));
+    assert_eq!(error("plain", "xml", &[]).1, "unknown encoding \"xml\" of a source");
+    assert!(error("plain", "xml", &[]).2.contains("FORMAT PLAIN ENCODE JSON | CSV | BYTES | AVRO | PROTOBUF"));
+    assert_eq!(error("maxwell", "json", &[]).1, "unknown format \"maxwell\" of a source");
+    let refused = error("debezium", "csv", &[]);
+    assert_eq!(
+        (refused.0.as_str(), refused.1.as_str()),
+        ("0A000", "FORMAT DEBEZIUM ENCODE CSV of a source is not supported")
+    );
+    let unknown = error("plain", "json", &[("colour", "red")]);
+    assert_eq!(unknown.0, "22023");
+    assert_eq!(unknown.1, "unknown option \"colour\" of FORMAT PLAIN ENCODE JSON");
+    assert_eq!(unknown.2, "known options: timestamp.handling.mode");
+    assert_eq!(error("plain", "bytes", &[("a", "b")]).2, "it has no options");
+    assert_eq!(error("upsert", "json", &[]).1, "FORMAT UPSERT of a source needs a PRIMARY KEY");
+    assert!(
+        error("plain", "avro", &[]).1.starts_with("option \"schema.registry\" of FORMAT PLAIN ENCODE AVRO is missing")
+    );
+    for (options, expected) in [
+        (&[("schema.registry", "localhost")][..], "option \"schema.registry\" is no address: \"localhost\""),
+        (&[("schema.registry", "http://u:p@h")], "option \"schema.registry\" is no address"),
+        (&[("schema.registry.password", "x")], "needs \"schema.registry\""),
+        (&[("schema.registry", "http://h"), ("schema.registry.password", "x")], "\"schema.registry.username\" of"),
+        (&[("schema.registry", "http://h"), ("schema.location", "/x")], "exclude each other"),
+        (&[("schema.location", "s3://b/x.avsc")], "cannot be \"s3://b/x.avsc\""),
+        (&[("schema.location", "/no/such/file.avsc")], "schema file \"/no/such/file.avsc\" cannot be read"),
+        (&[("schema.registry", "http://h"), ("schema.registry.name.strategy", "best")], "cannot be \"best\""),
+        (
+            &[("schema.registry", "http://h"), ("schema.registry.name.strategy", "record_name_strategy")],
+            "\"message\" of",
+        ),
     ] {
-        let format = RecordFormat::new(&[column("a", SqlType::Int4)], &format("plain")).unwrap();
-        let mut decoder = format.decoder(&[0]).unwrap();
-        assert_eq!(decoder.append(&payload(text)), Err(expected.to_string()), "{text}");
+        let e = error("plain", "avro", options).1;
+        assert!(e.contains(expected), "{options:?}: {e}");
     }
-    let format = RecordFormat::new(&[column("a", SqlType::Text)], &format("plain")).unwrap();
-    let mut decoder = format.decoder(&[0]).unwrap();
-    let record = super::Record { payload: Some(b"{\"a\": \"\xff\"}"), ..super::Record::default() };
-    assert_eq!(decoder.append(&record), Err("invalid UTF-8 at byte 7".into()));
+    let keyed =
+        |key: &[usize], f: &Format| error_of(&[key_column("a", SqlType::Int4), column("b", SqlType::Int4)], key, f).1;
+    assert!(keyed(&[0], &clause("plain", "json", &[])).contains("FORMAT PLAIN has no primary key"));
+    assert!(keyed(&[0, 1], &clause("upsert", "json", &[("key.encode", "text")])).contains("keys that are objects"));
+    assert!(keyed(&[0], &clause("upsert", "json", &[("key.encode", "avro")])).contains("key.encode = 'avro'"));
+    let interval = error_of(&[column("a", SqlType::Interval)], &[], &clause("plain", "csv", &[])).1;
+    assert_eq!(interval, "column \"a\" of type interval cannot be read from CSV");
+    let sink = |f: &str, e: &str| RowFormat::new(&columns, &[], &clause(f, e, &[]), "t").unwrap_err();
+    assert_eq!(sink("upsert", "json").message(), "FORMAT UPSERT needs a key");
+    assert_eq!(sink("debezium", "json").message(), "FORMAT DEBEZIUM needs a key");
+    assert_eq!(sink("plain", "csv").sqlstate(), "0A000");
+    assert!(sink("plain", "avro").message().starts_with("option \"schema.registry\" of"));
 }
 
 #[test]
-fn a_record_that_fails_leaves_no_trace_in_any_column() {
+fn csv_fields_go_to_the_columns_in_order() {
     use SqlType::*;
-    let columns = vec![
-        column("t", Text),
-        column("b", Bytea),
-        column("l", Array(Box::new(Text))),
-        column("r", Record(vec![("x".into(), Array(Box::new(Int4))), ("y".into(), Bool)])),
-        column("u", Uuid),
-        column("f", Bool),
-        column("n", Numeric(Some((10, 2)))),
-        column("bad", Int4),
+    let columns = [
+        column("id", Int8),
+        column("name", Text),
+        Column { include: Some(Include::Partition), ..column("p", Int4) },
+        column("amount", Numeric(Some((8, 2)))),
+        column("at", Timestamp),
+        column("ok", Bool),
     ];
-    let good = |i: i32| {
+    let format = RecordFormat::of_columns(&columns, &clause("plain", "csv", &[])).unwrap();
+    let mut decoder = format.decoder(&[0, 1, 3, 4, 5]).unwrap();
+    let mut pruned = format.decoder(&[3]).unwrap();
+    for (line, expected) in [
+        ("1,Ann,2.50,2026-01-31 01:02:03,true", Ok("1|Ann|2.50|2026-01-31T01:02:03|true")),
+        ("2,,,,", Ok("2|NULL|NULL|NULL|NULL")),
+        ("3,\"\",1,,f", Ok("3||1.00|NULL|false")),
+        ("4,\"a \"\"quoted\"\", é\nname\",0,,t\r\n", Ok("4|a \"quoted\", é\nname|0.00|NULL|true")),
+        ("5,x,1,,", Ok("5|x|1.00|NULL|NULL")),
+        (" 6 , x ,1,,", Ok("6| x |1.00|NULL|NULL")),
+        ("7,x", Err("invalid CSV: 2 fields for 5 columns")),
+        ("7,x,1,,,", Err("invalid CSV: more fields for 5 columns")),
+        ("", Err("invalid CSV: 1 fields for 5 columns")),
+        ("7,\"x,1,,", Err("invalid CSV at byte 2: the quote is not closed")),
+        ("7,\"x\"y,1,,", Err("invalid CSV at byte 5: text behind a closing quote")),
+        ("7,x\"y,1,,", Err("invalid CSV at byte 3: a quote within a field that does not begin with one")),
+        ("7,x,1,,\n8,x,1,,", Err("invalid CSV at byte 7: a line break outside of quotes")),
+        ("seven,x,1,,", Err("column \"id\": seven as bigint: not a number")),
+        ("9223372036854775808,x,1,,", Err("column \"id\": 9223372036854775808 as bigint: out of range")),
+        ("7,x,1.555,,", Err("column \"amount\": 1.555 as numeric(8,2): a digit after the decimal point would be lost")),
+        ("7,x,1,noon,", Err("column \"at\": \"noon\" is not a valid timestamp")),
+        ("7,x,1,,maybe", Err("column \"ok\": \"maybe\" is not a valid boolean")),
+    ] {
+        let outcome = decoder.append(&record(None, Some(line.as_bytes())));
+        assert_eq!(pruned.append(&record(None, Some(line.as_bytes()))), outcome, "{line}");
+        match expected {
+            Ok(row) => assert_eq!((outcome, taken(&mut decoder)), (Ok(()), vec![row.to_string()]), "{line}"),
+            Err(error) => assert_eq!(outcome, Err(error.into()), "{line}"),
+        }
+    }
+    assert_eq!(decoder.append(&record(None, Some(b"7,\xff,1,,"))), Err("invalid UTF-8 at byte 2".into()));
+    assert!(decoder.append(&record(None, None)).is_err());
+    assert_eq!(taken(&mut decoder), Vec::<String>::new());
+}
+
+#[test]
+fn csv_has_other_delimiters_quotes_and_nulls() {
+    let columns = [column("a", SqlType::Text), column("b", SqlType::Text)];
+    let options = [("delimiter", "\\t"), ("quote", "'"), ("null", "\\N"), ("without_header", "true")];
+    let format = RecordFormat::of_columns(&columns, &clause("plain", "csv", &options)).unwrap();
+    let mut decoder = format.decoder(&[0, 1]).unwrap();
+    decoder.append(&record(None, Some(b"\\N\t'it''s'"))).unwrap();
+    decoder.append(&record(None, Some(b"'\\N'\t"))).unwrap();
+    assert_eq!(taken(&mut decoder), ["NULL|it's", "\\N|"]);
+    for (options, expected) in [
+        (("delimiter", "::"), "is not one character"),
+        (("delimiter", "\n"), "is a line break"),
+        (("quote", ","), "are the same"),
+        (("without_header", "false"), "a header of ENCODE CSV is not supported"),
+    ] {
+        let e = error_of(&columns, &[], &clause("plain", "csv", &[options]));
+        assert!(e.1.contains(expected), "{e:?}");
+    }
+    let list = error_of(&[column("a", SqlType::Array(Box::new(SqlType::Int4)))], &[], &clause("plain", "csv", &[]));
+    assert_eq!(list.1, "column \"a\" of type integer[] cannot be read from CSV");
+}
+
+#[test]
+fn bytes_are_taken_as_they_are() {
+    let format = RecordFormat::of_columns(&[column("a", SqlType::Bytea)], &clause("plain", "bytes", &[])).unwrap();
+    let mut decoder = format.decoder(&[0]).unwrap();
+    for payload in [&b"\x00\xff"[..], b"", b"text"] {
+        decoder.append(&record(None, Some(payload))).unwrap();
+    }
+    assert_eq!(taken(&mut decoder), ["00ff", "", "74657874"]);
+    let text = RecordFormat::of_columns(&[column("a", SqlType::Text)], &clause("plain", "bytes", &[])).unwrap();
+    let error = text.decoder(&[]).unwrap().append(&record(None, Some(b"\xff")));
+    assert_eq!(error, Err("column \"a\": not valid UTF-8".into()));
+    let two = [column("a", SqlType::Bytea), column("b", SqlType::Bytea)];
+    assert!(error_of(&two, &[], &clause("plain", "bytes", &[])).1.contains("fills one column, and the source has 2"));
+    assert!(error_of(&[column("a", SqlType::Int4)], &[], &clause("plain", "bytes", &[])).1.contains("type integer"));
+}
+
+#[test]
+fn upserts_take_the_key_from_the_records_key() {
+    let columns = [
+        key_column("id", SqlType::Int8),
+        Column::new("name", SqlType::Text, false),
+        Column { include: Some(Include::Offset), ..column("o", SqlType::Int8) },
+    ];
+    let format = RecordFormat::keyed(&columns, &[0], &clause("upsert", "json", &[])).unwrap();
+    assert!(format.is_keyed());
+    let mut decoder = format.decoder(&[0, 1, 2]).unwrap();
+    let mut pruned = format.decoder(&[1]).unwrap();
+    for (key, payload, expected) in [
+        (Some("{\"id\": 1}"), Some("{\"id\": 1, \"name\": \"a\"}"), Ok("1|a|0")),
+        (Some("2"), Some("{\"name\": \"b\"}"), Ok("2|b|0")),
+        // The key says which row it is, whatever the payload says.
+        (Some(" 3 "), Some("{\"id\": 4, \"name\": \"c\"}"), Ok("3|c|0")),
+        (Some("\"5\""), None, Ok("-5|NULL|NULL")),
+        (Some("{\"other\": 0, \"id\": 6}"), None, Ok("-6|NULL|NULL")),
+        (None, Some("{\"id\": 1, \"name\": \"a\"}"), Err("the record has no key, which FORMAT UPSERT needs")),
+        (None, None, Err("the record has no key, which FORMAT UPSERT needs")),
+        (Some("seven"), None, Err("key of the record: invalid JSON at byte 0: expected a value, found 's'")),
+        (Some("\"seven\""), None, Err("key of the record: column \"id\": seven as bigint: not a number")),
+        (Some(""), None, Err("key of the record: invalid JSON at byte 0: expected a value, found the end")),
+        (Some("{}"), None, Err("column \"id\" of the key: null or missing")),
+        (Some("null"), None, Err("column \"id\" of the key: null or missing")),
+        (
+            Some("{}"),
+            Some("{\"id\": 1, \"name\": \"a\"}"),
+            Err("column \"id\": null or missing, but the column is NOT NULL"),
+        ),
+        (Some("1"), Some("{\"id\": 1}"), Err("column \"name\": null or missing, but the column is NOT NULL")),
+        (Some("1"), Some("{\"name\": "), Err("invalid JSON at byte 9: expected a value, found the end")),
+        (Some("8"), Some("{\"name\": \"h\"}"), Ok("8|h|0")),
+    ] {
+        let record = record(key.map(str::as_bytes), payload.map(str::as_bytes));
+        let outcome = decoder.append(&record);
+        assert_eq!(pruned.append(&record), outcome, "{key:?} {payload:?}");
+        match expected {
+            Ok(row) => {
+                assert_eq!((outcome, taken(&mut decoder)), (Ok(()), vec![row.to_string()]), "{key:?} {payload:?}")
+            }
+            Err(error) => assert_eq!(outcome, Err(error.into()), "{key:?} {payload:?}"),
+        }
+    }
+    assert_eq!(taken(&mut pruned), ["a", "b", "c", "-NULL", "-NULL", "h"]);
+    // Rows before and behind one that is gone, in one batch.
+    for (key, payload) in [("1", Some("{\"name\": \"a\"}")), ("1", None), ("1", Some("{\"name\": \"b\"}"))] {
+        decoder.append(&record(Some(key.as_bytes()), payload.map(str::as_bytes))).unwrap();
+    }
+    assert_eq!(taken(&mut decoder), ["1|a|0", "-1|NULL|NULL", "1|b|0"]);
+}
+
+#[test]
+fn keys_come_as_text_and_bytes_too() {
+    let text = [key_column("k", SqlType::Text), column("v", SqlType::Int4)];
+    let format = RecordFormat::keyed(&text, &[0], &clause("upsert", "json", &[("key.encode", "text")])).unwrap();
+    let mut decoder = format.decoder(&[0, 1]).unwrap();
+    decoder.append(&record(Some(b"a b"), Some(b"{\"v\": 1}"))).unwrap();
+    decoder.append(&record(Some(b"a b"), None)).unwrap();
+    assert!(decoder.append(&record(Some(b"\xff"), None)).unwrap_err().to_string().contains("not valid UTF-8"));
+    assert_eq!(taken(&mut decoder), ["a b|1", "-a b|NULL"]);
+    // The included key is the key, as bytes.
+    let included =
+        [column("v", SqlType::Int4), Column { include: Some(Include::Key), ..key_column("k", SqlType::Bytea) }];
+    let format = RecordFormat::keyed(&included, &[1], &clause("upsert", "json", &[])).unwrap();
+    let mut decoder = format.decoder(&[0, 1]).unwrap();
+    decoder.append(&record(Some(b"\x01"), Some(b"{\"v\": 1}"))).unwrap();
+    decoder.append(&record(Some(b"\x01"), None)).unwrap();
+    assert_eq!(taken(&mut decoder), ["1|01", "-NULL|01"]);
+    // A line's key, and bytes beside one.
+    let csv = [key_column("id", SqlType::Int4), column("name", SqlType::Text)];
+    let mut decoder = RecordFormat::keyed(&csv, &[0], &clause("upsert", "csv", &[])).unwrap().decoder(&[0, 1]).unwrap();
+    decoder.append(&record(Some(b"7"), Some(b"7,x"))).unwrap();
+    decoder.append(&record(Some(b"7"), None)).unwrap();
+    assert_eq!(taken(&mut decoder), ["7|x", "-7|NULL"]);
+    let bytes = [key_column("id", SqlType::Int4), column("data", SqlType::Bytea)];
+    let with = clause("upsert", "bytes", &[("key.encode", "json")]);
+    let mut decoder = RecordFormat::keyed(&bytes, &[0], &with).unwrap().decoder(&[0, 1]).unwrap();
+    decoder.append(&record(Some(b"{\"id\": 7}"), Some(b"\xff"))).unwrap();
+    decoder.append(&record(Some(b"7"), None)).unwrap();
+    assert_eq!(taken(&mut decoder), ["7|ff", "-7|NULL"]);
+}
+
+#[test]
+fn changes_of_debezium() {
+    let columns =
+        [key_column("id", SqlType::Int8), key_column("part", SqlType::Text), Column::new("v", SqlType::Int4, false)];
+    let format = RecordFormat::keyed(&columns, &[0, 1], &clause("debezium", "json", &[])).unwrap();
+    let mut decoder = format.decoder(&[0, 1, 2]).unwrap();
+    let mut pruned = format.decoder(&[2]).unwrap();
+    let row = |id: i64, part: &str, v: i64| format!("{{\"id\": {id}, \"part\": \"{part}\", \"v\": {v}}}");
+    let change = |before: &str, after: &str, op: &str| {
         format!(
-            r#"{{"t": "a text of more than twelve bytes {i}", "b": "aGVsbG8=", "l": ["x", "{i}"], "r": {{"x": [{i}], "y": true}},
-                "u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "f": true, "n": {i}.25, "bad": {i}}}"#
+            "{{\"before\": {before}, \"after\": {after}, \"source\": {{\"lsn\": 1}}, \"op\": \"{op}\", \"ts_ms\": 5}}"
         )
     };
-    let format = RecordFormat::new(&columns, &format("plain")).unwrap();
-    let all: Vec<_> = (0..columns.len()).collect();
-    let (mut mixed, mut clean) = (format.decoder(&all).unwrap(), format.decoder(&all).unwrap());
-    for i in 0..20 {
-        let text = good(i);
-        // A value that does not fit, in the middle of a list, and a text that ends too early at every byte.
-        assert!(mixed.append(&payload(&text.replace(&format!("\"bad\": {i}"), "\"bad\": \"x\""))).is_err());
-        assert!(mixed.append(&payload(&text.replace(&format!("[{i}]"), "[1, 2, true]"))).is_err());
-        for end in 0..text.len() {
-            assert!(mixed.append(&payload(&text[..end])).is_err());
+    let key = "{\"id\": 9, \"part\": \"k\"}";
+    let cases: Vec<(Option<&str>, Option<String>, Result<Vec<&str>, &str>)> = vec![
+        (None, Some(change("null", &row(1, "a", 10), "c")), Ok(vec!["1|a|10"])),
+        (None, Some(change("null", &row(2, "a", 20), "r")), Ok(vec!["2|a|20"])),
+        (None, Some(change(&row(1, "a", 10), &row(1, "a", 11), "u")), Ok(vec!["1|a|11"])),
+        // The table keeps no rows from before.
+        (None, Some(change("null", &row(1, "a", 12), "u")), Ok(vec!["1|a|12"])),
+        // The key changes: the row of the old one goes.
+        (None, Some(change(&row(1, "a", 12), &row(1, "b", 13), "u")), Ok(vec!["-1|a|NULL", "1|b|13"])),
+        (None, Some(change(&row(1, "b", 13), "null", "d")), Ok(vec!["-1|b|NULL"])),
+        // Of the row before there may be its key alone.
+        (None, Some(change("{\"id\": 2, \"part\": \"a\"}", "null", "d")), Ok(vec!["-2|a|NULL"])),
+        (Some(key), Some(change("null", "null", "d")), Ok(vec!["-9|k|NULL"])),
+        (Some(key), None, Ok(vec![])),
+        (None, None, Ok(vec![])),
+        // In the envelope of Kafka Connect's converter.
+        (
+            None,
+            Some(format!(
+                "{{\"schema\": {{\"type\": \"struct\"}}, \"payload\": {}}}",
+                change("null", &row(3, "a", 1), "c")
+            )),
+            Ok(vec!["3|a|1"]),
+        ),
+        (
+            Some("{\"schema\": {}, \"payload\": {\"id\": 3, \"part\": \"a\"}}"),
+            Some(format!("{{\"payload\": {}, \"schema\": null}}", change("null", "null", "d"))),
+            Ok(vec!["-3|a|NULL"]),
+        ),
+        (
+            None,
+            Some(change("null", "null", "d")),
+            Err("a deletion without \"before\" in a record without a key: whose row is gone?"),
+        ),
+        (None, Some(change("null", "null", "u")), Err("a change that is no deletion has no \"after\"")),
+        (
+            None,
+            Some(change("null", "null", "t")),
+            Err("op \"t\" (the table was truncated) is not supported: it does not say which rows are gone"),
+        ),
+        (None, Some(change("null", "null", "x")), Err("op \"x\" is not known")),
+        (None, Some("{\"after\": {}}".into()), Err("the record is no change of Debezium's: it has no \"op\"")),
+        (None, Some(row(1, "a", 1)), Err("the record is no change of Debezium's: it has no \"op\"")),
+        (None, Some("[]".into()), Err("invalid JSON at byte 0: expected '{', found '['")),
+        (
+            None,
+            Some(change("null", "{\"id\": 1, \"part\": \"a\"}", "c")),
+            Err("column \"v\": null or missing, but the column is NOT NULL"),
+        ),
+        (
+            None,
+            Some(change("null", "{\"id\": 1, \"part\": \"a\", \"v\": \"x\"}", "c")),
+            Err("column \"v\": x as integer: not a number"),
+        ),
+        (None, Some(change("{\"id\": 1}", "null", "d")), Err("column \"part\" of the key: null or missing")),
+        (None, Some(change("{\"id\": \"x\"}", &row(1, "a", 1), "u")), Err("column \"id\": x as bigint: not a number")),
+        (None, Some(change("null", "7", "c")), Err("invalid JSON at byte 0: expected '{', found '7'")),
+        (None, Some(change("null", &row(1, "z", 1), "c")), Ok(vec!["1|z|1"])),
+    ];
+    for (key, payload, expected) in cases {
+        let record = record(key.map(str::as_bytes), payload.as_deref().map(str::as_bytes));
+        let outcome = decoder.append(&record);
+        assert_eq!(pruned.append(&record), outcome, "{payload:?}");
+        match expected {
+            Ok(rows) => assert_eq!(
+                (outcome, taken(&mut decoder)),
+                (Ok(()), rows.iter().map(ToString::to_string).collect()),
+                "{payload:?}"
+            ),
+            Err(error) => assert_eq!(outcome, Err(error.into()), "{payload:?}"),
         }
-        assert_eq!(mixed.append(&payload(&text)), Ok(()));
-        assert_eq!(clean.append(&payload(&text)), Ok(()));
     }
-    assert_eq!(mixed.rows(), 20);
-    assert_eq!(mixed.finish().unwrap(), clean.finish().unwrap());
-    // The decoder is as new after a batch.
-    assert_eq!(mixed.append(&payload(&good(1))), Ok(()));
-    assert_eq!(mixed.finish().unwrap().num_rows(), 1);
+    let pruned = taken(&mut pruned);
+    assert_eq!(pruned.join(" "), "10 20 11 12 -NULL 13 -NULL -NULL -NULL 1 -NULL 1");
 }
 
 #[test]
-fn fields_are_found_in_any_order_and_the_last_of_a_name_counts() {
-    let columns = [column("a", SqlType::Int4), column("B", SqlType::Text), column("c", SqlType::Int4)];
-    let format = RecordFormat::new(&columns, &format("plain")).unwrap();
-    let mut decoder = format.decoder(&[2, 0, 1]).unwrap();
-    let rows = [
-        (r#"{"a": 1, "B": "x", "c": 3}"#, ["3", "1", "x"]),
-        (r#"{"c": 3, "a": 1, "extra": {"a": 9}, "B": "x"}"#, ["3", "1", "x"]),
-        (r#"{"a": 1, "a": 2, "B": "x", "B": null, "c": 3}"#, ["3", "2", "NULL"]),
-        (r#"{"A": 1, "b": "x", "C": 3}"#, ["NULL", "NULL", "NULL"]),
-        (r#"{"\u0061": 7}"#, ["NULL", "7", "NULL"]),
-        (r#"{}"#, ["NULL", "NULL", "NULL"]),
-        (r#"{"a": 1, "B": "x", "c": 3}"#, ["3", "1", "x"]),
-    ];
-    for (text, _) in rows {
-        assert_eq!(decoder.append(&payload(text)), Ok(()), "{text}");
-    }
-    let batch = decoder.finish().unwrap();
-    for (row, (text, expected)) in rows.iter().enumerate() {
-        let values: Vec<_> = batch.columns().iter().map(|c| print(c, row)).collect();
-        assert_eq!(values, expected, "{text}");
+fn numbers_of_times_are_milliseconds_or_microseconds() {
+    let columns = [column("ts", SqlType::Timestamp), column("t", SqlType::Time)];
+    for (mode, expected) in
+        [("milli", "2026-01-31T23:59:59.001|00:00:01"), ("micro", "1970-01-21T11:38:23.999001|00:00:00.001")]
+    {
+        let format = clause("plain", "json", &[("timestamp.handling.mode", mode)]);
+        let mut decoder = RecordFormat::of_columns(&columns, &format).unwrap().decoder(&[0, 1]).unwrap();
+        decoder.append(&record(None, Some(b"{\"ts\": 1769903999001, \"t\": 1000}"))).unwrap();
+        assert_eq!(taken(&mut decoder), [expected], "{mode}");
+        assert!(decoder.append(&record(None, Some(b"{\"t\": 86400000000}"))).is_err());
     }
 }
 
 #[test]
-fn not_null_columns_refuse_null_and_missing() {
-    let columns = [Column::new("a", SqlType::Int4, false), column("b", SqlType::Int4)];
-    let format = RecordFormat::new(&columns, &format("plain")).unwrap();
-    let mut decoder = format.decoder(&[0, 1]).unwrap();
-    for text in ["{\"b\": 1}", "{\"a\": null}"] {
-        let error = decoder.append(&payload(text)).unwrap_err();
-        assert_eq!(error, "column \"a\": null or missing, but the column is NOT NULL");
-    }
-    assert_eq!(decoder.append(&payload("{\"a\": 1}")), Ok(()));
-    // Also where the column is not read.
-    let mut pruned = format.decoder(&[1]).unwrap();
-    assert!(pruned.append(&payload("{\"b\": 1}")).is_err());
-    assert_eq!(pruned.append(&payload("{\"a\": 1, \"b\": 1}")), Ok(()));
-    assert!(decoder.append(&Record::default()).unwrap_err().contains("tombstone"));
-}
-
-#[test]
-fn included_columns_come_from_the_message() {
-    use Include::*;
-    let headers_type = SqlType::Array(Box::new(SqlType::Record(vec![
-        ("key".into(), SqlType::Text),
-        ("value".into(), SqlType::Bytea),
-    ])));
-    let columns = [
-        included("k", SqlType::Bytea, Key),
-        included("kt", SqlType::Text, Key),
-        included("p", SqlType::Int4, Partition),
-        included("o", SqlType::Int8, Offset),
-        included("ts", SqlType::Timestamptz, Timestamp),
-        included("h", SqlType::Jsonb, Headers),
-        included("hl", headers_type, Headers),
-        column("a", SqlType::Int4),
-    ];
-    let format = RecordFormat::new(&columns, &format("plain")).unwrap();
-    let mut decoder = format.decoder(&[0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
-    assert!(decoder.wants_headers());
-    let headers: &[super::Header<'_>] = &[("trace", Some(b"ab\"c")), ("raw", Some(b"\xff")), ("none", None)];
-    let record = Record {
-        payload: Some(b"{\"a\": 1, \"k\": 2, \"p\": 77}"),
-        key: Some(b"key"),
-        partition: 3,
-        offset: 42,
-        timestamp_ms: Some(1_769_903_999_001),
-        headers,
-    };
-    assert_eq!(decoder.append(&record), Ok(()));
-    assert_eq!(
-        decoder.append(&Record { key: Some(b"\xff"), ..record }),
-        Err("key of the record: not valid UTF-8".into())
-    );
-    assert_eq!(decoder.append(&payload("{}")), Ok(()));
-    let batch = decoder.finish().unwrap();
-    let printed = |row| batch.columns().iter().map(|c| print(c, row)).collect::<Vec<_>>();
-    assert_eq!(
-        printed(0),
-        [
-            "6b6579",
-            "key",
-            "3",
-            "42",
-            "2026-01-31T23:59:59.001Z",
-            r#"[{"key": "trace", "value": "ab\"c"}, {"key": "raw", "base64": "/w=="}, {"key": "none", "value": null}]"#,
-            "[{key: trace, value: 61622263}, {key: raw, value: ff}, {key: none, value: NULL}]",
-            "1",
-        ]
-    );
-    assert_eq!(printed(1), ["NULL", "NULL", "0", "0", "NULL", "[]", "[]", "NULL"]);
-    assert!(RecordFormat::new(&[included("p", SqlType::Text, Partition)], &self::format("plain")).is_err());
-    assert!(!format.decoder(&[0, 7]).unwrap().wants_headers());
-}
-
-#[test]
-fn no_columns_still_count_rows_and_check_them() {
-    let format = RecordFormat::new(&[column("a", SqlType::Int4)], &format("plain")).unwrap();
-    let mut decoder = format.decoder(&[]).unwrap();
-    assert_eq!(decoder.append(&payload("{\"a\": 1}")), Ok(()));
-    assert!(decoder.append(&payload("{\"a\": }")).is_err());
-    assert!(decoder.append(&payload("{\"a\": \"x\"}")).is_err());
-    assert_eq!(decoder.append(&payload("{}")), Ok(()));
-    assert_eq!(decoder.finish().unwrap().num_rows(), 2);
-    assert_eq!(decoder.finish().unwrap().num_rows(), 0);
-}
-
-#[test]
-fn a_record_is_judged_the_same_whatever_is_read() {
-    use SqlType::*;
-    let columns = [
-        Column::new("id", Int8, false),
-        column("n", Numeric(Some((6, 2)))),
-        column("name", Text),
-        column("code", Varchar(Some(3))),
-        column("ts", Timestamp),
-        column("doc", Jsonb),
-        column("tags", Array(Box::new(Int4))),
-        column("at", Record(vec![("x".into(), Int4), ("y".into(), Text)])),
-        column("raw", Bytea),
-        included("key", Text, Include::Key),
-        included("seen", Timestamptz, Include::Timestamp),
-    ];
-    let format = RecordFormat::new(&columns, &format("plain")).unwrap();
-    let whole = r#"{"id": 1, "n": 2.5, "name": "a name longer than twelve bytes", "code": "abc", "ts": 0,
-        "doc": {"a": [1]}, "tags": [1, 2], "at": {"x": 1, "y": "z"}, "raw": "aGVsbG8=", "other": null}"#;
-    let with = |from: &str, to: &str| {
-        assert!(whole.contains(from));
-        whole.replacen(from, to, 1).into_bytes()
-    };
-    let mut records: Vec<Option<Vec<u8>>> = vec![
-        // Good ones.
-        Some(whole.into()),
-        Some(b"{\"id\": 1}".to_vec()),
-        Some(with("\"n\": 2.5", "\"n\": null")),
-        Some(with("\"n\": 2.5", "\"name\": 7, \"doc\": 7")),
-        Some(with("a name", "\\u0041 n\\name")),
-        // Bad syntax: cut off, a comma too many, two values, an array, a number, nothing, not UTF-8.
-        Some(b"{\"id\": 1".to_vec()),
-        Some(b"{\"id\": 1,}".to_vec()),
-        Some(b"{\"id\": 1} {}".to_vec()),
-        Some(b"[{\"id\": 1}]".to_vec()),
-        Some(b"12".to_vec()),
-        Some(Vec::new()),
-        Some(b"{\"id\": 1, \"name\": \"\xff\"}".to_vec()),
-        // A tombstone.
-        None,
-        // Values that do not fit their column.
-        Some(with("\"id\": 1", "\"id\": \"one\"")),
-        Some(with("\"id\": 1", "\"id\": 9223372036854775808")),
-        Some(with("\"id\": 1", "\"id\": null")),
-        Some(b"{\"n\": 1}".to_vec()),
-        Some(with("2.5", "2.555")),
-        Some(with("2.5", "12345.5")),
-        Some(with("a name", "\\u0000 name")),
-        Some(with("a name", "\\ud800 name")),
-        Some(with("abc", "abcd")),
-        Some(with("\"ts\": 0", "\"ts\": \"noon\"")),
-        Some(with("[1, 2]", "[1, \"x\"]")),
-        Some(with("[1, 2]", "{}")),
-        Some(with("\"x\": 1", "\"x\": 1.5")),
-        Some(with("aGVsbG8=", "***")),
-        // Two errors: the first of the text counts.
-        Some(with("2.5, \"name\": \"a", "true, \"name\": \"\\u0000")),
-    ];
-    // Again, after errors.
-    records.extend(records.clone());
-    let keys: [Option<&[u8]>; 3] = [None, Some(b"key"), Some(b"\xff")];
-    let subsets: Vec<Vec<usize>> = (0..columns.len())
-        .flat_map(|i| [vec![i], (0..columns.len()).filter(|c| *c != i).rev().collect()])
-        .chain([Vec::new(), (0..columns.len()).collect()])
-        .collect();
-    let verdicts = |subset: &[usize]| {
-        let mut decoder = format.decoder(subset).unwrap();
-        let mut verdicts = Vec::new();
-        for payload in &records {
-            for key in keys {
-                let record = super::Record {
-                    payload: payload.as_deref(),
-                    key,
-                    timestamp_ms: Some(5),
-                    ..super::Record::default()
-                };
-                verdicts.push(decoder.append(&record));
-            }
-        }
-        let late =
-            super::Record { payload: Some(b"{\"id\": 1}"), timestamp_ms: Some(i64::MAX), ..super::Record::default() };
-        verdicts.push(decoder.append(&late));
-        let good = verdicts.iter().filter(|v| v.is_ok()).count();
-        assert_eq!(decoder.finish().unwrap().num_rows(), good);
-        verdicts
-    };
-    let expected = verdicts(&(0..columns.len()).collect::<Vec<_>>());
-    assert_eq!(expected.iter().filter(|v| v.is_ok()).count(), 5 * 2 * 2);
-    for subset in subsets {
-        assert_eq!(verdicts(&subset), expected, "columns {subset:?}");
-    }
-}
-
-#[test]
-fn formats_that_are_not_there_are_named() {
-    let make = |f: &str, e: &str| {
-        let format = Format { format: f.into(), encode: e.into(), options: BTreeMap::new() };
-        RecordFormat::new(&[column("a", SqlType::Int4)], &format).unwrap_err()
-    };
-    assert_eq!(make("upsert", "json").sqlstate(), "0A000");
-    assert_eq!(make("plain", "avro").sqlstate(), "0A000");
-    assert_eq!(make("plain", "xml").sqlstate(), "22023");
-    assert_eq!(make("plain", "xml").hint(), Some("known formats of a source: FORMAT PLAIN ENCODE JSON"));
-    let interval = RecordFormat::new(&[column("a", SqlType::Interval)], &format("plain")).unwrap_err();
-    assert_eq!(interval.message(), "column \"a\" of type interval cannot be read from JSON");
-    let row = RowFormat::new(&[column("a", SqlType::Int4)], &[], &format("upsert")).unwrap_err();
-    assert_eq!(row.message(), "FORMAT UPSERT needs a key");
-}
-
-#[test]
-fn rows_written_read_back_the_same() {
-    use SqlType::*;
-    let columns: Vec<_> = [
-        Bool,
-        Int2,
-        Int4,
-        Int8,
-        Oid,
-        Float4,
-        Float8,
-        Numeric(Some((12, 2))),
-        Numeric(None),
-        Text,
-        Jsonb,
-        Bytea,
-        Date,
-        Time,
-        Timestamp,
-        Timestamptz,
-        Uuid,
-        Array(Box::new(Timestamp)),
-        Record(vec![("x".into(), Int4), ("y \"q\"".into(), Text)]),
-    ]
-    .into_iter()
-    .enumerate()
-    .map(|(i, t)| column(&format!("c{i}"), t))
-    .collect();
-    let all: Vec<_> = (0..columns.len()).collect();
-    let source = RecordFormat::new(&columns, &format("plain")).unwrap();
-    let mut decoder = source.decoder(&all).unwrap();
-    let texts = [
-        r#"{"c0": true, "c1": -1, "c2": 2, "c3": 9007199254740993, "c4": 7, "c5": 0.1, "c6": 1e300, "c7": -0.05, "c8": 1.5,
-            "c9": "q\" \\ \n \u0001 é", "c10": {"k": [1, 2]}, "c11": "AP8=", "c12": "2026-01-31", "c13": "01:02:03.000004",
-            "c14": "2026-01-31 01:02:03.4", "c15": "2026-01-31T01:02:03+02:00", "c16": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-            "c17": ["1969-12-31 23:59:59.5", null], "c18": {"x": 1, "y \"q\"": "z"}}"#,
-        "{}",
-    ];
-    for text in texts {
-        assert_eq!(decoder.append(&payload(text)), Ok(()));
-    }
-    let batch = decoder.finish().unwrap();
-    let sink = RowFormat::new(&columns, &[], &format("plain")).unwrap();
-    let messages = sink.encode(&batch, None).unwrap();
-    for message in &messages {
-        let text = std::str::from_utf8(message.payload.as_deref().unwrap()).unwrap();
-        serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(decoder.append(&payload(text)), Ok(()), "{text}");
-    }
-    assert_eq!(decoder.finish().unwrap(), batch);
-    let first = String::from_utf8(messages[0].payload.clone().unwrap()).unwrap();
-    assert_eq!(
-        first,
-        r#"{"c0":true,"c1":-1,"c2":2,"c3":9007199254740993,"c4":7,"c5":0.1,"c6":1e300,"c7":-0.05,"c8":1.5,"#
-            .to_string()
-            + r#""c9":"q\" \\ \n \u0001 é","c10":{"k": [1, 2]},"c11":"AP8=","c12":"2026-01-31","c13":"01:02:03.000004","#
-            + r#""c14":"2026-01-31T01:02:03.4","c15":"2026-01-30T23:02:03Z","c16":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","#
-            + r#""c17":["1969-12-31T23:59:59.5",null],"c18":{"x":1,"y \"q\"":"z"}}"#
-    );
-}
-
-#[test]
-fn floats_that_json_has_not_are_null() {
-    let format = RowFormat::new(&[column("f", SqlType::Float8)], &[], &format("plain")).unwrap();
-    let values: ArrayRef = std::sync::Arc::new(arrow::array::Float64Array::from(vec![f64::NAN, f64::INFINITY, -0.0]));
-    let batch = RecordBatch::try_from_iter([("f", values)]).unwrap();
-    let texts: Vec<_> = format.encode(&batch, None).unwrap().into_iter().map(|m| m.payload.unwrap()).collect();
-    assert_eq!(texts, [b"{\"f\":null}".to_vec(), b"{\"f\":null}".to_vec(), b"{\"f\":-0.0}".to_vec()]);
-}
-
-#[test]
-fn upserts_have_keys_and_tombstones() {
+fn sinks_write_changes_of_debezium() {
     let columns = [column("id", SqlType::Int8), column("name", SqlType::Text)];
     let ids: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![1, 2]));
     let names: ArrayRef = std::sync::Arc::new(StringViewArray::from(vec![Some("a"), None]));
     let batch = RecordBatch::try_from_iter([("id", ids), ("name", names)]).unwrap();
-    let deletes = BooleanArray::from(vec![false, true]);
-    let upsert = RowFormat::new(&columns, &[0], &format("upsert")).unwrap();
-    assert!(upsert.takes_deletes());
-    let messages = upsert.encode(&batch, Some(&deletes)).unwrap();
-    assert_eq!(messages[0].key.as_deref(), Some(&b"{\"id\":1}"[..]));
-    assert_eq!(messages[0].payload.as_deref(), Some(&b"{\"id\":1,\"name\":\"a\"}"[..]));
-    assert_eq!((messages[1].key.as_deref(), messages[1].payload.as_deref()), (Some(&b"{\"id\":2}"[..]), None));
-    let by_name = RowFormat::new(&columns, &[1], &format("upsert")).unwrap();
-    assert_eq!(
-        by_name.encode(&batch, None).unwrap_err().message(),
-        "NULL in key column \"name\" of a sink of FORMAT UPSERT"
-    );
-    let plain = RowFormat::new(&columns, &[], &format("plain")).unwrap();
-    assert!(!plain.takes_deletes() && plain.encode(&batch, Some(&deletes)).is_err());
-    assert_eq!(plain.encode(&batch, None).unwrap()[0].key, None);
-    assert!(batch.column(1).as_string_view().is_null(1));
+    let sink = RowFormat::new(&columns, &[0], &clause("debezium", "json", &[]), "t").unwrap();
+    assert!(sink.takes_deletes());
+    let messages = sink.encode(&batch, Some(&BooleanArray::from(vec![false, true]))).unwrap();
+    let value =
+        |i: usize| serde_json::from_slice::<serde_json::Value>(messages[i].payload.as_deref().unwrap()).unwrap();
+    assert_eq!(value(0)["before"], serde_json::Value::Null);
+    assert_eq!(value(0)["after"], serde_json::json!({ "id": 1, "name": "a" }));
+    assert_eq!((value(0)["op"].as_str(), value(1)["op"].as_str()), (Some("c"), Some("d")));
+    assert_eq!(value(1)["before"], serde_json::json!({ "id": 2, "name": null }));
+    assert_eq!(value(1)["source"], serde_json::json!({ "connector": "millstream", "name": "t" }));
+    assert!(value(1)["ts_ms"].as_i64().unwrap() > 1_700_000_000_000);
+    // They read back as what they say.
+    let keyed = [key_column("id", SqlType::Int8), column("name", SqlType::Text)];
+    let mut decoder =
+        RecordFormat::keyed(&keyed, &[0], &clause("debezium", "json", &[])).unwrap().decoder(&[0, 1]).unwrap();
+    for message in &messages {
+        assert_eq!(decoder.append(&record(message.key.as_deref(), message.payload.as_deref())), Ok(()));
+    }
+    assert_eq!(taken(&mut decoder), ["1|a", "-2|NULL"]);
 }

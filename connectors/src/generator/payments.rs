@@ -457,10 +457,13 @@ mod tests {
     #[test]
     fn json_and_batch_say_the_same() {
         let (payments, _) = stream(PaymentsOptions::default(), 3000);
-        let format = Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new() };
+        let format =
+            Format { format: "plain".into(), encode: "json".into(), options: BTreeMap::new(), ..Format::default() };
         let columns = Payment::columns();
-        let mut decoder =
-            RecordFormat::new(&columns, &format).unwrap().decoder(&(0..columns.len()).collect::<Vec<_>>()).unwrap();
+        let mut decoder = RecordFormat::of_columns(&columns, &format)
+            .unwrap()
+            .decoder(&(0..columns.len()).collect::<Vec<_>>())
+            .unwrap();
         let mut bytes = 0;
         for payment in &payments {
             let mut text = Vec::new();
@@ -468,7 +471,7 @@ mod tests {
             bytes += text.len();
             assert_eq!(decoder.append(&Record { payload: Some(&text), ..Record::default() }), Ok(()));
         }
-        assert_eq!(decoder.finish().unwrap(), Payment::batch(&payments).unwrap());
+        assert_eq!(decoder.finish().unwrap().batch, Payment::batch(&payments).unwrap());
         assert!((200..280).contains(&(bytes / payments.len())), "{} bytes each", bytes / payments.len());
         assert!(
             Payment::sql_columns()

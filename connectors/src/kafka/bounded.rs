@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::error::{ConnectorError, Result, sqlstate};
-use crate::format::{Record, RecordDecoder};
+use crate::format::{Failure, Record, RecordDecoder, Rows};
 use crate::kafka::native::{Batch, Consumer, Event, Message};
 use crate::kafka::{KafkaSource, Startup};
 use crate::source::{OnError, ReadBounded};
@@ -120,7 +119,12 @@ impl BoundedReader {
                     }
                     let record = record(message, &headers);
                     self.bytes += record.payload.map_or(0, <[u8]>::len);
-                    if let Err(error) = self.decoder.append(&record) {
+                    let outcome = self.decoder.append(&record);
+                    if let Err(Failure::Unavailable(error)) = outcome {
+                        return Err(ConnectorError::new(sqlstate::CONNECTION_FAILURE, error)
+                            .with_hint("try again when it answers"));
+                    }
+                    if let Err(error) = outcome {
                         if self.on_error == OnError::Stop {
                             return Err(ConnectorError::new(
                                 sqlstate::INVALID_TEXT_REPRESENTATION,
@@ -190,7 +194,7 @@ fn record<'a>(message: Message<'a>, headers: &'a [(&'a str, Option<&'a [u8]>)]) 
 }
 
 impl Iterator for BoundedReader {
-    type Item = Result<RecordBatch>;
+    type Item = Result<Rows>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

@@ -16,7 +16,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 use crate::error::{ConnectorError, Result};
-use crate::format::{Record, RecordDecoder, RecordFormat};
+use crate::format::{Failure, Record, RecordDecoder, RecordFormat, Rows};
 use crate::kafka::identity::{self, Identity};
 use crate::kafka::native::{Batch, Consumer, Event, Message};
 use crate::kafka::{KafkaSource, Startup};
@@ -32,6 +32,8 @@ const RECORD_OVERHEAD: usize = 64;
 const CHUNK_AGE_MAX: Duration = Duration::from_millis(10);
 /// How long a polling thread waits for a record before it looks whether it should stop.
 const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How long a record that cannot be read for now waits until it is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often ends of partitions are asked and positions mirrored.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long one question to a broker may take; also how long stopping may wait for it.
@@ -332,7 +334,7 @@ impl Asker {
     }
 
     fn start_partitions(&mut self, starts: &[(i32, i64)]) -> Result<()> {
-        let batch = self.task.format.decoder(&self.task.columns)?.finish()?;
+        let batch = self.task.format.decoder(&self.task.columns)?.finish()?.batch;
         let origin: Option<Arc<str>> = self.shared.topic_id.lock().as_deref().map(Into::into);
         let mut announced = Vec::new();
         {
@@ -354,6 +356,7 @@ impl Asker {
                         first_offset: *offset,
                         next_offset: *offset,
                         batch: batch.clone(),
+                        deletes: None,
                         dead: Vec::new(),
                         skipped: 0,
                         bytes: 0,
@@ -603,7 +606,16 @@ impl Poller {
         if !part.is_dirty() {
             part.arrived = now;
         }
-        if let Err(error) = part.decoder.append(&record) {
+        let outcome = match part.decoder.append(&record) {
+            Err(Failure::Unavailable(error)) => match self.append_when_available(i, &record, error)? {
+                Ok(outcome) => outcome,
+                Err(Retired) => return Ok(Err(Retired)),
+            },
+            Err(Failure::Malformed(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        let part = &mut self.parts[i];
+        if let Err(error) = outcome {
             match self.task.on_error {
                 OnError::DeadLetter => part.dead.push(dead_letter(&record, error)),
                 OnError::Skip => part.skipped += 1,
@@ -614,6 +626,47 @@ impl Poller {
         part.produced_ms_max = part.produced_ms_max.max(record.timestamp_ms.unwrap_or(i64::MIN));
         part.next_offset = record.offset + 1;
         if part.is_full() { self.emit(i) } else { Ok(Ok(())) }
+    }
+
+    /// Hands over what came before a record for which something is away, and tries it until it is there. The error within
+    /// is the record's own.
+    fn append_when_available(
+        &mut self,
+        i: usize,
+        record: &Record<'_>,
+        mut error: String,
+    ) -> Result<Result<Result<(), String>, Retired>> {
+        if self.parts[i].is_dirty() && self.emit(i)?.is_err() {
+            return Ok(Err(Retired));
+        }
+        let mut told = String::new();
+        loop {
+            if error != told {
+                self.set_error(record.partition, error.clone(), false);
+                told = error;
+            }
+            let until = Instant::now() + RETRY_AFTER;
+            while Instant::now() < until {
+                if self.shared.stop.load(Ordering::Relaxed) {
+                    return Ok(Err(Retired));
+                }
+                std::thread::sleep(POLL_WAIT);
+            }
+            let part = &mut self.parts[i];
+            let outcome = match part.decoder.append(record) {
+                Err(Failure::Unavailable(still)) => {
+                    error = still;
+                    continue;
+                }
+                Err(Failure::Malformed(error)) => Err(error),
+                Ok(()) => Ok(()),
+            };
+            part.arrived = Instant::now();
+            if let Some(status) = self.shared.partitions.lock().get_mut(&record.partition) {
+                status.error = None;
+            }
+            return Ok(Ok(outcome));
+        }
     }
 
     /// Hands over what came before a bad record and stands still.
@@ -719,11 +772,13 @@ impl Poller {
     /// Puts a partition's chunk in the queue, waiting for room.
     fn emit(&mut self, i: usize) -> Result<Result<(), Retired>> {
         let part = &mut self.parts[i];
+        let Rows { batch, deletes } = part.decoder.finish()?;
         let chunk = Chunk {
             partition: part.partition,
             first_offset: part.first_offset,
             next_offset: part.next_offset,
-            batch: part.decoder.finish()?,
+            batch,
+            deletes,
             dead: std::mem::take(&mut part.dead),
             skipped: std::mem::take(&mut part.skipped),
             bytes: std::mem::take(&mut part.bytes),

@@ -24,13 +24,14 @@ fn options(broker: &str, extra: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn format(name: &str) -> Format {
-    Format { format: name.into(), encode: "json".into(), options: BTreeMap::new() }
+    Format { format: name.into(), encode: "json".into(), options: BTreeMap::new(), ..Format::default() }
 }
 
 fn try_source(broker: &str, extra: &[(&str, &str)]) -> crate::Result<SourceSpec> {
     let columns = vec![Column::new("id", SqlType::Int8, false), Column::new("s", SqlType::Text, true)];
     SourceSpec::new(&Source {
         columns,
+        primary_key: Vec::new(),
         watermark: None,
         options: options(broker, extra),
         format: Some(format("plain")),
@@ -255,7 +256,7 @@ fn a_poison_message_hurts_only_itself() {
     drop(reader);
 
     let mut bounded = source(&broker, &[]).read_bounded(&[0]).unwrap();
-    assert_eq!(bounded.by_ref().map(|b| b.unwrap().num_rows()).sum::<usize>(), 2);
+    assert_eq!(bounded.by_ref().map(|b| b.unwrap().batch.num_rows()).sum::<usize>(), 2);
     assert_eq!(bounded.unreadable(), 4);
 
     let queue = ChunkQueue::new(1 << 20);
@@ -284,7 +285,7 @@ fn a_bounded_read_ends_at_the_end_as_of_its_start() {
     let read = source(&broker, &[]).read_bounded(&[1, 0]).unwrap();
     // What comes later is not of this read.
     produce(&producer, 2, 10..20);
-    let batches: Vec<_> = read.map(|b| b.unwrap()).collect();
+    let batches: Vec<_> = read.map(|b| b.unwrap().batch).collect();
     assert_eq!(batches.iter().map(|b| b.num_rows()).sum::<usize>(), 20_010);
     assert!(batches.iter().all(|b| b.schema().field(1).name() == "id" && b.num_rows() <= 8192));
 }
@@ -403,7 +404,7 @@ fn what_a_sink_has_written_is_there() {
         eventually("all are acknowledged", || writer.acknowledged(WAIT).unwrap() == first as u64 + 5000);
         let batches = source(&broker, &[]).read_bounded(&[0]).unwrap();
         let mut ids: Vec<_> =
-            batches.flat_map(|b| b.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+            batches.flat_map(|b| b.unwrap().batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
         ids.sort_unstable();
         assert!(ids.iter().copied().eq(0..first + 5000));
     }

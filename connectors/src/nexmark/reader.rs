@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::{NexmarkSource, PARTITION};
 use crate::chunk::{Chunk, ChunkQueue, Positions};
 use crate::error::{ConnectorError, Result};
+use crate::format::Rows;
 use crate::generator::Pace;
 use crate::source::{Doorbell, PartitionStatus, ReadBounded, ReadSource, ReaderStatus};
 
@@ -158,6 +158,7 @@ impl Maker {
             next_offset: to,
             bytes: if to > from { batch.get_array_memory_size() } else { 0 },
             batch,
+            deletes: None,
             dead: Vec::new(),
             skipped: 0,
             arrived,
@@ -188,7 +189,7 @@ impl BoundedReader {
 }
 
 impl Iterator for BoundedReader {
-    type Item = Result<RecordBatch>;
+    type Item = Result<Rows>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next >= self.source.events {
@@ -196,7 +197,8 @@ impl Iterator for BoundedReader {
         }
         let from = self.next;
         self.next = self.source.events.min(from + BATCH_EVENTS_MAX);
-        Some(self.source.batch(&self.schema, &self.columns, from, self.next))
+        let batch = self.source.batch(&self.schema, &self.columns, from, self.next);
+        Some(batch.map(|batch| Rows { batch, deletes: None }))
     }
 }
 

@@ -32,6 +32,7 @@ fn nexmark(columns: &[(&str, SqlType)], options: &[(&str, &str)]) -> Result<Sour
     let options = [("connector", "nexmark")].iter().chain(options);
     SourceSpec::new(&Source {
         columns: columns.iter().map(|(name, sql_type)| Column::new(*name, sql_type.clone(), true)).collect(),
+        primary_key: Vec::new(),
         watermark: None,
         options: options.map(|(k, v)| (k.to_string(), v.to_string())).collect::<BTreeMap<_, _>>(),
         format: None,
@@ -40,7 +41,7 @@ fn nexmark(columns: &[(&str, SqlType)], options: &[(&str, &str)]) -> Result<Sour
 
 fn read(spec: &SourceSpec, columns: &[usize]) -> RecordBatch {
     let read = spec.read_bounded(columns).unwrap();
-    let (schema, batches) = (read.schema().clone(), read.collect::<Result<Vec<_>, _>>().unwrap());
+    let (schema, batches) = (read.schema().clone(), read.map(|rows| rows.unwrap().batch).collect::<Vec<_>>());
     concat_batches(&schema, &batches).unwrap()
 }
 

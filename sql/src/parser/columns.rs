@@ -15,6 +15,8 @@ pub(crate) struct Elements {
     pub(crate) primary_key: Option<Vec<Ident>>,
     pub(crate) checks: Vec<(Option<Ident>, Expr)>,
     pub(crate) watermark: Option<WatermarkDefinition>,
+    /// Whether `*` stands for the columns of a schema.
+    pub(crate) star: bool,
 }
 
 /// Reads the list with its parentheses.
@@ -36,9 +38,11 @@ pub(crate) fn elements(c: &mut Cursor<'_>) -> Result<Elements> {
 
 fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
     if c.rest().first().is_some_and(|t| t.token == Token::Mul) {
-        return Err(c
-            .unsupported("columns taken from a schema registry (\"*\") are not supported")
-            .with_hint("list the columns with their types"));
+        if !e.columns.is_empty() || e.star {
+            return Err(c.unexpected());
+        }
+        e.star = c.eat_token(&Token::Mul);
+        return Ok(());
     }
     if c.at(&["WATERMARK", "FOR"]) {
         let at = c.unexpected().position;

@@ -80,7 +80,11 @@ fn table(c: &mut Cursor<'_>) -> Result<Statement> {
     if !starts_with_paren(c) || is_plain_list(c) {
         return table_as(c, name, if_not_exists);
     }
-    let Elements { columns, primary_key, checks, watermark } = elements(c)?;
+    let Elements { columns, primary_key, checks, watermark, star } = elements(c)?;
+    if star {
+        return Err(SqlError::unsupported("columns of a schema (\"*\") are not supported in CREATE TABLE")
+            .with_hint("CREATE SOURCE takes them from the schema of its records"));
+    }
     let mut append_only = c.eat(&["APPEND", "ONLY"]);
     let include = includes(c)?;
     append_only |= c.eat(&["APPEND", "ONLY"]);
@@ -136,10 +140,6 @@ fn source(c: &mut Cursor<'_>) -> Result<Statement> {
     let if_not_exists = c.if_not_exists();
     let name = c.object_name()?;
     let e = if starts_with_paren(c) { elements(c)? } else { Elements::default() };
-    if e.primary_key.is_some() || e.columns.iter().any(|col| col.primary_key) {
-        return Err(SqlError::unsupported("a source has no primary key, for it stores nothing")
-            .with_hint("CREATE TABLE ... WITH (connector = ...) keeps the rows by primary key"));
-    }
     if !e.checks.is_empty() || e.columns.iter().any(|col| !col.checks.is_empty()) {
         return Err(SqlError::unsupported("CHECK constraints are not supported on a source")
             .with_hint("filter with WHERE in a view"));
@@ -149,10 +149,19 @@ fn source(c: &mut Cursor<'_>) -> Result<Statement> {
     if t.emit_on_window_close {
         return Err(SqlError::syntax("EMIT ON WINDOW CLOSE belongs to a materialized view or sink"));
     }
+    let is_keyed = t.format.as_ref().is_some_and(|f| f.format != "plain");
+    if !is_keyed && (e.primary_key.is_some() || e.columns.iter().any(|col| col.primary_key)) {
+        return Err(SqlError::unsupported("a source of FORMAT PLAIN has no primary key: each record is a new row")
+            .with_hint(
+                "FORMAT UPSERT and FORMAT DEBEZIUM have one; a view with GROUP BY or DISTINCT ON finds rows by key",
+            ));
+    }
     Ok(Statement::CreateSource(CreateSource {
         name,
         if_not_exists,
         columns: e.columns,
+        with_schema_columns: e.star,
+        primary_key: e.primary_key,
         watermark: e.watermark,
         include,
         options: t.options.unwrap_or_default(),
@@ -237,6 +246,10 @@ fn external_table(c: &mut Cursor<'_>) -> Result<Statement> {
     let e = if starts_with_paren(c) { elements(c)? } else { Elements::default() };
     if e.watermark.is_some() || e.primary_key.is_some() || !e.checks.is_empty() {
         return Err(SqlError::unsupported("an external table has no constraints and no watermark"));
+    }
+    if e.star {
+        return Err(SqlError::syntax("\"*\" is not a column of an external table")
+            .with_hint("leave the list out to take the columns from the files"));
     }
     let (mut stored_as, mut location, mut partition_by, mut options) = (None, None, None, None);
     while !c.rest().is_empty() {

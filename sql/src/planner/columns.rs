@@ -23,7 +23,19 @@ use crate::types::{normalize, sql_type};
 /// # Errors
 /// 42701 for a name that is there twice, 42804 for an expression of the wrong type.
 pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) -> Result<Vec<Column>> {
-    let mut columns = Vec::with_capacity(definitions.len());
+    define_behind(Vec::new(), definitions, ctx)
+}
+
+/// The same, behind columns that are there already.
+///
+/// # Errors
+/// As [`define`].
+pub(crate) fn define_behind(
+    mut columns: Vec<Column>,
+    definitions: &[ColumnDefinition],
+    ctx: &PlanContext<'_>,
+) -> Result<Vec<Column>> {
+    let there = columns.len();
     for definition in definitions {
         let name = normalize(&definition.name);
         let at = |e: SqlError| e.with_span(definition.name.span);
@@ -46,7 +58,7 @@ pub(crate) fn define(definitions: &[ColumnDefinition], ctx: &PlanContext<'_>) ->
         columns.push(column);
     }
     check_names(&columns)?;
-    for (definition, column) in definitions.iter().zip(&columns) {
+    for (definition, column) in definitions.iter().zip(&columns[there..]) {
         if let Some(default) = &definition.default {
             refuse_calls(default, "a DEFAULT expression", ctx)?;
             let empty = DFSchema::empty();
@@ -130,13 +142,16 @@ pub(crate) fn position(columns: &[Column], name: &Ident, relation: &str) -> Resu
     })
 }
 
-/// Positions of the primary key, from the columns' own clauses or the table's; its columns become NOT NULL.
+/// Positions of the primary key, from the columns' own clauses or the table's; its columns become NOT NULL. `there` columns
+/// stand before those that are defined.
 pub(crate) fn primary_key(
+    there: usize,
     definitions: &[ColumnDefinition],
     clause: Option<&Vec<Ident>>,
     columns: &mut [Column],
 ) -> Result<Vec<usize>> {
-    let mut key: Vec<usize> = definitions.iter().enumerate().filter(|(_, d)| d.primary_key).map(|(i, _)| i).collect();
+    let of_column = definitions.iter().enumerate().filter(|(_, d)| d.primary_key);
+    let mut key: Vec<usize> = of_column.map(|(i, _)| there + i).collect();
     if key.len() > 1 || (!key.is_empty() && clause.is_some()) {
         return Err(SqlError::new("42P16", "multiple primary keys are not allowed")
             .with_hint("write PRIMARY KEY (a, b) for a key of several columns"));

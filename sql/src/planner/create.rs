@@ -1,5 +1,6 @@
 //! CREATE of every kind: the validated object, ready for the catalog.
 
+use arrow::datatypes::SchemaRef;
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName};
 use millstream_catalog::object::{ExternalTable, Format, Sink, Source, Table, View};
 use millstream_catalog::{Column, ObjectId, SqlType};
@@ -97,7 +98,7 @@ pub(crate) fn table(s: &CreateTable, ctx: &PlanContext<'_>) -> Result<Plan> {
     }
     columns::no_processing_time(&s.columns)?;
     let mut columns = columns::define(&s.columns, ctx)?;
-    let primary_key = columns::primary_key(&s.columns, s.primary_key.as_ref(), &mut columns)?;
+    let primary_key = columns::primary_key(0, &s.columns, s.primary_key.as_ref(), &mut columns)?;
     if s.append_only && !primary_key.is_empty() {
         return Err(SqlError::unsupported("an APPEND ONLY table with a primary key is not supported"));
     }
@@ -124,14 +125,17 @@ pub(crate) fn table_as(s: &CreateTableAs, ctx: &PlanContext<'_>) -> Result<Plan>
 /// `CREATE SOURCE`.
 pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
     let name = free!(place(&s.name, s.if_not_exists, "CREATE SOURCE", ctx)?);
-    if s.columns.is_empty() {
-        return Err(SqlError::unsupported("a source without a column list is not supported")
-            .with_hint("list the columns with their types"));
-    }
     if !s.options.contains_key("connector") {
         return Err(SqlError::new("22023", "CREATE SOURCE needs WITH (connector = '...')"));
     }
-    let mut columns = columns::define(&s.columns, ctx)?;
+    let of_schema = schema_columns(s, ctx)?;
+    let there = of_schema.len();
+    let mut columns = columns::define_behind(of_schema, &s.columns, ctx)?;
+    if columns.is_empty() {
+        return Err(SqlError::unsupported("a source without a column list is not supported").with_hint(
+            "list the columns with their types; ENCODE AVRO and ENCODE PROTOBUF take them from the schema",
+        ));
+    }
     columns::of_source(&columns, &name.name)?;
     let is_time = |c: &Column| matches!(c.sql_type, SqlType::Timestamp | SqlType::Timestamptz);
     if let Some(column) = columns.iter().find(|c| c.processing_time && !is_time(c)) {
@@ -139,14 +143,45 @@ pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
         return Err(SqlError::new("42804", message));
     }
     columns::include(&s.include, &mut columns)?;
+    let primary_key = columns::primary_key(there, &s.columns, s.primary_key.as_ref(), &mut columns)?;
     let watermark = columns::watermark(s.watermark.as_ref(), &columns, &name.name, ctx)?;
     let format = s.format.as_ref().map(catalog_format);
-    let source = Source { columns, watermark, options: s.options.clone(), format };
+    let source = Source { columns, primary_key, watermark, options: s.options.clone(), format };
     Ok(Plan::CreateSource(CreateSourcePlan { name, source }))
 }
 
-fn catalog_format(clause: &FormatClause) -> Format {
-    Format { format: clause.format.clone(), encode: clause.encode.clone(), options: clause.options.clone() }
+/// The columns of the schema of a source's records, if the statement wants them.
+fn schema_columns(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Vec<Column>> {
+    if !s.takes_schema_columns() {
+        return Ok(Vec::new());
+    }
+    let found = source_schema_call(s).and_then(|call| ctx.external.get(&call));
+    match found {
+        Some(schema) => columns_of(schema),
+        None if s.with_schema_columns => {
+            Err(SqlError::new("22023", "the records of this source have no schema to take columns from")
+                .with_hint("ENCODE AVRO and ENCODE PROTOBUF have one; list the columns with their types"))
+        }
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What to ask for the schema of a CREATE SOURCE whose records have one.
+pub(crate) fn source_schema_call(s: &CreateSource) -> Option<ExternalCall> {
+    let format = s.format.as_ref().filter(|f| matches!(f.encode.as_str(), "avro" | "protobuf"))?;
+    let mut options = s.options.clone();
+    options.extend(format.options.iter().map(|(name, value)| (format!("encode.{name}"), value.clone())));
+    options.insert("format".into(), format.format.clone());
+    Some(ExternalCall { format: format.encode.clone(), location: s.name.to_string(), options })
+}
+
+pub(crate) fn catalog_format(clause: &FormatClause) -> Format {
+    Format {
+        format: clause.format.clone(),
+        encode: clause.encode.clone(),
+        options: clause.options.clone(),
+        ..Format::default()
+    }
 }
 
 /// `CREATE VIEW`.
@@ -256,6 +291,11 @@ fn found_columns(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> Result<Vec<C
         .external
         .get(&call)
         .ok_or_else(|| SqlError::internal(format!("the schema of \"{}\" was not asked for", s.location)))?;
+    columns_of(schema)
+}
+
+/// The columns of a schema that was asked for.
+fn columns_of(schema: &SchemaRef) -> Result<Vec<Column>> {
     schema
         .fields()
         .iter()

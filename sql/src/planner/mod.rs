@@ -38,9 +38,11 @@ mod set_operations;
 mod subqueries;
 mod total_order;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
+use millstream_catalog::object::Format;
 
 pub use asof::{AsofJoin, AsofParts, without_asof};
 pub(crate) use asof::{INNER as ASOF_INNER, LEFT as ASOF_LEFT};
@@ -131,6 +133,29 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::CancelJobs(jobs) => Plan::CancelJobs(jobs.clone()),
         Statement::DiscardAll => Plan::DiscardAll,
         Statement::Deallocate(name) => Plan::Deallocate(name.clone()),
+    })
+}
+
+/// The schema of records that must be known before a CREATE SOURCE is planned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSchemaCall {
+    /// What the answer is found by in [`PlanContext::external`].
+    pub call: ExternalCall,
+    /// The WITH options.
+    pub options: BTreeMap<String, String>,
+    pub format: Format,
+    /// Whether the columns are wanted too.
+    pub wants_columns: bool,
+}
+
+/// What to ask for before a statement is planned, if it is a CREATE SOURCE whose records have a schema.
+pub fn source_schema_call(statement: &Statement) -> Option<SourceSchemaCall> {
+    let Statement::CreateSource(s) = statement else { return None };
+    Some(SourceSchemaCall {
+        call: create::source_schema_call(s)?,
+        options: s.options.clone(),
+        format: create::catalog_format(s.format.as_ref()?),
+        wants_columns: s.takes_schema_columns(),
     })
 }
 

@@ -211,12 +211,19 @@ impl EpochLoop {
         let mut share = Share { rows: work.rows_max, bytes: self.intake.limits().bytes, readers: shared + own };
         for (id, source) in &mut self.sources {
             let (rows, bytes) = if held.contains(id) { (0, 0) } else { share.of(source) };
-            let taken = source.take(rows, bytes, work.now_us, &self.stats)?;
+            let mut taken = source.take(rows, bytes, work.now_us, &self.stats)?;
             share.used(&taken);
             if taken.changed {
                 work.sources.insert(*id);
             }
-            let (changes, dead) = work.take(source, taken);
+            let upserts = std::mem::take(&mut taken.upserts);
+            let (mut changes, dead) = work.take(source, taken);
+            if let (false, Some(table)) = (upserts.is_empty(), self.tables.get_mut(id)) {
+                changes.deltas = table.upsert(&upserts, &mut self.state)?;
+                changes.decoded = None;
+                work.tables.insert(*id);
+                work.changed.push(*id);
+            }
             work.changes.insert(*id, changes);
             if !dead.is_empty() {
                 dead_letters.push((*id, dead));
@@ -252,7 +259,8 @@ impl EpochLoop {
     /// Runs the epoch through all views and sinks.
     pub(super) fn run_pipelines(&mut self, work: &mut Work) -> Result<()> {
         let epoch = work.epoch;
-        for (id, table) in &self.tables {
+        // A keyed source has told its own.
+        for (id, table) in self.tables.iter().filter(|(id, _)| !self.sources.contains_key(id)) {
             work.changes.entry(*id).or_default().watermarks = table.watermarks();
         }
         let backfills: usize = self.pipelines.values().map(Pipeline::scans_backfilling).sum();

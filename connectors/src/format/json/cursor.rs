@@ -3,14 +3,14 @@
 /// How deep values may be nested; deeper ones are an error rather than a stack overflow.
 const DEPTH_MAX: u32 = 128;
 
-pub(super) struct Cursor<'a> {
+pub(in crate::format) struct Cursor<'a> {
     text: &'a str,
     at: usize,
 }
 
 /// A string as it stands between its quotes.
 #[derive(Clone, Copy)]
-pub(super) struct RawString<'a> {
+pub(in crate::format) struct RawString<'a> {
     pub raw: &'a str,
     pub escaped: bool,
 }
@@ -189,6 +189,44 @@ impl<'a> Cursor<'a> {
             Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),
             _ => self.error("a value"),
         }
+    }
+
+    /// Takes any value, checking it; its text.
+    pub fn value_text(&mut self) -> Result<&'a str, String> {
+        let mark = self.mark();
+        self.skip_value()?;
+        Ok(self.since(mark))
+    }
+
+    /// Takes a text that is one object; `member` takes each value, told its name as it stands there.
+    pub fn object(&mut self, mut member: impl FnMut(&mut Self, &'a str) -> Result<(), String>) -> Result<(), String> {
+        self.skip_space();
+        if !self.eat(b'{') {
+            return self.error("'{'");
+        }
+        self.members(|c| {
+            let name = c.string()?;
+            c.colon()?;
+            member(c, name.raw)
+        })?;
+        self.skip_space();
+        if self.at_end() { Ok(()) } else { self.error("the end") }
+    }
+
+    /// Of a text `{"schema": …, "payload": …}`, the payload; `None` of any other.
+    pub fn payload_of_envelope(&mut self) -> Option<&'a str> {
+        let mut payload = None;
+        let outcome = self.object(|c, name| {
+            let value = match name {
+                "schema" | "payload" => c.value_text()?,
+                _ => return Err(String::new()),
+            };
+            if name == "payload" {
+                payload = Some(value);
+            }
+            Ok(())
+        });
+        payload.filter(|_| outcome.is_ok())
     }
 
     /// Takes the members of an object after its brace; `member` takes each from its name on.

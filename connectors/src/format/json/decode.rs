@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use crate::format::column::{ColumnBuilder, Data, TextRule, push_text, push_view, shorten};
 use crate::format::json::cursor::{Cursor, unescape};
+use crate::format::payload::Columns;
 
 /// Which column each field of an object goes to.
 pub struct ObjectReader {
@@ -57,15 +58,6 @@ pub struct Reader {
     unescaped: String,
 }
 
-/// The columns that an object goes to.
-pub struct Columns<'a> {
-    pub builders: &'a mut [ColumnBuilder],
-    /// So many of the builders keep their values; those behind them are empty before each object, and only check.
-    pub kept: usize,
-    /// Values that each of those that keep them has.
-    pub row: usize,
-}
-
 impl Reader {
     /// Appends one row from a text that is one JSON object. Columns of fields that it does not have get NULL if they keep
     /// their values; columns that `object` does not name are left alone.
@@ -79,6 +71,18 @@ impl Reader {
             return cursor.error("'{'");
         }
         self.read_members(&mut cursor, object, columns)?;
+        cursor.skip_space();
+        if cursor.at_end() { Ok(()) } else { cursor.error("the end") }
+    }
+
+    /// Appends the value that a text is to a column.
+    ///
+    /// # Errors
+    /// What is wrong; the column may then hold half a value until it is truncated.
+    pub fn read_single(&mut self, text: &[u8], column: &mut ColumnBuilder) -> Result<(), String> {
+        let mut cursor = Cursor::new(text)?;
+        cursor.skip_space();
+        self.read_value(&mut cursor, column)?;
         cursor.skip_space();
         if cursor.at_end() { Ok(()) } else { cursor.error("the end") }
     }
@@ -215,7 +219,7 @@ impl Reader {
 
 /// Names the field in an error that does not say where in the text it is.
 #[cold]
-fn located<'a>(error: String, name: impl FnOnce() -> &'a str) -> String {
+pub(in crate::format) fn located<'a>(error: String, name: impl FnOnce() -> &'a str) -> String {
     match error.starts_with("invalid JSON") {
         true => error,
         false => format!("column \"{}\": {error}", name()),

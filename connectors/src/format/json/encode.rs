@@ -273,7 +273,7 @@ fn write_float(value: impl std::fmt::Debug, is_finite: bool, out: &mut Vec<u8>) 
     }
 }
 
-fn write_uuid(bytes: &[u8], out: &mut Vec<u8>) {
+pub(in crate::format) fn write_uuid(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     for (i, b) in bytes.iter().enumerate() {
         if matches!(i, 4 | 6 | 8 | 10) {
@@ -284,7 +284,7 @@ fn write_uuid(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// ISO 8601 with designators: `P1Y2M3DT4H5M6.5S`, each part with its own sign, as PostgreSQL's `iso_8601` style.
-fn write_interval(months: i32, days: i32, nanoseconds: i64, out: &mut Vec<u8>) {
+pub(in crate::format) fn write_interval(months: i32, days: i32, nanoseconds: i64, out: &mut Vec<u8>) {
     use std::io::Write;
     let us = nanoseconds / 1000;
     let mut text = String::from("P");

@@ -17,10 +17,12 @@
 //! | json, jsonb | the JSON text of any value, as it stands in the record |
 //! | bytea | a base64 string, or hex after `\x` |
 //! | date | `"2026-01-31"`, or days since 1970 |
-//! | time | `"23:59:59.123456"` |
+//! | time | `"23:59:59.123456"`, or milliseconds of the day |
 //! | timestamp, timestamptz | ISO 8601 text with `T` or a space, with or without a zone (without: UTC), or milliseconds since 1970 |
 //! | uuid | a string |
 //! | array, record | an array, an object |
+//!
+//! With `timestamp.handling.mode = 'micro'` numbers of time and timestamp columns are microseconds.
 //!
 //! Writing, where it is not the same: numeric as a number with all its digits; timestamps as text, timestamptz with `Z`;
 //! bytea as base64; NaN and infinities, which JSON numbers do not have, as `null`; interval as ISO 8601 (`P1DT2S`).
@@ -29,25 +31,64 @@ mod cursor;
 mod decode;
 mod encode;
 
-pub use decode::{Columns, ObjectReader, Reader};
+#[cfg(test)]
+mod tests;
+
+pub(in crate::format) use cursor::Cursor;
+pub(in crate::format) use decode::located;
+pub use decode::{ObjectReader, Reader};
 pub use encode::{ObjectWriter, write_headers};
+pub(in crate::format) use encode::{write_interval, write_uuid};
 
 use millstream_catalog::SqlType;
 
 use crate::error::{ConnectorError, Result};
+use crate::format::Failure;
+use crate::format::payload::{Columns, ReadPayload, Target};
 
-/// Whether a column can be filled from JSON.
+/// Payloads that are one object each.
+pub(super) struct JsonPayload {
+    reader: Reader,
+    object: ObjectReader,
+}
+
+impl JsonPayload {
+    /// Of the columns that are fields of the object.
+    pub fn new(targets: &[Target<'_>]) -> Self {
+        Self { reader: Reader::default(), object: ObjectReader::new(targets.iter().map(|t| (t.name, t.at))) }
+    }
+}
+
+impl ReadPayload for JsonPayload {
+    fn read(&mut self, payload: &[u8], columns: Columns<'_>) -> Result<(), Failure> {
+        Ok(self.reader.read_object(payload, &mut self.object, columns)?)
+    }
+}
+
+/// Whether a text is one JSON value.
 ///
 /// # Errors
-/// 0A000 naming the column and its type.
-pub fn check_readable(name: &str, sql_type: &SqlType) -> Result<()> {
+/// Where it is not.
+pub(super) fn check_text(text: &str) -> Result<(), String> {
+    let mut cursor = Cursor::new(text.as_bytes())?;
+    cursor.skip_space();
+    cursor.skip_value()?;
+    cursor.skip_space();
+    if cursor.at_end() { Ok(()) } else { cursor.error("the end") }
+}
+
+/// Whether a column can be filled from an encoding, of which JSON has the most types.
+///
+/// # Errors
+/// 0A000 naming the column, its type and the encoding.
+pub fn check_readable(name: &str, sql_type: &SqlType, encoding: &str) -> Result<()> {
     match sql_type {
         SqlType::Interval | SqlType::InternalChar => {
-            Err(ConnectorError::unsupported(format!("column \"{name}\" of type {sql_type} cannot be read from JSON"))
-                .with_hint("declare it as text and cast it in a view on the source"))
+            let error = format!("column \"{name}\" of type {sql_type} cannot be read from {encoding}");
+            Err(ConnectorError::unsupported(error).with_hint("declare it as text and cast it in a view on the source"))
         }
-        SqlType::Array(item) => check_readable(name, item),
-        SqlType::Record(fields) => fields.iter().try_for_each(|(_, t)| check_readable(name, t)),
+        SqlType::Array(item) => check_readable(name, item, encoding),
+        SqlType::Record(fields) => fields.iter().try_for_each(|(_, t)| check_readable(name, t, encoding)),
         _ => Ok(()),
     }
 }
