@@ -111,3 +111,29 @@ async fn changes_of_debezium() {
     shows(&session, &["4|b|5"], &["b|1|5"]).await;
     assert_eq!(session.value("SELECT count(*) FROM millstream.dead_letters").await, "0");
 }
+
+/// Rows that are inserted take the place of those with their keys, and a view on the source does not stand still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn inserted_rows_go_by_key() {
+    create_topic("upserts-inserted", 1);
+    let mut server = Server::start();
+    let session = server.connect().await;
+    session.run(&source("upserts-inserted", "id INT PRIMARY KEY, g TEXT, v INT", "UPSERT")).await;
+    session.run("CREATE MATERIALIZED VIEW copy AS SELECT * FROM s").await;
+    send("upserts-inserted", &[(Some("{\"id\":1}"), Some("{\"id\":1,\"g\":\"a\",\"v\":1}"))]);
+    session.eventually("SELECT * FROM copy", SOON, &["1|a|1"]).await;
+    session.run("INSERT INTO s VALUES (1, 'b', 10), (2, 'c', 2)").await;
+    for relation in ["copy", "s"] {
+        assert_eq!(session.rows(&format!("SELECT * FROM {relation} ORDER BY id")).await, ["1|b|10", "2|c|2"]);
+    }
+    send("upserts-inserted", &[(Some("{\"id\":2}"), None)]);
+    session.eventually("SELECT * FROM copy", SOON, &["1|b|10"]).await;
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    assert_eq!(session.rows("SELECT * FROM s").await, ["1|b|10"]);
+    let error = session.error("ALTER MATERIALIZED VIEW copy SUSPEND").await;
+    assert_eq!(error.sqlstate.as_deref(), Some("0A000"), "{error}");
+    let error = session.error("INSERT INTO s (g) VALUES ('x')").await;
+    assert_eq!(error.sqlstate.as_deref(), Some("23502"), "{error}");
+}

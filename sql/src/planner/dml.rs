@@ -83,7 +83,7 @@ fn table_of(object: &Object) -> Result<Cow<'_, Table>> {
         ObjectKind::Table(table) => Ok(Cow::Borrowed(table)),
         ObjectKind::Source(source) => Ok(Cow::Owned(Table {
             columns: source.columns.clone(),
-            primary_key: Vec::new(),
+            primary_key: source.primary_key.clone(),
             append_only: true,
             watermark: None,
             checks: Vec::new(),

@@ -36,7 +36,8 @@ impl EpochLoop {
                 return refused("it has failed", "drop it and create it again");
             }
             for scan in pipeline.reads() {
-                if let Some(source) = self.sources.get(&scan.object) {
+                // A keyed source is a table to its views.
+                if let Some(source) = self.sources.get(&scan.object).filter(|s| !s.is_keyed()) {
                     let has_own = self.catch_ups.contains_key(&(object.id, scan.object));
                     if source.positions().is_empty() && !has_own {
                         let reason = format!("source \"{}\" was not reached yet", source.name);

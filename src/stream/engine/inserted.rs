@@ -3,6 +3,7 @@
 //! They are kept in segments under the source's id, in the epoch of their statement, and every view on the source takes them
 //! in that epoch. A view that is made later takes those that are kept with its first epoch, and a SELECT on the source reads
 //! them behind the records: so all of them have the same rows. They belong to no partition and move no watermark.
+//! Rows of a keyed source take the place of those with their keys, as its records do.
 
 use std::sync::Arc;
 
@@ -12,10 +13,12 @@ use millstream_catalog::{Object, ObjectId, SqlType};
 use super::epoch::EpochLoop;
 use super::pipeline::{Changes, Pipeline};
 use super::source::Source;
+use super::table::Upserts;
 use super::work::Work;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Layout, Level, Relation, TableId};
 use crate::stream::changelog::Delta;
+use crate::stream::operator::PortWatermarks;
 use crate::stream::plan::part;
 
 /// The rows that were inserted into a source.
@@ -48,7 +51,9 @@ impl EpochLoop {
                 .with_hint("ALTER MATERIALIZED VIEW ... RESUME it first"));
         }
         let rows = taken_at(&object, rows, work.now_us)?;
-        inserted_relation(&object)?.apply(&mut self.state, &rows, None)?;
+        if !self.sources.get(&id).is_some_and(Source::is_keyed) {
+            inserted_relation(&object)?.apply(&mut self.state, &rows, None)?;
+        }
         let n = rows.num_rows();
         work.rows_written += n;
         work.inserted.entry(id).or_default().push(rows.clone());
@@ -59,6 +64,11 @@ impl EpochLoop {
     /// Gives views on sources the rows that the epoch's statements have added, and new views those from before.
     pub(super) fn give_inserted(&mut self, work: &mut Work) -> Result<()> {
         for (id, batches) in std::mem::take(&mut work.inserted) {
+            if let Some(source) = self.sources.get(&id).filter(|s| s.is_keyed()) {
+                let watermarks = source.watermarks(work.before_us, work.now_us);
+                self.upsert_inserted(id, batches, watermarks, work)?;
+                continue;
+            }
             if let Some(source) = self.sources.get(&id).filter(|s| s.is_read()) {
                 let changes = work.changes.remove(&id);
                 let changes = with_rows(changes.unwrap_or_default(), source, &batches, work)?;
@@ -87,6 +97,30 @@ impl EpochLoop {
             let changes = with_rows(changes.unwrap_or_default(), reader, &batches, work)?;
             work.own_changes.insert(key, changes);
         }
+        Ok(())
+    }
+
+    /// Puts rows that were inserted into a keyed source in their places.
+    fn upsert_inserted(
+        &mut self,
+        id: ObjectId,
+        batches: Vec<RecordBatch>,
+        watermarks: PortWatermarks,
+        work: &mut Work,
+    ) -> Result<()> {
+        let Some(table) = self.tables.get_mut(&id) else { return Ok(()) };
+        let records: Vec<Upserts> = batches.into_iter().map(|batch| Upserts { batch, deletes: None }).collect();
+        let deltas = table.upsert(&records, &mut self.state)?;
+        let changes = work.changes.entry(id).or_default();
+        if changes.watermarks.current.is_empty() {
+            // Nothing was taken of the source itself, for a sink is full.
+            changes.watermarks = watermarks;
+        }
+        // Of a keyed source they have all columns.
+        changes.decoded = None;
+        changes.deltas.extend(deltas);
+        work.tables.insert(id);
+        work.changed.push(id);
         Ok(())
     }
 }
