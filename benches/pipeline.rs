@@ -54,7 +54,13 @@ fn main() {
         let bytes = fill(&topic, events);
         println!("{events} JSON payments, {} bytes each, {PARTITIONS} partitions, {CARDS} cards", bytes / events);
         throughput(&topic, events).await;
-        latency().await;
+        for delivery in DELIVERIES {
+            let rate = through(&topic, events, delivery).await;
+            println!("Kafka to Kafka, all at once, {delivery}: {rate:.0} events/s");
+        }
+        for delivery in DELIVERIES {
+            latency(delivery).await;
+        }
     });
 }
 
@@ -261,9 +267,22 @@ async fn until_read(session: &Session, events: u64, start: Instant) -> Duration 
     }
 }
 
-/// Kafka to Kafka at 20,000 events/s through a view and a sink: the receiver's clock minus the sender's in the payload;
-/// and the server's own arrival-to-visible, from `millstream.views`.
-async fn latency() {
+/// How a sink can deliver.
+const DELIVERIES: [&str; 2] = ["exactly_once", "at_least_once"];
+
+async fn create_sink(session: &Session, output: &str, delivery: &str) {
+    session
+        .run(&format!(
+            "CREATE SINK s FROM passed WITH (connector = 'kafka', topic = '{output}', delivery = '{delivery}', \
+             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+}
+
+/// Kafka to Kafka at 20,000 events/s through a rule that lets all pass, and a sink: the receiver's clock minus the sender's in
+/// the payload, for a consumer of committed records; and the server's own arrival-to-visible, from `millstream.views`.
+async fn latency(delivery: &str) {
     let seconds: u64 = seed::setting("MILLSTREAM_BENCH_SECONDS", 20);
     let (input, output) = (format!("bench-in-{}", now_ms()), format!("bench-out-{}", now_ms()));
     kafka::create_topic(&input, PARTITIONS);
@@ -272,26 +291,63 @@ async fn latency() {
     let session = server.connect().await;
     session.run(&create_source(&input)).await;
     session.run("CREATE MATERIALIZED VIEW passed AS SELECT txn_id, sent_ms FROM payments WHERE amount >= 0").await;
-    session
-        .run(&format!(
-            "CREATE SINK s FROM passed WITH (connector = 'kafka', topic = '{output}', \
-             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
-            kafka::bootstrap()
-        ))
-        .await;
+    create_sink(&session, &output, delivery).await;
     let total = seconds * LATENCY_EVENTS_PER_SECOND;
     let receiver = std::thread::spawn(move || receive(&output, total));
     let sender = std::thread::spawn(move || send_evenly(&input, total));
     sender.join().expect("the sender does not fail");
     let mut latencies = receiver.join().expect("the receiver does not fail");
     latencies.sort_unstable();
-    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
-    println!("Kafka to Kafka at {LATENCY_EVENTS_PER_SECOND} events/s: p50 {} ms, p99 {} ms", at(50), at(99));
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+    println!(
+        "Kafka to Kafka at {LATENCY_EVENTS_PER_SECOND} events/s, {delivery}: p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, \
+         most {} ms",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
+    let mut from = 0;
+    for upto in [5, 10, 20, 30, 40, 50, 75, 100, 200, 500, u64::MAX] {
+        let rows = latencies.iter().filter(|ms| (from..upto).contains(*ms)).count();
+        if rows > 0 {
+            let share = 100.0 * rows as f64 / latencies.len() as f64;
+            let range = if upto == u64::MAX { format!("{from} ms and more") } else { format!("{from} to {upto} ms") };
+            println!("  {range:<16} {share:>6.2} % {}", "#".repeat((share / 2.0).ceil() as usize));
+        }
+        from = upto;
+    }
     let outcome = session.run("SELECT * FROM millstream.views WHERE name = 'passed'").await;
     for (name, value) in outcome.columns.iter().flatten().zip(&outcome.rows[0]) {
         if name.contains("p50") || name.contains("p99") {
             println!("arrival to visible, {name}: {}", value.as_deref().unwrap_or("none"));
         }
+    }
+}
+
+/// Events a second from a topic that is full to a topic that was empty, until the last is acknowledged.
+async fn through(topic: &str, events: u64, delivery: &str) -> f64 {
+    let output = format!("bench-through-{}", now_ms());
+    kafka::create_topic(&output, 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run(&create_source(topic)).await;
+    let start = Instant::now();
+    session
+        .run(&format!(
+            "CREATE SINK s AS SELECT txn_id, card_id, amount FROM payments WITH (connector = 'kafka', topic = '{output}', \
+             delivery = '{delivery}', properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+    loop {
+        let acknowledged = session.value("SELECT acknowledged_sequence FROM millstream.sinks").await;
+        if acknowledged == events.to_string() {
+            return events as f64 / start.elapsed().as_secs_f64();
+        }
+        assert!(start.elapsed() < LIMIT, "{acknowledged} of {events} rows after {:?}", start.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -309,7 +365,7 @@ fn send_evenly(topic: &str, total: u64) {
 
 /// Milliseconds from `sent_ms` to now for `total` messages; the first tenth is warming up and left out.
 fn receive(topic: &str, total: u64) -> Vec<u64> {
-    let consumer = consumer(topic, 1, &[("fetch.wait.max.ms", "5")]);
+    let consumer = consumer(topic, 1, &[("fetch.wait.max.ms", "5"), ("isolation.level", "read_committed")]);
     let (mut latencies, mut received, start) = (Vec::new(), 0, Instant::now());
     while received < total {
         assert!(start.elapsed() < LIMIT, "only {received} of {total} messages");

@@ -139,6 +139,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// A snapshot older than this ends its reader with 72000.
     pub snapshot_max_age: Duration,
+    /// Dead letters and late rows are kept for so long; 0: for ever.
+    pub dead_letter_retention: Duration,
     pub log: LogConfig,
     pub batch: BatchConfig,
     pub state: StateConfig,
@@ -206,6 +208,8 @@ settings! {
         "Where queries spill; empty: the directory spill in the data directory.";
     "data_dir": path => data_dir, "millstream-data",
         "Directory of the server's state; created if missing, locked while the server runs.";
+    "dead_letter_retention": duration => dead_letter_retention, "30d",
+        "How long dead letters and kept late rows stay; 0s: for ever.";
     "epoch.max_bytes": size => epoch.max_bytes, "64MiB",
         "Input that one epoch takes at most.";
     "epoch.max_ms": count => epoch.max_ms, "100",
@@ -339,6 +343,7 @@ impl Config {
             max_connections: 0,
             shutdown_grace: Duration::ZERO,
             snapshot_max_age: Duration::ZERO,
+            dead_letter_retention: Duration::ZERO,
             log: LogConfig { format: LogFormat::Text, filter: String::new() },
             batch: BatchConfig { memory_limit_bytes: 0, spill_dir: None },
             state: StateConfig {

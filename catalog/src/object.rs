@@ -251,6 +251,11 @@ pub struct Sink {
 }
 
 impl Source {
+    /// Whether its records replace and delete the row of a key, so that its rows are kept as a table's are.
+    pub fn is_keyed(&self) -> bool {
+        !self.primary_key.is_empty()
+    }
+
     /// Positions of the columns that carry a watermark: that of WATERMARK FOR, and those of processing time, which only
     /// moves forward.
     pub fn watermark_columns(&self) -> Vec<usize> {

@@ -65,7 +65,7 @@ mod tests {
             pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
         };
         let options = given(&[("topic", "t"), ("properties.bootstrap.servers", "a:1")]);
-        let source = Source { columns: vec![], primary_key: vec![], watermark: None, options, format: None };
+        let source = Source { columns: vec![], watermark: None, options, format: None, primary_key: vec![] };
         let changed =
             changes(&source, &given(&[("properties.bootstrap.server", "b:1"), ("on_error", "skip")])).unwrap();
         assert_eq!(changed, given(&[("properties.bootstrap.servers", "b:1"), ("on_error", "skip")]));

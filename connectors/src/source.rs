@@ -173,18 +173,6 @@ impl SourceSpec {
         spec
     }
 
-    /// The word of a format whose records replace and delete the row of a key (`UPSERT`, `DEBEZIUM`); `None` if each record
-    /// is a new row.
-    pub fn keyed_format(&self) -> Option<&'static str> {
-        let format = match &self.connector {
-            #[cfg(feature = "kafka")]
-            Connector::Kafka { format, .. } => format,
-            Connector::Files { format, .. } => format,
-            Connector::Nexmark(_) => return None,
-        };
-        format.is_keyed().then(|| format.word())
-    }
-
     /// Schema of all columns, included ones among them, in declared order.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

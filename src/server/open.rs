@@ -27,6 +27,7 @@ pub fn database_options(config: &Config) -> DatabaseOptions {
     options.limits.time = Duration::from_millis(config.epoch.max_ms);
     options.limits.write_set_bytes = config.state.max_write_set_bytes;
     options.limits.write_set_limit_bytes = config.state.write_set_limit_bytes;
+    options.dead_letter_retention = config.dead_letter_retention;
     options.cache_bytes = config.state.cache_bytes;
     options.snapshot_max_age = config.snapshot_max_age;
     options.settings = config

@@ -26,6 +26,8 @@ pub struct DatabaseOptions {
     pub store: StoreOptions,
     pub batch: BatchOptions,
     pub limits: EpochLimits,
+    /// How long dead letters and late rows are kept; 0: for ever.
+    pub dead_letter_retention: Duration,
     /// Memory of all caches of the operators' state.
     pub cache_bytes: usize,
     /// A reader that holds on to a snapshot for longer ends with 72000.
@@ -51,6 +53,7 @@ impl DatabaseOptions {
             batch: BatchOptions::new(dir.join("spill")),
             store: StoreOptions::new(dir),
             limits: EpochLimits::default(),
+            dead_letter_retention: Duration::from_secs(30 * 86_400),
             cache_bytes: cache_budget::TOTAL_BYTES_DEFAULT,
             snapshot_max_age: Duration::from_secs(600),
             settings: Vec::new(),
@@ -105,7 +108,13 @@ impl Database {
         let batch = Batch::new(&options.batch, &functions, Vec::new())?;
         let catalog = epoch::recover_catalog(&store)?;
         let objects = definitions::objects(&catalog)?;
-        let engine = epoch::start(Recovered { store: store.clone(), catalog, objects, limits: options.limits })?;
+        let engine = epoch::start(Recovered {
+            store: store.clone(),
+            catalog,
+            objects,
+            limits: options.limits,
+            dead_letter_retention: options.dead_letter_retention,
+        })?;
         Ok(Self(Arc::new(Inner {
             engine,
             batch,

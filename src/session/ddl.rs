@@ -123,13 +123,6 @@ impl Session {
             p.source.format = Some(format.clone());
         }
         let spec = SourceSpec::new(&p.source)?;
-        if let Some(word) = spec.keyed_format() {
-            return Err(Error::unsupported(format!(
-                "FORMAT {word} of source \"{}\" is not supported yet",
-                p.name.name
-            ))
-            .with_hint("FORMAT PLAIN reads each record as a new row"));
-        }
         blocking(move || Ok(spec.probe(PROBE_TIMEOUT)?)).await?;
         let mut draft = self.draft(scope);
         let id = draft.new_id();

@@ -11,7 +11,7 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
-use millstream_catalog::{Object, ObjectId};
+use millstream_catalog::{Object, ObjectId, ObjectKind};
 use millstream_sql::plan::{DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
 use millstream_sql::{Parsed, Plan};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,16 @@ const RETRIES: usize = 100;
 impl Session {
     pub(super) async fn insert(&mut self, p: InsertPlan, parameters: &[Parameter], scope: &Scope) -> Result<Response> {
         let object = table_of(scope, p.table)?;
+        if let ObjectKind::Source(source) = &object.kind {
+            if source.is_keyed() {
+                return Err(Error::unsupported(format!(
+                    "INSERT INTO {}, whose rows its records replace and delete, is not supported",
+                    object.describe()
+                ))
+                .with_hint("send the mended record to the topic"));
+            }
+            self.check_outside("INSERT INTO a source", true)?;
+        }
         let schema = object.arrow_schema();
         let batches = self.collect(p.plan, parameters, scope).await?;
         let rows = stored_rows(&schema, &batches)?;

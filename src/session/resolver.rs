@@ -22,6 +22,7 @@ use crate::batch::tables::RowTable;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, TableId};
 use crate::stream::engine::Published;
+use crate::stream::engine::inserted::inserted_relation;
 use crate::stream::engine::pipeline::read_failure;
 use crate::stream::engine::table::table_relation;
 use crate::stream::plan::{part, view_layout};
@@ -80,10 +81,15 @@ impl StatementResolver<'_> {
                 let relation = Relation::new(table, object.arrow_schema(), view_layout(view))?;
                 Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
             }
+            ObjectKind::Source(s) if s.is_keyed() => {
+                let relation = Arc::new(table_relation(object)?);
+                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, relation, source)))))
+            }
             ObjectKind::Source(s) => {
                 let generated = super::definitions::generated(object)?;
                 let (spec, notices) = (SourceSpec::new(s)?, self.notices.clone());
-                let rows = SourceRows::new(object.name.clone(), spec, generated, self.now_us, notices);
+                let rows = SourceRows::new(object.name.clone(), spec, generated, self.now_us, notices)
+                    .with_inserted(inserted_relation(object)?, self.published.snapshot.clone());
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),

@@ -92,13 +92,21 @@ pub struct SourceRows {
     schema: SchemaRef,
     now_us: i64,
     notices: LateNotices,
+    /// The rows that were inserted, which come behind the records.
+    inserted: Option<(Relation, Arc<Snapshot>)>,
 }
 
 impl SourceRows {
     /// The records of a source, all its columns, those of processing time with the statement's `now()`; of those that cannot
     /// be read a notice tells.
     pub fn new(name: String, spec: SourceSpec, generated: Vec<Generated>, now_us: i64, notices: LateNotices) -> Self {
-        Self { name, schema: spec.schema().clone(), spec, generated, now_us, notices }
+        Self { name, schema: spec.schema().clone(), spec, generated, now_us, notices, inserted: None }
+    }
+
+    /// The same with the rows that were inserted into the source; a source that starts at its end has no past.
+    pub fn with_inserted(mut self, relation: Relation, snapshot: Arc<Snapshot>) -> Self {
+        self.inserted = Some((relation, snapshot)).filter(|_| !self.spec.starts_at_end());
+        self
     }
 }
 
@@ -124,7 +132,14 @@ impl RowScan for SourceRows {
         let mut read = self.spec.with_fields(inputs.fields()).read_bounded(completion.recorded())?;
         let (name, notices) = (self.name.clone(), self.notices.clone());
         let now_us = self.now_us;
-        Ok(Box::new(std::iter::from_fn(move || {
+        let inserted: RowBatches = match &self.inserted {
+            Some((relation, snapshot)) => {
+                let projection = request.projection.clone();
+                Box::new(relation.scan(snapshot)?.map(move |batch| project(batch?, &projection)))
+            }
+            None => Box::new(std::iter::empty()),
+        };
+        let records = std::iter::from_fn(move || {
             let batch = read.next();
             if batch.is_none() && read.unreadable() > 0 {
                 let text = format!("source \"{name}\" is without {} records that cannot be read", read.unreadable());
@@ -133,7 +148,8 @@ impl RowScan for SourceRows {
             }
             let complete = |rows: Rows| project(completion.complete(&rows.batch, now_us)?, &kept);
             Some(batch?.map_err(Into::into).and_then(complete))
-        })))
+        });
+        Ok(Box::new(records.chain(inserted)))
     }
 }
 

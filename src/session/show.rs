@@ -18,7 +18,13 @@ impl Session {
             let rows: Vec<Vec<Option<String>>> = catalog
                 .objects()
                 .filter(|o| wanted(&o.kind))
-                .map(|o| vec![Some(catalog.schema_name(o).to_string()), Some(o.name.clone())])
+                .map(|o| {
+                    let mut row = vec![Some(catalog.schema_name(o).to_string()), Some(o.name.clone())];
+                    if can_stand_still(&show) {
+                        row.push(Some(if o.suspended { "t" } else { "f" }.to_string()));
+                    }
+                    row
+                })
                 .collect();
             memory::text_rows(&columns(&show), &rows, tag())
         };
@@ -95,6 +101,11 @@ impl Session {
     }
 }
 
+/// Whether what a SHOW lists can be suspended.
+fn can_stand_still(show: &ShowPlan) -> bool {
+    matches!(show, ShowPlan::Sources | ShowPlan::MaterializedViews | ShowPlan::Sinks)
+}
+
 /// Columns of what a SHOW gives; all are text.
 fn columns(show: &ShowPlan) -> Vec<&str> {
     match show {
@@ -104,6 +115,7 @@ fn columns(show: &ShowPlan) -> Vec<&str> {
         ShowPlan::AllSettings => vec!["name", "setting", "description"],
         ShowPlan::Setting(name) => vec![name],
         ShowPlan::Create(_) => vec!["name", "create_sql"],
+        show if can_stand_still(show) => vec!["schema", "name", "suspended"],
         ShowPlan::Tables | ShowPlan::Sources | ShowPlan::Views | ShowPlan::MaterializedViews | ShowPlan::Sinks => {
             vec!["schema", "name"]
         }

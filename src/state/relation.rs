@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::{Deserialize, Serialize};
@@ -228,6 +230,51 @@ impl Relation {
         Ok((concat_batches(&after.schema(), [&before, &after])?, weights))
     }
 
+    /// Rows that come in order, each of which takes the place of the one with its key, as what they do to keyed rows; where
+    /// `deletes` is true only the key counts, whose row goes. Nothing for rows that are there as they come.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn upserting(
+        &self,
+        state: &State,
+        batch: &RecordBatch,
+        deletes: Option<&BooleanArray>,
+    ) -> Result<(RecordBatch, Int64Array)> {
+        let keys = self.keys(batch)?;
+        let order = keys.sort_permutation();
+        let by_key: Vec<&[u32]> = order.chunk_by(|a, b| keys.get(*a as usize) == keys.get(*b as usize)).collect();
+        // The last of each key decides.
+        let last: Vec<u32> = by_key.iter().filter_map(|rows| rows.iter().copied().max()).collect();
+        let is_gone = |row: u32| deletes.is_some_and(|d| d.is_valid(row as usize) && d.value(row as usize));
+        let distinct: ByteRows = last.iter().map(|row| keys.get(*row as usize)).collect();
+        let stored = self.current(state, &distinct)?;
+        let coming: Vec<u32> = last.iter().copied().filter(|row| !is_gone(*row)).collect();
+        let rows = take_record_batch(batch, &UInt32Array::from(coming))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), rows.columns().to_vec(), &options)?;
+        let values = self.values(&rows)?;
+        let mut gone: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut here: Vec<u32> = Vec::new();
+        let mut next = 0;
+        for (i, row) in last.iter().enumerate() {
+            let comes = (!is_gone(*row)).then(|| {
+                next += 1;
+                next - 1
+            });
+            let is_new = comes.is_none_or(|at| stored.get(i) != Some(values.get(at)));
+            if is_new {
+                gone.extend(stored.get(i).map(|value| (distinct.get(i), value)));
+                here.extend(comes.map(|at| at as u32));
+            }
+        }
+        let before = self.decode(&gone)?;
+        let after = take_record_batch(&rows, &UInt32Array::from(here))?;
+        let weights = std::iter::repeat_n(-1, before.num_rows()).chain(std::iter::repeat_n(1, after.num_rows()));
+        let weights = Int64Array::from_iter_values(weights);
+        Ok((concat_batches(&self.schema, [&before, &after])?, weights))
+    }
+
     /// All rows as of a snapshot, in key order, in batches.
     pub fn scan(&self, snapshot: &Arc<Snapshot>) -> Result<RelationScan> {
         self.scan_range(snapshot, Bound::Unbounded, Bound::Unbounded)
@@ -267,6 +314,14 @@ impl Relation {
         match value {
             Some(value) => state.put(self.table, key, value),
             None => state.delete(self.table, key),
+        }
+    }
+
+    /// Removes the rows that epochs before `epoch` appended, of a relation in segments; those in one segment with younger
+    /// rows stay. They are gone for readers of older epochs too.
+    pub fn truncate_before(&self, state: &mut State, epoch: u64) {
+        if self.layout == Layout::Segments {
+            state.truncate_below(self.table, &RowId::new(epoch, 0).key());
         }
     }
 

@@ -12,6 +12,7 @@ mod formats;
 mod front;
 mod inside;
 mod kafka;
+mod keyed;
 mod kill;
 mod layers;
 mod lifecycle;

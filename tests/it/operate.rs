@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Session;
-use crate::kafka::{self, committed, create_topic, produce};
+use crate::kafka::{self, Producer, Record, committed, create_topic, produce};
 use crate::server::Server;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -114,8 +114,11 @@ async fn stops_and_starts_lose_and_double_nothing() {
     produce("stopandgo", 0, &["{\"a\":0}"]);
     session.eventually("SELECT n FROM w", SOON, &["1"]).await;
     let feeding = std::thread::spawn(|| {
+        let producer = Producer::new();
         for n in 1..=400 {
-            produce("stopandgo", n % 2, &[&format!("{{\"a\":{n}}}")]);
+            producer.send("stopandgo", &Record::of(n % 2, format!("{{\"a\":{n}}}")));
+            producer.flush();
+            std::thread::sleep(Duration::from_millis(5));
         }
     });
     let mut round = 0;
@@ -263,4 +266,77 @@ async fn what_waits_to_be_read_is_not_idle() {
     session.run("ALTER SOURCE s SET (on_error = 'skip')").await;
     session.eventually("SELECT * FROM v", SOON, &["2024-05-01 00:00:00|2", "2024-05-01 00:02:00|1"]).await;
     assert_eq!(session.value("SELECT late_rows FROM millstream.views").await, "0");
+}
+
+/// A dead letter is mended and put back: every view on the source takes it once, those that are made later too, and so does a
+/// SELECT; also over a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_mended_record_is_put_back() {
+    create_topic("mended", 1);
+    let mut server = Server::start();
+    let session = server.connect().await;
+    let columns = "id INT NOT NULL, amount DECIMAL(8,2), twice DECIMAL(9,2) AS amount * 2";
+    session.run(&source("s", columns, "mended", "")).await;
+    session
+        .run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(amount) AS total, sum(twice) AS twice FROM s")
+        .await;
+    session.run("CREATE MATERIALIZED VIEW narrow AS SELECT id FROM s").await;
+    produce("mended", 0, &["{\"id\":1,\"amount\":1.5}", "{\"id\":2,\"amount\":\"2,5\"}", "{\"id\":3,\"amount\":3}"]);
+    session.eventually("SELECT * FROM v", SOON, &["2|4.50|9.00"]).await;
+    session.eventually("SELECT count(*) FROM millstream.dead_letters", SOON, &["1"]).await;
+    let outcome = session
+        .run(
+            "INSERT INTO s (id, amount) SELECT (j->>'id')::int, replace(j->>'amount', ',', '.')::numeric \
+             FROM (SELECT convert_from(payload, 'UTF8')::jsonb AS j FROM millstream.dead_letters WHERE source = 's') d",
+        )
+        .await;
+    assert_eq!(outcome.affected, 1);
+    assert_eq!(session.rows("SELECT * FROM v").await, ["3|7.00|14.00"]);
+    assert_eq!(session.rows("SELECT id FROM narrow ORDER BY id").await, ["1", "2", "3"]);
+    for kill in [false, true] {
+        if kill {
+            server.kill();
+            server.restart();
+        }
+        let session = server.connect().await;
+        assert_eq!(session.rows("SELECT * FROM v").await, ["3|7.00|14.00"]);
+        assert_eq!(session.rows("SELECT id, twice FROM s ORDER BY id").await, ["1|3.00", "2|5.00", "3|6.00"]);
+        session
+            .run(&format!("CREATE MATERIALIZED VIEW later_{kill} AS SELECT count(*) AS n, max(twice) AS m FROM s"))
+            .await;
+        assert_eq!(session.rows(&format!("SELECT * FROM later_{kill}")).await, ["3|6.00"]);
+    }
+    let session = server.connect().await;
+    let error = session.error("INSERT INTO s (amount) VALUES (1)").await;
+    assert_eq!(error.sqlstate.as_deref(), Some("23502"), "{error}");
+    let error = session.error("INSERT INTO s (id, twice) VALUES (1, 1)").await;
+    assert_eq!(error.sqlstate.as_deref(), Some("428C9"), "{error}");
+    session.run("ALTER MATERIALIZED VIEW narrow SUSPEND").await;
+    let error = session.error("INSERT INTO s (id) VALUES (9)").await;
+    assert_eq!(error.sqlstate.as_deref(), Some("55000"), "{error}");
+    session.run("ALTER MATERIALIZED VIEW narrow RESUME").await;
+    session.eventually("SELECT count(*) FROM narrow", SOON, &["3"]).await;
+    session.run("INSERT INTO s (id) VALUES (9)").await;
+    session.eventually("SELECT count(*) FROM narrow", SOON, &["4"]).await;
+    let error = session.error("BEGIN; INSERT INTO s (id) VALUES (9)").await;
+    assert_eq!(error.sqlstate.as_deref(), Some("25001"), "{error}");
+}
+
+/// Dead letters go when they are older than the setting says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn dead_letters_are_kept_for_a_time() {
+    create_topic("expires", 1);
+    let server = Server::with(&[("MILLSTREAM__DEAD_LETTER_RETENTION", "4s")]);
+    let session = server.connect().await;
+    session.run(&source("s", "a INT", "expires", "")).await;
+    session.run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s").await;
+    let dead = "SELECT count(*) FROM millstream.dead_letters";
+    produce("expires", 0, &["{", "{"]);
+    session.eventually(dead, SOON, &["2"]).await;
+    // Nothing comes any more, and still they go.
+    session.eventually(dead, SOON, &["0"]).await;
+    produce("expires", 0, &["{"]);
+    session.eventually(dead, SOON, &["1"]).await;
+    session.eventually(dead, SOON, &["0"]).await;
+    assert_eq!(session.value("SELECT value FROM millstream.settings WHERE name = 'dead_letter_retention'").await, "4s");
 }

@@ -42,7 +42,8 @@ fn spec_at(broker: &str, topic: &str) -> SinkSpec {
             format: "plain".into(),
             encode: "json".into(),
             options: BTreeMap::new(),
-            ..Format::default()
+            schema: None,
+            key_schema: None,
         }),
         key: vec![],
         emit_on_window_close: false,

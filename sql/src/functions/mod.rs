@@ -10,7 +10,7 @@
 //!   `ordered_set`: percentiles and `mode`; `own_type`: `min`, `max`, `array_agg` with the type of their argument
 //! * [`approx_distinct`] has `approx_count_distinct`
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
-//! * `text`: lengths, `format`, patterns; `json`: builders
+//! * `encoding`: bytes as text; `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
@@ -20,6 +20,7 @@ pub mod cast;
 mod dates;
 mod datetime;
 mod define;
+mod encoding;
 mod float_aggregates;
 pub mod float_sum;
 pub(crate) mod interval;
@@ -173,6 +174,7 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     own.extend(text::all());
     own.extend(dates::all());
     own.extend(json::all());
+    own.extend(encoding::all());
     own
 }
 

@@ -3,6 +3,7 @@
 //! UPDATE and DELETE become a query of the target joined with FROM / USING: the row's identity, its old columns, and for
 //! UPDATE its new ones. The one table writer carries the result out.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -41,31 +42,52 @@ const NEW: &str = "__new_";
 /// # Errors
 /// 42P01, or 42809 for another kind of object.
 pub(crate) fn target_table(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
+    let object = target(name, ctx)?;
+    match object.kind {
+        ObjectKind::Table(_) => Ok(object),
+        _ => Err(refused(object.kind_name(), &object.name)),
+    }
+}
+
+/// The object of that name, if it is a table, or a source, to which INSERT adds rows.
+///
+/// # Errors
+/// As [`target_table`].
+fn target(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
     let reference = table_reference(name)?;
     let span = name.0.last().and_then(|p| p.as_ident()).map(|i| i.span);
     let found = resolve(ctx, &reference).map_err(|e| match span {
         Some(span) => e.with_span(span),
         None => e,
     })?;
-    let refused = |kind: &str| {
-        let hint = match kind {
-            "materialized view" | "view" => "change the tables that it is made of",
-            "source" => "a source is fed from outside; CREATE TABLE makes a table that can be changed",
-            "external table" => "external tables are read only; COPY ... TO writes files",
-            _ => "only tables can be changed",
-        };
-        SqlError::new("42809", format!("cannot change {kind} \"{}\"", reference.table())).with_hint(hint)
-    };
     match found {
-        Relation::Object(object) if matches!(object.kind, ObjectKind::Table(_)) => Ok(object),
-        Relation::Object(object) => Err(refused(object.kind_name())),
-        Relation::System { .. } => Err(refused("system table")),
+        Relation::Object(object) if matches!(object.kind, ObjectKind::Table(_) | ObjectKind::Source(_)) => Ok(object),
+        Relation::Object(object) => Err(refused(object.kind_name(), reference.table())),
+        Relation::System { .. } => Err(refused("system table", reference.table())),
     }
 }
 
-fn table_of(object: &Object) -> Result<&Table> {
+fn refused(kind: &str, name: &str) -> SqlError {
+    let hint = match kind {
+        "materialized view" | "view" => "change the tables that it is made of",
+        "source" => "a source is fed from outside; INSERT adds rows to it, and nothing takes them away",
+        "external table" => "external tables are read only; COPY ... TO writes files",
+        _ => "only tables can be changed",
+    };
+    SqlError::new("42809", format!("cannot change {kind} \"{name}\"")).with_hint(hint)
+}
+
+/// What statements see of a table; a source is to INSERT what an append-only table is.
+fn table_of(object: &Object) -> Result<Cow<'_, Table>> {
     match &object.kind {
-        ObjectKind::Table(table) => Ok(table),
+        ObjectKind::Table(table) => Ok(Cow::Borrowed(table)),
+        ObjectKind::Source(source) => Ok(Cow::Owned(Table {
+            columns: source.columns.clone(),
+            primary_key: Vec::new(),
+            append_only: true,
+            watermark: None,
+            checks: Vec::new(),
+        })),
         _ => Err(SqlError::internal(format!("{} is no table", object.describe()))),
     }
 }
@@ -74,7 +96,7 @@ fn table_of(object: &Object) -> Result<&Table> {
 fn column_positions(names: &[Ident], object: &Object) -> Result<Vec<usize>> {
     let all = object.columns();
     if names.is_empty() {
-        return Ok((0..all.len()).filter(|i| all[*i].generated.is_none()).collect());
+        return Ok((0..all.len()).filter(|i| !all[*i].is_computed()).collect());
     }
     let mut positions = Vec::with_capacity(names.len());
     for name in names {
@@ -83,7 +105,7 @@ fn column_positions(names: &[Ident], object: &Object) -> Result<Vec<usize>> {
             return Err(SqlError::new("42701", format!("column \"{}\" specified more than once", all[at].name))
                 .with_span(name.span));
         }
-        if all[at].generated.is_some() {
+        if all[at].is_computed() {
             return Err(SqlError::new(
                 "428C9",
                 format!("cannot insert a non-DEFAULT value into column \"{}\"", all[at].name),
@@ -236,7 +258,7 @@ fn row_checks(object: &Object, table: &Table, ctx: &PlanContext<'_>) -> Result<R
     let exprs = if texts.is_empty() { Vec::new() } else { plan_exprs(texts, &schema, &without_parameters(ctx))? };
     let checks = table.checks.iter().map(|(name, _)| name.clone()).zip(exprs).collect();
     let mut not_null: Vec<usize> =
-        table.columns.iter().enumerate().filter(|(_, c)| !c.nullable).map(|(i, _)| i).collect();
+        table.columns.iter().enumerate().filter(|(_, c)| !c.nullable && !c.processing_time).map(|(i, _)| i).collect();
     not_null.extend(table.primary_key.iter().filter(|i| table.columns[**i].nullable));
     Ok(RowChecks { table: object.name.clone(), not_null, checks })
 }
@@ -309,10 +331,10 @@ fn unqualified(expr: Expr) -> Result<Expr> {
 
 /// `INSERT`.
 pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
-    let object = target_table(&s.table, ctx)?;
-    let table = table_of(&object)?;
+    let object = target(&s.table, ctx)?;
+    let table = &*table_of(&object)?;
     if table.append_only && s.on_conflict.is_some() {
-        return Err(SqlError::new("42P10", "an APPEND ONLY table has no key to conflict with"));
+        return Err(SqlError::new("42P10", format!("rows of {} have no key to conflict with", object.describe())));
     }
     let targets = column_positions(&s.columns, &object)?;
     let explicit = !s.columns.is_empty();
@@ -342,7 +364,7 @@ pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
 
 /// The INSERT of rows that have the named columns of a table, and these columns.
 pub(crate) fn copy_from(names: &[Ident], object: &Object, ctx: &PlanContext<'_>) -> Result<(InsertPlan, Vec<Column>)> {
-    let table = table_of(object)?;
+    let table = &*table_of(object)?;
     let targets = column_positions(names, object)?;
     // Whether a value may be NULL is for the checks to say, which name the row.
     let given = targets.iter().map(|at| Column { nullable: true, ..object.columns()[*at].clone() });
@@ -686,7 +708,7 @@ fn refuse_append_only(object: &Object, table: &Table, verb: &str) -> Result<()> 
 /// `UPDATE`.
 pub(crate) fn update(s: &Update, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
-    let table = table_of(&object)?;
+    let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "update")?;
     let alias = alias_of(s.alias.as_ref(), &object);
     let assigned = assigned_columns(&s.assignments, &object)?;
@@ -755,7 +777,7 @@ fn with_generated(plan: LogicalPlan, old: usize, table: &Table, ctx: &PlanContex
 /// `DELETE`.
 pub(crate) fn delete(s: &Delete, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
-    let table = table_of(&object)?;
+    let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "delete from")?;
     let alias = alias_of(s.alias.as_ref(), &object);
     let query = select(old_row(table, &alias), target_and_others(&s.table, &alias, &s.using), s.selection.clone());
@@ -773,7 +795,7 @@ pub(crate) fn truncate(s: &Truncate, ctx: &PlanContext<'_>) -> Result<Plan> {
     let mut tables = Vec::with_capacity(s.tables.len());
     for name in &s.tables {
         let object = target_table(name, ctx)?;
-        refuse_append_only(&object, table_of(&object)?, "truncate")?;
+        refuse_append_only(&object, &*table_of(&object)?, "truncate")?;
         if !tables.contains(&object.id) {
             tables.push(object.id);
         }

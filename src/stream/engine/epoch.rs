@@ -16,6 +16,7 @@ use super::intake::{EpochLimits, Intake};
 use super::objects::Retired;
 use super::pipeline::{Pipeline, Target};
 use super::published::{Published, Publisher};
+use super::retention::Retention;
 use super::source::Source;
 use super::stats::{BackfillStats, EpochStats, Stats};
 use super::system;
@@ -37,6 +38,8 @@ pub struct Recovered {
     /// What runs for the catalog's objects, in the order of their ids.
     pub objects: Vec<NewObject>,
     pub limits: EpochLimits,
+    /// How long dead letters and late rows are kept; 0: for ever.
+    pub dead_letter_retention: Duration,
 }
 
 /// The catalog of a store's last committed epoch; a new one in an empty store.
@@ -46,7 +49,7 @@ pub fn recover_catalog(store: &Arc<Store>) -> Result<Catalog> {
 
 /// Starts the loop over a store whose catalog was recovered.
 pub fn start(recovered: Recovered) -> Result<Engine> {
-    let Recovered { store, catalog, objects, limits } = recovered;
+    let Recovered { store, catalog, objects, limits, dead_letter_retention } = recovered;
     let snapshot = store.snapshot()?;
     let catalog = Arc::new(catalog);
     let published = Published {
@@ -92,7 +95,9 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
         retired: Vec::new(),
         condemned: BTreeMap::new(),
         last_report: Instant::now(),
+        retention: Retention::new(dead_letter_retention),
     };
+    epoch_loop.retention.recover(&snapshot)?;
     for object in objects {
         epoch_loop.add(object)?;
     }
@@ -140,6 +145,7 @@ pub(super) struct EpochLoop {
     /// Views that stop with the next epoch, and why.
     pub(super) condemned: BTreeMap<ObjectId, Error>,
     pub(super) last_report: Instant,
+    pub(super) retention: Retention,
 }
 
 /// What an epoch does beside records of sources.
@@ -178,7 +184,8 @@ impl EpochLoop {
                 !c.source.is_suspended() && (c.source.is_at_end() || (c.source.has_input() && (c.holds || allowed())))
             });
             let input = (shared || own) && !self.outbox_full();
-            if requests.any() || input || due.is_zero() || self.is_backfilling(now) {
+            let is_old = self.retention.is_due(now_us());
+            if requests.any() || input || due.is_zero() || is_old || self.is_backfilling(now) {
                 return requests;
             }
             let due = self.next_close().map_or(due, |close| due.min(close));
@@ -266,6 +273,8 @@ impl EpochLoop {
         if !self.outbox_full() {
             self.take_sources(work)?;
         }
+        self.give_inserted(work)?;
+        self.expire_kept(work)?;
         self.run_pipelines(work)?;
         self.advance_catch_ups(work)?;
         self.finish_ddl(work)

@@ -9,6 +9,8 @@
 //! * [`pipeline`]: one view or sink: its operators and where its rows go.
 //! * [`source`]: the reader of a source, its positions and watermark; `partition`: one partition of it.
 //! * `alter`: what stands still, and how what runs follows the catalog.
+//! * `retention`: how long dead letters and late rows are kept.
+//! * [`inserted`]: rows that INSERT adds to a source.
 //! * `closing`: when time alone closes a window.
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
@@ -21,12 +23,14 @@ mod closing;
 pub mod commit;
 pub mod epoch;
 pub mod handle;
+pub mod inserted;
 pub mod intake;
 mod objects;
 pub mod outbox;
 mod partition;
 pub mod pipeline;
 pub mod published;
+mod retention;
 mod rollback;
 mod sender;
 mod sinks;

@@ -153,6 +153,7 @@ impl EpochLoop {
                 pipeline.counters.made_us = work.now_us;
             }
             self.begin_catch_ups(id)?;
+            work.first_reads.extend(self.columns_by_source(id).into_keys().map(|source| (id, source)));
         }
         self.start_readers()?;
         self.start_sinks(work.epoch)?;
@@ -171,7 +172,11 @@ impl EpochLoop {
         match object {
             NewObject::Source { spec, watermark, generated, .. } => {
                 let group = format!("millstream-{}-{id}", self.store.identity());
-                self.sources.insert(id, Source::new(&record, *spec, group, watermark, generated));
+                let source = Source::new(&record, *spec, group, watermark, generated);
+                if source.is_keyed() {
+                    self.tables.insert(id, Table::new(&record, None)?);
+                }
+                self.sources.insert(id, source);
             }
             NewObject::Table { watermark, .. } => {
                 self.tables.insert(id, Table::new(&record, watermark)?);
@@ -203,7 +208,7 @@ impl EpochLoop {
     }
 
     fn add_pipeline(&mut self, record: &Object, plan: PlannedView, target: Target) -> Result<()> {
-        let stored = |id: ObjectId| !self.sources.contains_key(&id);
+        let stored = |id: ObjectId| self.sources.get(&id).is_none_or(Source::is_keyed);
         let pipeline = Pipeline::new(record.id, record.name.clone(), plan, target, &stored)?;
         self.stats.update_view(record.id, |v| v.activity = Some(pipeline.activity.clone()));
         self.pipelines.insert(record.id, pipeline);
@@ -227,15 +232,17 @@ impl EpochLoop {
         Ok(Retired { id, epoch, source, table, pipeline })
     }
 
-    /// Reads every source that a view needs, with the columns that its views need together.
+    /// Reads every source that a view needs, with the columns that its views need together, and every keyed one.
     pub(super) fn start_readers(&mut self) -> Result<()> {
         let mut wanted: BTreeMap<ObjectId, ColumnsRead> = BTreeMap::new();
         for scan in self.pipelines.values().flat_map(Pipeline::reads) {
             wanted.entry(scan.object).or_default().extend(&scan.columns_read());
         }
-        for (id, columns) in wanted {
-            if let Some(source) = self.sources.get_mut(&id) {
-                source.read_columns(&columns, &self.doorbell)?;
+        for (id, source) in &mut self.sources {
+            match wanted.get(id) {
+                _ if source.is_keyed() => source.read_all(&self.doorbell)?,
+                Some(columns) => source.read_columns(columns, &self.doorbell)?,
+                None => {}
             }
         }
         Ok(())
@@ -283,7 +290,7 @@ impl EpochLoop {
     pub(super) fn columns_by_source(&self, view: ObjectId) -> BTreeMap<ObjectId, ColumnsRead> {
         let mut columns: BTreeMap<ObjectId, ColumnsRead> = BTreeMap::new();
         for scan in self.pipelines.get(&view).into_iter().flat_map(Pipeline::reads) {
-            if self.sources.contains_key(&scan.object) {
+            if self.sources.get(&scan.object).is_some_and(|source| !source.is_keyed()) {
                 columns.entry(scan.object).or_default().extend(&scan.columns_read());
             }
         }
@@ -312,7 +319,7 @@ impl EpochLoop {
     fn stop_unread_sources(&mut self) -> Result<()> {
         let read: BTreeSet<ObjectId> = self.pipelines.values().flat_map(Pipeline::reads).map(|s| s.object).collect();
         for (id, source) in &mut self.sources {
-            if source.is_read() && !read.contains(id) {
+            if source.is_read() && !source.is_keyed() && !read.contains(id) {
                 source.stop(&mut self.state)?;
             }
         }

@@ -148,11 +148,13 @@ pub struct Ran {
     pub changed: bool,
     /// Rows that it took of what was there before it.
     pub backfilled: usize,
+    /// Whether late rows came that are kept.
+    pub kept_late: bool,
 }
 
 impl Ran {
     fn nothing(changed: bool) -> Self {
-        Self { changes: Changes::default(), changed, backfilled: 0 }
+        Self { changes: Changes::default(), changed, backfilled: 0, kept_late: false }
     }
 }
 
@@ -216,6 +218,13 @@ impl Pipeline {
             self.late = if keep { Some(late_relation(self.id)?) } else { None };
         }
         Ok(())
+    }
+
+    /// Removes kept late rows of epochs before `epoch`.
+    pub fn forget_late_before(&self, state: &mut State, epoch: u64) {
+        if let Some(late) = &self.late {
+            late.truncate_before(state, epoch);
+        }
     }
 
     /// Takes nothing from here on, or goes on. `was_complete` says whether it held all that there was.
@@ -519,7 +528,8 @@ impl Pipeline {
         changed |= self.counters_changed || moved;
         self.put_counters(state)?;
         let watermarks = self.watermarks_of(self.output).clone();
-        Ok(Ran { changes: Changes { deltas, watermarks, decoded: None }, changed, backfilled })
+        let kept_late = !late.is_empty() && self.late.is_some();
+        Ok(Ran { changes: Changes { deltas, watermarks, decoded: None }, changed, backfilled, kept_late })
     }
 
     /// The epoch's rows of one scan: its relation's changes, and while the scan still reads what was there before, the

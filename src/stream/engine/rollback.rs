@@ -132,6 +132,7 @@ impl EpochLoop {
         for source in self.sources.values_mut() {
             source.rewind(&published.snapshot, &self.doorbell)?;
         }
+        self.retention.recover(&published.snapshot)?;
         self.recover_catch_ups(&published.snapshot)?;
         self.follow_catalog(published.epoch)?;
         self.start_readers()?;

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
 use millstream_connectors::{
-    Chunk, ChunkQueue, DeadLetter, Doorbell, LateRows, Positions, Reader, ReaderStatus, Reset, SourceSpec, Start,
+    Chunk, ChunkQueue, DeadLetter, Doorbell, FieldsRead, LateRows, Positions, Reader, ReaderStatus, Reset, SourceSpec,
+    Start,
 };
 use serde::{Deserialize, Serialize};
 
 use super::partition::Partition;
 use super::stats::Stats;
+use super::table::Upserts;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Snapshot, State, TableId, successor};
 use crate::stream::changelog::Delta;
@@ -41,6 +44,8 @@ pub struct Source {
     generated: Arc<[Generated]>,
     queue: ChunkQueue,
     reader: Option<Reader>,
+    /// Whether its rows are kept by their key, as a table's are.
+    is_keyed: bool,
     /// Whether a view reads it; there is a reader then, unless it is suspended.
     used: bool,
     suspended: bool,
@@ -72,6 +77,8 @@ const ORIGIN: &[u8] = b"origin";
 /// What an epoch takes from a source.
 pub struct Taken {
     pub deltas: Vec<Delta>,
+    /// Instead of those, what a keyed source gives.
+    pub upserts: Vec<Upserts>,
     pub dead: Vec<DeadLetter>,
     /// Records that could not be read and are kept nowhere.
     pub skipped: u64,
@@ -103,6 +110,7 @@ impl Source {
             generated,
             queue: ChunkQueue::new(QUEUE_BYTES),
             reader: None,
+            is_keyed: matches!(&object.kind, ObjectKind::Source(source) if source.is_keyed()),
             used: false,
             suspended: object.suspended,
             origin: Origin::default(),
@@ -128,6 +136,7 @@ impl Source {
             generated: self.generated.clone(),
             queue: ChunkQueue::new(QUEUE_BYTES),
             reader: None,
+            is_keyed: self.is_keyed,
             used: false,
             suspended: self.suspended,
             origin: Origin { reset: None, ..self.origin.clone() },
@@ -192,6 +201,11 @@ impl Source {
     /// Whether a new view must read records that the source's reader is past.
     pub fn has_history(&self) -> bool {
         self.is_read() && !self.partitions.is_empty() && !self.spec.starts_at_end()
+    }
+
+    /// Whether a new view reads what came before it at all.
+    pub fn has_past(&self) -> bool {
+        !self.spec.starts_at_end()
     }
 
     /// Next offset to take, by partition.
@@ -262,6 +276,30 @@ impl Source {
         self.restart(doorbell)
     }
 
+    /// Schema of what is read: of a row that says that the one of its key is gone, only the key has values.
+    fn read_schema(&self) -> SchemaRef {
+        let schema = self.spec.schema();
+        if !self.is_keyed {
+            return schema.clone();
+        }
+        let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        Arc::new(Schema::new(nullable.collect::<Vec<_>>()))
+    }
+
+    /// Whether its rows are kept by their key, as a table's are.
+    pub fn is_keyed(&self) -> bool {
+        self.is_keyed
+    }
+
+    /// Reads all columns from here on, also if nobody asks for them: what a keyed source keeps is whole.
+    ///
+    /// # Errors
+    /// As [`Source::read_columns`].
+    pub fn read_all(&mut self, doorbell: &Doorbell) -> Result<()> {
+        let all = ColumnsRead::of(0..self.spec.columns().len(), &FieldsRead::new());
+        self.read_columns(&all, doorbell)
+    }
+
     /// Stops reading: no view is left. Positions are forgotten, for the next view starts anew.
     pub fn stop(&mut self, state: &mut State) -> Result<()> {
         if let Some(reader) = self.reader.take() {
@@ -303,7 +341,7 @@ impl Source {
             self.partitions.values_mut().for_each(|p| p.is_busy_until(idle_at));
         }
         let columns: Vec<usize> = self.columns.columns().collect();
-        let completion = Completion::new(&columns, &self.generated, self.spec.schema())?;
+        let completion = Completion::new(&columns, &self.generated, &self.read_schema())?;
         let (queue, doorbell) = (self.queue.clone(), doorbell.clone());
         let spec = self.spec.with_fields(self.columns.fields());
         let start = Start {
@@ -328,6 +366,7 @@ impl Source {
     pub fn take(&mut self, rows_max: usize, bytes_max: usize, now_us: i64, stats: &Stats) -> Result<Taken> {
         let mut taken = Taken {
             deltas: Vec::new(),
+            upserts: Vec::new(),
             dead: Vec::new(),
             skipped: 0,
             rows: 0,
@@ -352,8 +391,10 @@ impl Source {
             taken.arrived = Some(taken.arrived.map_or(chunk.arrived, |a| a.min(chunk.arrived)));
             taken.dead.extend(chunk.dead);
             taken.skipped += chunk.skipped;
-            if chunk.batch.num_rows() > 0 {
-                taken.deltas.push(Delta::inserts(chunk.batch));
+            match chunk.batch.num_rows() {
+                0 => {}
+                _ if self.is_keyed => taken.upserts.push(Upserts { batch: chunk.batch, deletes: chunk.deletes }),
+                _ => taken.deltas.push(Delta::inserts(chunk.batch)),
             }
         }
         taken.changed |= self.judge_idle(now);

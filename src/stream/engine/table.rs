@@ -43,6 +43,12 @@ pub struct Table {
     watermark_us: Option<i64>,
 }
 
+/// Records of a keyed source: rows, and which of them say that the row of their key is gone.
+pub struct Upserts {
+    pub batch: RecordBatch,
+    pub deletes: Option<BooleanArray>,
+}
+
 /// What a write changed, and how to take it back.
 pub struct Applied {
     /// Changes with all stored columns, a hidden row id last.
@@ -65,7 +71,7 @@ pub fn table_relation(object: &Object) -> Result<Relation> {
 }
 
 /// The primary key of a table object, and whether its rows only come. A snapshot of an external table is a table whose
-/// rows come at once.
+/// rows come at once; a keyed source is one whose rows its records write.
 ///
 /// # Errors
 /// XX000 if the object is neither.
@@ -73,6 +79,7 @@ pub fn kept(object: &Object) -> Result<(&[usize], bool)> {
     match &object.kind {
         ObjectKind::Table(table) => Ok((&table.primary_key, table.append_only)),
         ObjectKind::Snapshot(_) => Ok((&[], true)),
+        ObjectKind::Source(source) if source.is_keyed() => Ok((&source.primary_key, false)),
         _ => Err(Error::internal(format!("{} is no table", object.describe()))),
     }
 }
@@ -155,6 +162,23 @@ impl Table {
                 Err(e)
             }
         }
+    }
+
+    /// Takes in records of a keyed source, in order: each takes the place of the row with its key, or says that it is gone.
+    /// Returns what changes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn upsert(&mut self, records: &[Upserts], state: &mut State) -> Result<Vec<Delta>> {
+        let mut deltas = Vec::new();
+        for Upserts { batch, deletes } in records {
+            let (batch, weights) = self.relation.upserting(state, batch, deletes.as_ref())?;
+            if batch.num_rows() > 0 {
+                self.counters.rows += self.relation.apply(state, &batch, Some(&weights))?;
+                deltas.push(Delta::new(batch, weights));
+            }
+        }
+        Ok(deltas)
     }
 
     /// Takes a write back that was applied in the open epoch.

@@ -26,7 +26,7 @@ pub(super) struct Work {
     /// The epoch's `now()`, microseconds since 1970.
     pub now_us: i64,
     /// That of the epoch before.
-    before_us: i64,
+    pub before_us: i64,
     /// Input rows that may be taken, and that were.
     rows_max: usize,
     pub rows_in: usize,
@@ -38,9 +38,13 @@ pub(super) struct Work {
     pub running: Option<ObjectId>,
     /// Writes of sessions that are in the epoch.
     pub statements: Vec<Statement>,
-    changes: ChangesByRelation,
-    /// What views that catch up take of their sources, by (view, source).
-    own_changes: BTreeMap<(ObjectId, ObjectId), Changes>,
+    pub changes: ChangesByRelation,
+    /// Rows that statements added to sources.
+    pub inserted: BTreeMap<ObjectId, Vec<RecordBatch>>,
+    /// New views and the sources that they read, which have not seen what was added before.
+    pub first_reads: Vec<(ObjectId, ObjectId)>,
+    /// What views take of their sources that others do not, by (view, source).
+    pub own_changes: BTreeMap<(ObjectId, ObjectId), Changes>,
     pub waiters: Waiters,
     /// DDL statements of the epoch with the views that they make.
     pub made: Vec<Made>,
@@ -157,6 +161,11 @@ impl EpochLoop {
 
     /// Applies writes in order, all or none.
     pub(super) fn apply_all(&mut self, writes: &[TableWrite], work: &mut Work) -> Result<Vec<Option<RecordBatch>>> {
+        if let [TableWrite { table, inserts: Some(rows), .. }] = writes
+            && self.sources.contains_key(table)
+        {
+            return Ok(vec![Some(self.insert_into_source(*table, rows, work)?)]);
+        }
         // What is appended to segments cannot be undone, and does not fail for what the others fail for: it comes last.
         let appends = |i: &usize| self.tables.get(&writes[*i].table).is_some_and(Table::is_append_only);
         let (last, first): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(appends);
@@ -202,12 +211,19 @@ impl EpochLoop {
         let mut share = Share { rows: work.rows_max, bytes: self.intake.limits().bytes, readers: shared + own };
         for (id, source) in &mut self.sources {
             let (rows, bytes) = if held.contains(id) { (0, 0) } else { share.of(source) };
-            let taken = source.take(rows, bytes, work.now_us, &self.stats)?;
+            let mut taken = source.take(rows, bytes, work.now_us, &self.stats)?;
             share.used(&taken);
             if taken.changed {
                 work.sources.insert(*id);
             }
-            let (changes, dead) = work.take(source, taken);
+            let upserts = std::mem::take(&mut taken.upserts);
+            let (mut changes, dead) = work.take(source, taken);
+            if let (false, Some(table)) = (upserts.is_empty(), self.tables.get_mut(id)) {
+                changes.deltas = table.upsert(&upserts, &mut self.state)?;
+                changes.decoded = None;
+                work.tables.insert(*id);
+                work.changed.push(*id);
+            }
             work.changes.insert(*id, changes);
             if !dead.is_empty() {
                 dead_letters.push((*id, dead));
@@ -235,6 +251,7 @@ impl EpochLoop {
             let Some(source) = self.sources.get(&id) else { continue };
             let rows = system::dead_letter_rows(id, &source.name, source.topic(), work.epoch, &dead)?;
             system::dead_letters()?.apply(&mut self.state, &rows, None)?;
+            self.retention.came(&mut self.state, work.epoch, work.now_us);
         }
         Ok(())
     }
@@ -242,7 +259,8 @@ impl EpochLoop {
     /// Runs the epoch through all views and sinks.
     pub(super) fn run_pipelines(&mut self, work: &mut Work) -> Result<()> {
         let epoch = work.epoch;
-        for (id, table) in &self.tables {
+        // A keyed source has told its own.
+        for (id, table) in self.tables.iter().filter(|(id, _)| !self.sources.contains_key(id)) {
             work.changes.entry(*id).or_default().watermarks = table.watermarks();
         }
         let backfills: usize = self.pipelines.values().map(Pipeline::scans_backfilling).sum();
@@ -278,6 +296,9 @@ impl EpochLoop {
             self.check_size()?;
             work.rows_in += ran.backfilled;
             work.rows_out += total_rows(&ran.changes.deltas);
+            if ran.kept_late {
+                self.retention.came(&mut self.state, epoch, work.now_us);
+            }
             if ran.changed {
                 work.dirty = true;
                 work.changed.push(id);

@@ -20,8 +20,8 @@ impl Relations for CatalogRelations<'_> {
         match &object.kind {
             ObjectKind::Source(source) => Ok(EdgeProperties {
                 schema,
-                append_only: true,
-                stream_key: None,
+                append_only: !source.is_keyed(),
+                stream_key: source.is_keyed().then(|| source.primary_key.clone()),
                 watermark_columns: source.watermark_columns(),
             }),
             ObjectKind::Table(table) => Ok(EdgeProperties {
