@@ -14,6 +14,7 @@ impl Session {
     pub(super) fn show(&self, show: ShowPlan, scope: &Scope) -> Result<Response> {
         let catalog = &scope.published.catalog;
         let tag = || RowsTag::Plain("SHOW".into());
+        let sinks = self.database.engine.stats().sinks();
         let list = |wanted: &dyn Fn(&ObjectKind) -> bool| {
             let rows: Vec<Vec<Option<String>>> = catalog
                 .objects()
@@ -21,7 +22,9 @@ impl Session {
                 .map(|o| {
                     let mut row = vec![Some(catalog.schema_name(o).to_string()), Some(o.name.clone())];
                     if can_stand_still(&show) {
-                        row.push(Some(if o.suspended { "t" } else { "f" }.to_string()));
+                        // What a sink has sent, and so whether it may go on, is no part of its definition.
+                        let is_sink_suspended = sinks.get(&o.id).is_some_and(|s| s.suspended.is_some());
+                        row.push(Some(if o.suspended || is_sink_suspended { "t" } else { "f" }.to_string()));
                     }
                     row
                 })

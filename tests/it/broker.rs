@@ -13,6 +13,8 @@ pub struct Broker {
     port: u16,
     controller_port: u16,
     properties: String,
+    /// Where it asks for a password, if it does.
+    sasl_port: Option<u16>,
     child: Option<Child>,
 }
 
@@ -30,6 +32,7 @@ impl Broker {
             port: free_port(),
             controller_port: free_port(),
             properties: properties.to_string(),
+            sasl_port: None,
             child: None,
         };
         broker.restart();
@@ -39,6 +42,23 @@ impl Broker {
     /// `host:port`, also while it is stopped.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// From the next start on it asks for the password of user `u` too, at the address that this returns.
+    pub fn ask_password(&mut self, password: &str) -> String {
+        let (port, controller_port) = (self.port, self.controller_port);
+        let sasl_port = *self.sasl_port.get_or_insert_with(free_port);
+        let plain = format!("PLAINTEXT://127.0.0.1:{port}");
+        let sasl = format!("SASL_PLAINTEXT://127.0.0.1:{sasl_port}");
+        self.properties = format!(
+            "listeners={plain},{sasl},CONTROLLER://127.0.0.1:{controller_port}\n\
+             advertised.listeners={plain},{sasl}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
+             sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_u=\"{password}\";"
+        );
+        format!("127.0.0.1:{sasl_port}")
     }
 
     /// Starts it again on what it had.

@@ -275,14 +275,14 @@ async fn a_mended_record_is_put_back() {
     create_topic("mended", 1);
     let mut server = Server::start();
     let session = server.connect().await;
-    let columns = "id INT NOT NULL, amount DECIMAL(8,2), twice DECIMAL(9,2) AS amount * 2";
+    let columns = "id INT NOT NULL, amount DECIMAL(8,2), large BOOLEAN AS amount > 2";
     session.run(&source("s", columns, "mended", "")).await;
     session
-        .run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(amount) AS total, sum(twice) AS twice FROM s")
+        .run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(amount) AS total, count(*) FILTER (WHERE large) AS m FROM s")
         .await;
     session.run("CREATE MATERIALIZED VIEW narrow AS SELECT id FROM s").await;
     produce("mended", 0, &["{\"id\":1,\"amount\":1.5}", "{\"id\":2,\"amount\":\"2,5\"}", "{\"id\":3,\"amount\":3}"]);
-    session.eventually("SELECT * FROM v", SOON, &["2|4.50|9.00"]).await;
+    session.eventually("SELECT * FROM v", SOON, &["2|4.50|1"]).await;
     session.eventually("SELECT count(*) FROM millstream.dead_letters", SOON, &["1"]).await;
     let outcome = session
         .run(
@@ -291,7 +291,7 @@ async fn a_mended_record_is_put_back() {
         )
         .await;
     assert_eq!(outcome.affected, 1);
-    assert_eq!(session.rows("SELECT * FROM v").await, ["3|7.00|14.00"]);
+    assert_eq!(session.rows("SELECT * FROM v").await, ["3|7.00|2"]);
     assert_eq!(session.rows("SELECT id FROM narrow ORDER BY id").await, ["1", "2", "3"]);
     for kill in [false, true] {
         if kill {
@@ -299,17 +299,17 @@ async fn a_mended_record_is_put_back() {
             server.restart();
         }
         let session = server.connect().await;
-        assert_eq!(session.rows("SELECT * FROM v").await, ["3|7.00|14.00"]);
-        assert_eq!(session.rows("SELECT id, twice FROM s ORDER BY id").await, ["1|3.00", "2|5.00", "3|6.00"]);
+        assert_eq!(session.rows("SELECT * FROM v").await, ["3|7.00|2"]);
+        assert_eq!(session.rows("SELECT id, large FROM s ORDER BY id").await, ["1|f", "2|t", "3|t"]);
         session
-            .run(&format!("CREATE MATERIALIZED VIEW later_{kill} AS SELECT count(*) AS n, max(twice) AS m FROM s"))
+            .run(&format!("CREATE MATERIALIZED VIEW later_{kill} AS SELECT count(*) AS n, max(amount) AS m FROM s"))
             .await;
-        assert_eq!(session.rows(&format!("SELECT * FROM later_{kill}")).await, ["3|6.00"]);
+        assert_eq!(session.rows(&format!("SELECT * FROM later_{kill}")).await, ["3|3.00"]);
     }
     let session = server.connect().await;
     let error = session.error("INSERT INTO s (amount) VALUES (1)").await;
     assert_eq!(error.sqlstate.as_deref(), Some("23502"), "{error}");
-    let error = session.error("INSERT INTO s (id, twice) VALUES (1, 1)").await;
+    let error = session.error("INSERT INTO s (id, large) VALUES (1, true)").await;
     assert_eq!(error.sqlstate.as_deref(), Some("428C9"), "{error}");
     session.run("ALTER MATERIALIZED VIEW narrow SUSPEND").await;
     let error = session.error("INSERT INTO s (id) VALUES (9)").await;

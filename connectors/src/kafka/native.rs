@@ -82,6 +82,11 @@ impl Consumer {
 
     /// Partitions of a topic, ascending.
     pub fn partitions(&self, topic: &str, timeout: Duration) -> Result<Vec<i32>, RDKafkaErrorCode> {
+        Ok(self.metadata(topic, timeout)?.0)
+    }
+
+    /// Partitions of a topic, ascending, and the number of a broker that answers.
+    fn metadata(&self, topic: &str, timeout: Duration) -> Result<(Vec<i32>, i32), RDKafkaErrorCode> {
         let name = c_string(topic)?;
         let mut metadata: *const rd::rd_kafka_metadata_t = ptr::null();
         // SAFETY: the topic handle and the metadata are destroyed once, after their last use.
@@ -99,10 +104,14 @@ impl Consumer {
                 Some(t) => Ok(slice(t.partitions, t.partition_cnt).iter().map(|p| p.id).collect::<Vec<_>>()),
                 None => Err(RDKafkaErrorCode::UnknownTopicOrPartition),
             };
+            // That of a broker that was only known by its address is no number of it.
+            let brokers = slice((*metadata).brokers, (*metadata).broker_cnt);
+            let answered = (*metadata).orig_broker_id;
+            let broker = if answered >= 0 { answered } else { brokers.first().map_or(answered, |b| b.id) };
             rd::rd_kafka_metadata_destroy(metadata);
             let mut partitions = result?;
             partitions.sort_unstable();
-            Ok(partitions)
+            Ok((partitions, broker))
         }
     }
 

@@ -103,3 +103,20 @@ impl EpochLoop {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_due_once_all_of_it_is_old() {
+        let mut retention = Retention::new(Duration::from_secs(30));
+        assert!(!retention.is_due(i64::MAX));
+        retention.marks.push_back((5_000_000, 7));
+        assert!(!retention.is_due(35_999_999));
+        assert!(retention.is_due(36_000_000));
+        let mut for_ever = Retention::new(Duration::ZERO);
+        for_ever.marks.push_back((0, 1));
+        assert!(!for_ever.is_due(i64::MAX));
+    }
+}

@@ -64,6 +64,7 @@ impl EpochLoop {
         if sequence > outbox.acknowledged() && !dead.is_empty() {
             let rows = system::dead_letter_rows(sink, name, outbox.topic(), work.epoch, dead)?;
             system::dead_letters()?.apply(&mut self.state, &rows, None)?;
+            self.retention.came(&mut self.state, work.epoch, work.now_us);
         }
         outbox.delivered(&mut self.state, sequence, kept);
         work.dirty = true;

@@ -18,6 +18,8 @@ impl Consumer {
     /// # Errors
     /// `UnknownTopicOrPartition` if there is no such topic; what else librdkafka reports.
     pub fn topic_id(&self, topic: &str, timeout: Duration) -> Result<Option<String>, RDKafkaErrorCode> {
+        // Any broker knows; without a number the client would wait for the controller.
+        let (_, broker) = self.metadata(topic, timeout)?;
         let name = c_string(topic)?;
         let mut names = [name.as_ptr()];
         let mut reason = [0 as c_char; 128];
@@ -27,6 +29,7 @@ impl Consumer {
             let options =
                 rd::rd_kafka_AdminOptions_new(self.rk, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
             rd::rd_kafka_AdminOptions_set_request_timeout(options, millis(timeout), reason.as_mut_ptr(), reason.len());
+            rd::rd_kafka_AdminOptions_set_broker(options, broker, reason.as_mut_ptr(), reason.len());
             let queue = rd::rd_kafka_queue_new(self.rk);
             rd::rd_kafka_DescribeTopics(self.rk, topics, options, queue);
             let event = rd::rd_kafka_queue_poll(queue, millis(timeout + GRACE));
