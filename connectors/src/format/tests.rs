@@ -281,6 +281,9 @@ fn keys_come_as_text_and_bytes_too() {
     assert_eq!(taken(&mut decoder), ["7|ff", "-7|NULL"]);
 }
 
+/// Key, payload, and the rows or the error that come of them.
+type Case = (Option<&'static str>, Option<String>, Result<Vec<&'static str>, &'static str>);
+
 #[test]
 fn changes_of_debezium() {
     let columns =
@@ -295,7 +298,7 @@ fn changes_of_debezium() {
         )
     };
     let key = "{\"id\": 9, \"part\": \"k\"}";
-    let cases: Vec<(Option<&str>, Option<String>, Result<Vec<&str>, &str>)> = vec![
+    let cases: Vec<Case> = vec![
         (None, Some(change("null", &row(1, "a", 10), "c")), Ok(vec!["1|a|10"])),
         (None, Some(change("null", &row(2, "a", 20), "r")), Ok(vec!["2|a|20"])),
         (None, Some(change(&row(1, "a", 10), &row(1, "a", 11), "u")), Ok(vec!["1|a|11"])),

@@ -521,7 +521,7 @@ fn what_a_sink_cannot_register_is_told() {
     let error = sink(&[id.clone(), column("a b", SqlType::Text)], &[0], "t").unwrap_err();
     assert!(error.message().contains("column \"a b\" of a sink of ENCODE AVRO has a name that Avro does not take"));
     registry.avro("fixed-value", "\"string\"");
-    let error = sink(&[id.clone()], &[0], "fixed").unwrap().probe().unwrap_err();
+    let error = sink(std::slice::from_ref(&id), &[0], "fixed").unwrap().probe().unwrap_err();
     assert_eq!(error.sqlstate(), "22023");
     assert!(error.message().contains("refused subject \"fixed-value\": Schema is incompatible"), "{error}");
     registry.set_down(true);
