@@ -105,7 +105,7 @@ async fn avro_with_a_schema_registry() {
             "tags|ARRAY"
         ]
     );
-    let shown = session.value("SHOW CREATE SOURCE s").await;
+    let shown = session.rows("SHOW CREATE SOURCE s").await.concat();
     assert!(shown.contains("schema.registry.password = '***'") && !shown.contains("'secret'"), "{shown}");
 
     session.run("CREATE MATERIALIZED VIEW v AS SELECT id, note, (place).city AS city, tags[1] AS tag, o FROM s").await;
