@@ -125,6 +125,14 @@ impl Broker {
         Ok(())
     }
 
+    /// How sinks deliver: the broker inside this process knows no transactions that another client could read by.
+    fn delivery(&self) -> &'static str {
+        match self {
+            Self::Mock(_) => "at_least_once",
+            Self::Real(_) => "exactly_once",
+        }
+    }
+
     /// Where the source starts. A topic of a real broker may hold payments of another demo, which are not this one's.
     fn start_options(&self) -> String {
         match self {
@@ -148,6 +156,7 @@ pub async fn prepare(client: &mut Client, broker: &Broker, place: &Place) -> Res
         let sql = script
             .replace("$KAFKA", &broker.address())
             .replace("$START", &broker.start_options())
+            .replace("$DELIVERY", broker.delivery())
             .replace("$LEDGER", &ledger);
         client.run(&sql).await.map_err(|e| e.with_detail(format!("in {name} of the demo")))?;
     }

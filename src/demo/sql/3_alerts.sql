@@ -8,5 +8,5 @@ SELECT 'mule account' AS kind, account_id AS subject, hour, first_at, last_at, t
 
 CREATE SINK IF NOT EXISTS alert_log FROM alerts
 WITH (connector = 'kafka', topic = 'fraud-alerts', properties.bootstrap.server = '$KAFKA',
-  primary_key = 'kind, subject, hour')
+  primary_key = 'kind, subject, hour', delivery = '$DELIVERY')
 FORMAT UPSERT ENCODE JSON;
