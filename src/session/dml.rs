@@ -31,14 +31,7 @@ const RETRIES: usize = 100;
 impl Session {
     pub(super) async fn insert(&mut self, p: InsertPlan, parameters: &[Parameter], scope: &Scope) -> Result<Response> {
         let object = table_of(scope, p.table)?;
-        if let ObjectKind::Source(source) = &object.kind {
-            if source.is_keyed() {
-                return Err(Error::unsupported(format!(
-                    "INSERT INTO {}, whose rows its records replace and delete, is not supported",
-                    object.describe()
-                ))
-                .with_hint("send the mended record to the topic"));
-            }
+        if matches!(object.kind, ObjectKind::Source(_)) {
             self.check_outside("INSERT INTO a source", true)?;
         }
         let schema = object.arrow_schema();
