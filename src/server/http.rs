@@ -50,6 +50,7 @@ fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_gauge!("millstream_epoch", "Newest committed epoch.");
     describe_counter!("millstream_sink_rows_total", "Rows that sinks have sent since the start.");
+    describe_counter!("millstream_sink_failures_total", "Attempts to send that failed since the start.");
     describe_histogram!("millstream_epoch_compute_seconds", Unit::Seconds, "Time to compute an epoch.");
     describe_histogram!("millstream_commit_seconds", Unit::Seconds, "Time to commit an epoch.");
     describe_histogram!(

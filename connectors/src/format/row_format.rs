@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
 use millstream_catalog::Column;
 use millstream_catalog::SqlType;
 use millstream_catalog::object::{Format, columns_schema};
@@ -277,4 +277,23 @@ impl Registered {
         };
         Ok(*ids.insert(Ids { value, key }))
     }
+}
+
+/// A sink's column with the type that it is declared with: text comes in several.
+///
+/// # Errors
+/// XX000 for a column of another type.
+pub(super) fn as_declared(name: &str, sql_type: &SqlType, array: &ArrayRef) -> Result<ArrayRef> {
+    let declared = sql_type.arrow_type();
+    let array = match (&declared, array.data_type()) {
+        (DataType::Utf8View, DataType::Utf8 | DataType::LargeUtf8) => arrow::compute::cast(array, &declared)?,
+        _ => array.clone(),
+    };
+    if array.data_type().equals_datatype(&declared) {
+        return Ok(array);
+    }
+    Err(ConnectorError::internal(format!(
+        "column \"{name}\" of a sink is declared {sql_type} and its values are {}",
+        array.data_type()
+    )))
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{ConnectorError, Result};
 use crate::format::json::write_interval;
+use crate::format::row_format::as_declared;
 
 /// Appends a whole number.
 pub(in crate::format) fn write_long(value: i64, out: &mut Vec<u8>) {
@@ -175,17 +176,7 @@ enum Values {
 
 impl Values {
     fn new(name: &str, sql_type: &SqlType, array: &ArrayRef) -> Result<Self> {
-        let declared = sql_type.arrow_type();
-        let array = match (&declared, array.data_type()) {
-            (DataType::Utf8View, DataType::Utf8 | DataType::LargeUtf8) => &arrow::compute::cast(array, &declared)?,
-            _ => array,
-        };
-        if !array.data_type().equals_datatype(&declared) {
-            return Err(ConnectorError::internal(format!(
-                "column \"{name}\" of a sink is declared {sql_type} and its values are {}",
-                array.data_type()
-            )));
-        }
+        let array = &as_declared(name, sql_type, array)?;
         Ok(match sql_type {
             SqlType::Bool => Self::Bool(array.as_boolean().clone()),
             SqlType::Int2 => Self::Int2(array.as_primitive::<Int16Type>().clone()),

@@ -8,7 +8,7 @@ use arrow::array::{
     StringViewArray, UInt32Array,
 };
 use arrow::datatypes::{
-    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, Schema,
+    Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, Schema,
     Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
 use base64::Engine;
@@ -19,6 +19,7 @@ use crate::error::{ConnectorError, Result};
 use crate::format::Header;
 use crate::format::datetime::{write_date, write_time, write_timestamp};
 use crate::format::number::write_decimal;
+use crate::format::row_format::as_declared;
 
 /// Writes rows of one batch.
 pub struct ObjectWriter {
@@ -83,17 +84,7 @@ enum Values {
 
 impl Values {
     fn new(name: &str, sql_type: &SqlType, array: &ArrayRef) -> Result<Self> {
-        let declared = sql_type.arrow_type();
-        let array = match (&declared, array.data_type()) {
-            (DataType::Utf8View, DataType::Utf8 | DataType::LargeUtf8) => &arrow::compute::cast(array, &declared)?,
-            _ => array,
-        };
-        if !array.data_type().equals_datatype(&declared) {
-            return Err(ConnectorError::internal(format!(
-                "column \"{name}\" of a sink is declared {sql_type} and its values are {}",
-                array.data_type()
-            )));
-        }
+        let array = &as_declared(name, sql_type, array)?;
         Ok(match sql_type {
             SqlType::Bool => Self::Bool(array.as_boolean().clone()),
             SqlType::Int2 => Self::Int2(array.as_primitive::<Int16Type>().clone()),
