@@ -414,8 +414,11 @@ impl Asker {
             if self.stopped() {
                 break;
             }
-            let (_, high) = self.consumer.watermarks(topic, *partition, ASK_TIMEOUT).map_err(|code| {
-                format!("partition {partition} of kafka topic \"{topic}\" cannot be asked for its end: {code}")
+            let (_, high) = self.consumer.watermarks(topic, *partition, ASK_TIMEOUT).map_err(|code| match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition => {
+                    format!("partition {partition} of kafka topic \"{topic}\" does not exist")
+                }
+                code => format!("partition {partition} of kafka topic \"{topic}\" cannot be asked for its end: {code}"),
             })?;
             if let Some(status) = self.shared.partitions.lock().get_mut(partition) {
                 status.high_watermark = Some(high);
