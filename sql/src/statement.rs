@@ -1,6 +1,7 @@
 //! The statements of the dialect as they are written, before any name is looked up.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use datafusion_sql::sqlparser::ast;
 use millstream_catalog::object::Volatility;
@@ -50,6 +51,7 @@ pub enum Statement {
     CreateExternalTable(CreateExternalTable),
     CreateSchema(CreateSchema),
     CreateFunction(CreateFunction),
+    CreateSecret(CreateSecret),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -262,6 +264,22 @@ pub struct CreateSchema {
     pub if_not_exists: bool,
 }
 
+/// `CREATE SECRET`.
+#[derive(Clone, PartialEq)]
+pub struct CreateSecret {
+    pub name: ast::Ident,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    /// Keys in lower case, values in the clear.
+    pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for CreateSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSecret").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// `CREATE FUNCTION`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateFunction {
@@ -294,6 +312,7 @@ pub enum DropKind {
     Sink,
     ExternalTable,
     Function,
+    Secret,
 }
 
 impl DropKind {
@@ -308,6 +327,7 @@ impl DropKind {
             Self::Sink => "sink",
             Self::ExternalTable => "external table",
             Self::Function => "function",
+            Self::Secret => "secret",
         }
     }
 }
@@ -474,6 +494,7 @@ pub enum Show {
     Sinks,
     Schemas,
     Functions,
+    Secrets,
     Jobs,
     /// All settings.
     All,

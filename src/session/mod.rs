@@ -2,8 +2,8 @@
 //!
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
-//! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client.
-//! * [`query`], [`ddl`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`query`], [`ddl`], [`secrets`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`progress`]: how far a long statement is, told to its client.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
 //! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
 //! * [`metrics`]: the numbers of schema `millstream` for Prometheus.
@@ -15,17 +15,17 @@ mod copy;
 pub mod database;
 mod ddl;
 mod definitions;
-mod delimited;
 mod dml;
 mod explain;
 mod inside;
-mod lines;
 mod memory;
 mod metrics;
 mod overlay;
+mod progress;
 mod query;
 mod resolver;
 mod rows;
+mod secrets;
 mod settings;
 mod show;
 mod transaction;
@@ -42,12 +42,15 @@ use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, SessionVars, State
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::api::{ClientInfo, Description, Notice, OutputFormat, Parameter, Response, SqlSession, TransactionStatus};
+use self::api::{
+    ClientInfo, Description, Notice, OutputFormat, Parameter, ProgressReport, Response, SqlSession, TransactionStatus,
+};
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
 use self::rows::LateNotices;
 use self::settings::Settings;
 use self::transaction::Transaction;
+use crate::batch::stores::Access;
 use crate::batch::{StatementOptions, pg_catalog};
 use crate::error::{Error, Result};
 use crate::stream::engine::Published;
@@ -66,6 +69,8 @@ pub struct Session {
     late_notices: LateNotices,
     /// The COPY whose rows the client is to send.
     copying: Option<copy::Copying>,
+    /// The statement that runs, for a client that wants to be told how far it is.
+    progress: progress::Watched,
 }
 
 /// What a statement is planned and run with.
@@ -74,6 +79,8 @@ struct Scope {
     inside: Inside,
     external: HashMap<ExternalCall, Arc<dyn TableProvider>>,
     external_schemas: HashMap<ExternalCall, SchemaRef>,
+    /// The stores of files, with the secrets that there are.
+    access: Access,
     /// The format of the source that is made, with the schema that was asked for.
     source_format: Option<Format>,
     /// The rows that a client sent with COPY.
@@ -102,6 +109,7 @@ impl Session {
             notices: Vec::new(),
             late_notices: LateNotices::default(),
             copying: None,
+            progress: progress::Watched::default(),
             database,
             id,
             client,
@@ -119,8 +127,9 @@ impl Session {
         let view = self.transaction.as_ref().and_then(Transaction::view);
         let published = view.cloned().unwrap_or_else(|| self.database.engine.published());
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
+        let access = Access::new(self.database.batch.stores().clone(), published.catalog.clone());
         for call in millstream_sql::external_calls(statement) {
-            let table = query::external_table(&self.database.batch, &call).await?;
+            let table = query::external_table(&self.database.batch, &access, &call).await?;
             external.insert(call, table);
         }
         let mut external_schemas: HashMap<ExternalCall, SchemaRef> =
@@ -142,10 +151,11 @@ impl Session {
             published,
             external,
             external_schemas,
+            access,
             source_format,
             input: None,
             vars: self.vars(),
-            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now },
+            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now, job: None },
             cancel: CancellationToken::new(),
         })
     }
@@ -195,6 +205,12 @@ impl Session {
         let types: Vec<Option<SqlType>> = parameters.iter().map(sql_type_of).collect();
         let plan = self.plan(parsed, &scope, &types)?;
         self.check_transaction(&plan)?;
+        if let Some(kind) = progress::kind_of(&plan) {
+            let text = self.database.statement(self.id);
+            let job = self.database.batch.jobs().begin(kind, self.client.process_id, text, cancel.clone());
+            self.progress.watch(&job);
+            scope.options.job = Some(job);
+        }
         match plan {
             Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
             Plan::Explain(explain) => self.explain(explain, parsed, parameters, &scope).await,
@@ -208,6 +224,7 @@ impl Session {
             Plan::CreateExternalTable(p) => self.create_external_table(p, parsed, &scope).await,
             Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
             Plan::CreateFunction(p) => self.create_function(p, parsed, &scope).await,
+            Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,
@@ -329,6 +346,10 @@ impl SqlSession for Session {
 
     fn statement_timeout(&self) -> Option<std::time::Duration> {
         self.settings.timeout("statement_timeout")
+    }
+
+    fn progress(&self) -> Option<ProgressReport> {
+        Some(self.progress.report(self.settings.timeout(progress::SETTING)?))
     }
 
     fn idle_in_transaction_timeout(&self) -> Option<std::time::Duration> {

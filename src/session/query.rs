@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Description, Notice, Parameter, Response, RowsTag};
 use super::resolver::StatementResolver;
 use super::{Scope, Session, explain, show};
+use crate::batch::stores::Access;
 use crate::batch::{Batch, files};
 use crate::error::{Error, Result, sqlstate};
 
@@ -116,6 +117,7 @@ impl Scope {
             inside: &self.inside,
             transaction: session.transaction.as_ref(),
             external: &self.external,
+            access: &self.access,
             input: self.input.as_ref(),
             notices: &session.late_notices,
             now_us: self.options.now.timestamp_micros(),
@@ -124,12 +126,8 @@ impl Scope {
 }
 
 /// Files that a statement names, with their schema.
-pub async fn external_table(batch: &Batch, call: &ExternalCall) -> Result<Arc<dyn TableProvider>> {
-    match call.format.as_str() {
-        "parquet" => Ok(Arc::new(files::read_parquet(batch, &call.location).await?)),
-        other => Err(Error::unsupported(format!("read_{other}() is not supported"))
-            .with_hint("CREATE EXTERNAL TABLE reads CSV and JSON files, read_parquet() reads Parquet")),
-    }
+pub async fn external_table(batch: &Batch, access: &Access, call: &ExternalCall) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(files::read(batch, access, call).await?))
 }
 
 /// The parameters and columns of a planned statement.

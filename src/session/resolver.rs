@@ -18,6 +18,7 @@ use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
 use crate::batch::series::SeriesRows;
+use crate::batch::stores::Access;
 use crate::batch::tables::RowTable;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, TableId};
@@ -36,6 +37,8 @@ pub struct StatementResolver<'a> {
     pub transaction: Option<&'a Transaction>,
     /// Files that the statement names, looked up before it was planned.
     pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
+    /// Opens the places of external tables.
+    pub access: &'a Access,
     /// The rows that the client sent.
     pub input: Option<&'a Arc<dyn TableProvider>>,
     pub notices: &'a LateNotices,
@@ -57,7 +60,7 @@ impl Resolver for StatementResolver<'_> {
                 .external
                 .get(call)
                 .cloned()
-                .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location))),
+                .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location()))),
             Target::WorkTable(name) => Ok(Arc::new(CteWorkTable::new(name, source.schema.clone()))),
             Target::Input => self.input.cloned().ok_or_else(|| Error::internal("the rows of COPY are not there")),
         }
@@ -92,12 +95,16 @@ impl StatementResolver<'_> {
                     .with_inserted(inserted_relation(object)?, self.published.snapshot.clone());
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
-            ObjectKind::ExternalTable(table) => Ok(Arc::new(FileTable::new(table)?)),
+            ObjectKind::ExternalTable(table) => {
+                let secret = self.access.secret_of(&table.options, &object.references);
+                Ok(Arc::new(FileTable::new(table, &object.describe(), self.access, secret)?))
+            }
             ObjectKind::View(_)
             | ObjectKind::Sink(_)
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
-            | ObjectKind::Function(_) => {
+            | ObjectKind::Function(_)
+            | ObjectKind::Secret(_) => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }

@@ -518,6 +518,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::CreateExternalTable(_) => ("CREATE EXTERNAL TABLE", Inside),
         Plan::CreateSchema { .. } => ("CREATE SCHEMA", Inside),
         Plan::CreateFunction(_) => ("CREATE FUNCTION", Inside),
+        Plan::CreateSecret(_) => ("CREATE SECRET", Inside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {

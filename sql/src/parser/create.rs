@@ -9,8 +9,8 @@ use super::columns::{Elements, elements};
 use super::cursor::Cursor;
 use crate::error::{Result, SqlError};
 use crate::statement::{
-    CreateExternalTable, CreateMaterializedView, CreateSchema, CreateSink, CreateSource, CreateTable, CreateTableAs,
-    CreateView, IncludeClause, SinkInput, Statement,
+    CreateExternalTable, CreateMaterializedView, CreateSchema, CreateSecret, CreateSink, CreateSource, CreateTable,
+    CreateTableAs, CreateView, IncludeClause, SinkInput, Statement,
 };
 
 /// `CREATE …`.
@@ -20,6 +20,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     let or_replace = c.eat(&["OR", "REPLACE"]);
     if c.eat(&["FUNCTION"]) {
         return super::function::function(c, or_replace);
+    }
+    if c.eat(&["SECRET"]) {
+        return secret(c, or_replace);
     }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
@@ -36,7 +39,7 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     } else if c.eat(&["SCHEMA"]) {
         schema(c)
     } else {
-        const KNOWN: [&str; 21] = [
+        const KNOWN: [&str; 20] = [
             "TEMP",
             "TEMPORARY",
             "UNLOGGED",
@@ -52,7 +55,6 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
             "USER",
             "DATABASE",
             "EXTENSION",
-            "SECRET",
             "CONNECTION",
             "AGGREGATE",
             "RECURSIVE",
@@ -275,6 +277,20 @@ fn external_table(c: &mut Cursor<'_>) -> Result<Statement> {
         partition_by: partition_by.unwrap_or_default(),
         options: options.unwrap_or_default(),
     }))
+}
+
+fn secret(c: &mut Cursor<'_>, or_replace: bool) -> Result<Statement> {
+    let if_not_exists = c.if_not_exists();
+    if or_replace && if_not_exists {
+        return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS exclude each other"));
+    }
+    let name = c.ident()?;
+    if c.rest().first().is_some_and(|t| t.token == Token::Period) {
+        return Err(c.unexpected().with_hint("a secret is in no schema: its name is one word"));
+    }
+    c.expect(&["WITH"])?;
+    let options = c.options()?;
+    Ok(Statement::CreateSecret(CreateSecret { name, or_replace, if_not_exists, options }))
 }
 
 fn schema(c: &mut Cursor<'_>) -> Result<Statement> {

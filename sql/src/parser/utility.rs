@@ -84,7 +84,7 @@ fn explain_options(c: &mut Cursor<'_>, analyze: &mut bool, verbose: &mut bool) -
 /// `SHOW …`.
 pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["SHOW"])?;
-    const LISTS: [(&[&str], Show); 9] = [
+    const LISTS: [(&[&str], Show); 10] = [
         (&["MATERIALIZED", "VIEWS"], Show::MaterializedViews),
         (&["TABLES"], Show::Tables),
         (&["SOURCES"], Show::Sources),
@@ -92,6 +92,7 @@ pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
         (&["SINKS"], Show::Sinks),
         (&["SCHEMAS"], Show::Schemas),
         (&["FUNCTIONS"], Show::Functions),
+        (&["SECRETS"], Show::Secrets),
         (&["JOBS"], Show::Jobs),
         (&["ALL"], Show::All),
     ];

@@ -93,7 +93,11 @@ impl<'a> Provider<'a> {
             }
             ObjectKind::Source(_) | ObjectKind::MaterializedView(_) => {}
             ObjectKind::ExternalTable(_) => source.is_external = true,
-            ObjectKind::Sink(_) | ObjectKind::Schema | ObjectKind::Snapshot(_) | ObjectKind::Function(_) => {
+            ObjectKind::Sink(_)
+            | ObjectKind::Schema
+            | ObjectKind::Snapshot(_)
+            | ObjectKind::Function(_)
+            | ObjectKind::Secret(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }
@@ -197,7 +201,9 @@ impl ContextProvider for Provider<'_> {
         _args: Vec<datafusion_expr::Expr>,
     ) -> DfResult<Arc<dyn TableSource>> {
         Err(SqlError::new("42883", format!("table function {name} does not exist"))
-            .with_hint("the table functions are tumble, hop, generate_series, unnest and read_parquet")
+            .with_hint(
+                "the table functions are tumble, hop, generate_series, unnest, read_parquet, read_csv and read_json",
+            )
             .into())
     }
 
