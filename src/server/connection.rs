@@ -239,7 +239,7 @@ where
             };
             put_notice(&mut self.socket.output, &notice);
             if let Err(e) = self.socket.flush().await {
-                gone = Some(Disconnect::Gone(e));
+                gone = Some(e);
                 interrupts.token.cancel();
                 break execution.await;
             }
