@@ -31,8 +31,8 @@ pub struct Encoder {
 
 enum To {
     Parquet(Box<ArrowWriter<FileWriter>>),
-    Csv { to: Compressing<FileWriter>, delimited: Delimited, schema: SchemaRef, zone: String, bytes: u64 },
-    Json { to: Compressing<FileWriter>, schema: SchemaRef, bytes: u64 },
+    Csv { to: Box<Compressing<FileWriter>>, delimited: Delimited, schema: SchemaRef, zone: String, bytes: u64 },
+    Json { to: Box<Compressing<FileWriter>>, schema: SchemaRef, bytes: u64 },
 }
 
 impl Encoder {
@@ -59,13 +59,13 @@ impl Encoder {
                 To::Parquet(Box::new(writer.map_err(|e| parquet_error(&name, e))?))
             }
             FileFormat::Csv { delimited, compression } => {
-                let mut to = compression.writer(to).map_err(failed)?;
+                let mut to = Box::new(compression.writer(to).map_err(failed)?);
                 let header = delimited.header(&schema).unwrap_or_default();
                 to.write_all(header.as_bytes()).map_err(failed)?;
                 To::Csv { to, delimited: delimited.clone(), schema, zone: zone.into(), bytes: header.len() as u64 }
             }
             FileFormat::Json { compression } => {
-                To::Json { to: compression.writer(to).map_err(failed)?, schema, bytes: 0 }
+                To::Json { to: Box::new(compression.writer(to).map_err(failed)?), schema, bytes: 0 }
             }
         };
         Ok(Self { name, to })

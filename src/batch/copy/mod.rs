@@ -97,26 +97,33 @@ impl CopyTo {
     ) -> Result<u64> {
         let handle = Handle::current();
         let mut files = Files::new(&self, written);
-        while let Some(batch) = handle.block_on(async {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => {
-                    let error = Error::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
-                    Some(Err(error.into()))
-                }
-                batch = rows.next() => batch,
-            }
-        }) {
+        while let Some(batch) = handle.block_on(next(&mut rows, cancel)) {
             files.write(&batch?)?;
         }
         let count = files.finish()?;
         // The last moment at which it can be as if nothing had been.
         if cancel.is_cancelled() {
-            return Err(Error::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request"));
+            return Err(canceled());
         }
         self.output.finish()?;
         Ok(count)
     }
+}
+
+/// The next rows, or the error that the statement is cancelled.
+async fn next(
+    rows: &mut SendableRecordBatchStream,
+    cancel: &CancellationToken,
+) -> Option<datafusion::error::Result<RecordBatch>> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Some(Err(canceled().into())),
+        batch = rows.next() => batch,
+    }
+}
+
+fn canceled() -> Error {
+    Error::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
 /// Rows on their way into one file after the other.

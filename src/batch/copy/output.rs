@@ -20,7 +20,7 @@ pub enum Output {
 /// A file that does not appear before its [`Output`] is finished.
 pub enum FileWriter {
     Local(LocalFile),
-    Remote(RemoteFile),
+    Remote(Box<RemoteFile>),
 }
 
 impl Output {
@@ -57,7 +57,7 @@ impl Output {
     pub fn create(&self, name: &str) -> Result<FileWriter> {
         Ok(match self {
             Self::Local(output) => FileWriter::Local(output.create(name)?),
-            Self::Remote(output) => FileWriter::Remote(output.create(name)?),
+            Self::Remote(output) => FileWriter::Remote(Box::new(output.create(name)?)),
         })
     }
 
