@@ -28,7 +28,8 @@ pub struct LocalOutput {
 impl LocalOutput {
     /// Checks the target and makes the folder that it is in, and a temporary folder in the place of one.
     pub fn new(path: &str, is_folder: bool, options: &CopyOptions) -> Result<Self> {
-        let target = std::path::absolute(path)?;
+        // Behind a slash a file would look like a folder that is not there.
+        let target = std::path::absolute(path.trim_end_matches('/'))?;
         let wrong = |what: &str, hint: &str| {
             Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("\"{path}\" {what}")).with_hint(hint))
         };

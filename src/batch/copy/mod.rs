@@ -70,6 +70,9 @@ impl CopyTo {
         encode::check_columns(&options, &schema)?;
         let is_folder = options.is_folder() || !partition_by.is_empty() || path.ends_with('/');
         let output = Output::new(path, is_folder, &options, access, handle).await?;
+        // Whether a column can be NULL is the planner's guess, and no promise to whoever reads the files.
+        let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Ok(Self { options, schema, partition_by, zone: zone.into(), output })
     }
 

@@ -15,9 +15,9 @@ use crate::batch::testing::{engine, local, shown};
 
 fn batch(values: Vec<i64>) -> RecordBatch {
     let texts: StringViewArray = values.iter().map(|n| (n % 2 == 1).then(|| format!("a/{n}"))).collect();
-    RecordBatch::try_from_iter([
-        ("n", Arc::new(Int64Array::from(values)) as ArrayRef),
-        ("t", Arc::new(texts) as ArrayRef),
+    RecordBatch::try_from_iter_with_nullable([
+        ("n", Arc::new(Int64Array::from(values)) as ArrayRef, true),
+        ("t", Arc::new(texts) as ArrayRef, true),
     ])
     .unwrap()
 }

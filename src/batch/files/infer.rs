@@ -257,6 +257,11 @@ pub(super) fn file_error(e: DataFusionError, file: &str) -> Error {
             Error::new(sqlstate::IO_ERROR, format!("file \"{file}\" cannot be read: {cause}"))
         }
         DataFusionError::ResourcesExhausted(_) => e.into(),
+        DataFusionError::ArrowError(inner, _) if inner.to_string().contains("non-nullable") => Error::new(
+            sqlstate::NOT_NULL_VIOLATION,
+            format!("file \"{file}\" has NULL in a column that is declared NOT NULL"),
+        )
+        .with_detail(cause),
         DataFusionError::ArrowError(inner, _)
             if matches!(**inner, datafusion::arrow::error::ArrowError::CastError(_)) =>
         {
