@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kafka::{self, Producer, Record, create_topic, read_all};
 use crate::server::Server;

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub struct Outbox {
     /// Why nothing is sent.
     suspended: Option<String>,
     sender: Option<SenderThread>,
+    /// Number after the last row that may be outside, see [`SenderSpec::reached`].
+    reached: Arc<AtomicU64>,
     /// Number of the sender, so that what an older one still says is known as that.
     generation: u64,
 }
@@ -99,6 +101,7 @@ impl Outbox {
             start: Start::First,
             suspended: None,
             sender: None,
+            reached: Arc::default(),
             generation: 0,
         })
     }
@@ -281,6 +284,7 @@ impl Outbox {
             return Ok(());
         }
         self.generation += 1;
+        self.reached.fetch_max(self.next_sequence.max(self.delivered), Ordering::AcqRel);
         let stop = Arc::new(AtomicBool::new(false));
         let identity = SinkIdentity { store: around.store.identity().to_string(), sink: self.id.0 };
         let sender = SinkSender::new(SenderSpec {
@@ -293,7 +297,7 @@ impl Outbox {
             status: self.status(),
             start: self.start,
             delivered: self.delivered,
-            made: self.next_sequence,
+            reached: self.reached.clone(),
             epoch: around.epoch,
             store: around.store.clone(),
             publisher: around.publisher.clone(),

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -89,8 +89,9 @@ pub struct SenderSpec {
     pub start: Start,
     /// Number after the last row that needs no sending.
     pub delivered: u64,
-    /// Number after the last row made.
-    pub made: u64,
+    /// Number after the last row that may be outside: the last row made when the first sender of this process started, or
+    /// the last that one of them has sent. A sender that is stopped may still send what was made after that.
+    pub reached: Arc<AtomicU64>,
     /// The epoch that has to be committed before the sender looks at anything.
     pub epoch: u64,
     pub store: Arc<Store>,
@@ -110,8 +111,6 @@ pub struct SinkSender {
     next: Place,
     /// What is on its way, oldest first.
     sent: VecDeque<Sent>,
-    /// Number after the last row that may be outside: what a marker cannot be ahead of.
-    known: u64,
     size: PartSize,
     /// Rows of the part that was handed over last; 0 if nothing is on its way.
     tried: usize,
@@ -163,7 +162,7 @@ impl Part {
 
 impl SinkSender {
     pub fn new(of: SenderSpec) -> Self {
-        let (start, known) = (of.start, of.made.max(of.delivered));
+        let start = of.start;
         // Pieces that are not trimmed are found by looking for the first.
         let there = Place { row: of.delivered, piece: 0 };
         Self {
@@ -172,7 +171,6 @@ impl SinkSender {
             there,
             next: there,
             sent: VecDeque::new(),
-            known,
             size: PartSize::default(),
             tried: 0,
             began: None,
@@ -294,7 +292,7 @@ impl SinkSender {
         self.commit(writer, at)?;
         failpoint::pass("outbox.marked")?;
         self.go_to(at);
-        self.known = self.known.max(at);
+        self.of.reached.fetch_max(at, Ordering::AcqRel);
         let mut told: Option<Instant> = None;
         while !self.is_stopping() {
             if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
@@ -313,7 +311,9 @@ impl SinkSender {
 
     fn go_on_at_marker(&mut self, writer: &mut dyn SinkWriter) -> Result<(), Failure> {
         let marker = writer.marker().map_err(|e| Failure::Passing(e.into()))?;
-        let (name, next, known) = (&self.of.name, self.there.row, self.known);
+        // What a marker cannot be ahead of. Senders before this one have ended.
+        let known = self.of.reached.load(Ordering::Acquire);
+        let (name, next) = (&self.of.name, self.there.row);
         let lost = |message: String| {
             Failure::Final(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint(format!(
                 "ALTER SINK {name} RESUME AT n sends the rows from number n on: {next} sends all that are not known to be \
@@ -443,7 +443,7 @@ impl SinkSender {
         }
         self.began = Some(Instant::now());
         let (messages, dead) = self.messages(&part, writer.message_bytes_max())?;
-        self.known = self.known.max(part.end.row);
+        self.of.reached.fetch_max(part.end.row, Ordering::AcqRel);
         self.tried = part.rows.len();
         writer.send(messages).map_err(|e| Failure::Passing(e.into()))?;
         failpoint::pass("outbox.produced")?;
