@@ -117,6 +117,8 @@ const DEFINITIONS: &[Definition] = &[
             ("name", Text, "name of the sink"),
             ("connector", Text, "connector of the sink"),
             ("outbox_rows", Int8, "rows that are not acknowledged yet"),
+            ("outbox_bytes", Int8, "bytes that they take on disk, about; NULL if they come from an older server"),
+            ("lag_seconds", Float8, "how long the oldest of them has waited; 0 if there is none, NULL as above"),
             ("last_sequence", Int8, "sequence number of the last row put into the outbox"),
             ("acknowledged_sequence", Int8, "sequence number of the last row that the outside has acknowledged"),
             ("status", Text, "running, retrying, suspended or failed"),

@@ -25,6 +25,7 @@ use crate::stream::engine::pipeline::{errors_relation, late_relation};
 use crate::stream::engine::source::positions_at;
 use crate::stream::engine::stats::EpochStats;
 use crate::stream::engine::system as stored;
+use crate::stream::engine::waiting::Waiting;
 
 /// The server as one statement sees it.
 #[derive(Clone)]
@@ -101,7 +102,7 @@ impl system::Inside for Inside {
             "sources" => rows(&schema, self.sources()?),
             "views" => rows(&schema, self.views()?),
             "view_state" => rows(&schema, self.view_state()?),
-            "sinks" => rows(&schema, self.sinks()),
+            "sinks" => rows(&schema, self.sinks()?),
             "jobs" => rows(&schema, self.jobs()),
             "sessions" => rows(&schema, self.sessions()),
             "settings" => rows(&schema, self.settings()),
@@ -250,7 +251,8 @@ impl Inside {
         Ok(out)
     }
 
-    fn sinks(&self) -> Vec<Row> {
+    fn sinks(&self) -> Result<Vec<Row>> {
+        let now_us = chrono::Utc::now().timestamp_micros();
         let sinks = self.database.engine.stats().sinks();
         let views = self.database.engine.stats().views();
         let mut out = Vec::new();
@@ -266,14 +268,21 @@ impl Inside {
             };
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("connector", sink.options.get("connector").map_or(ScalarValue::Utf8View(None), |c| text(c)));
-            row.insert("outbox_rows", int(stats.outbox_rows(sink) as i64));
+            let outbox_rows = stats.outbox_rows(sink);
+            let waiting = match outbox_rows {
+                0 => Waiting::NOTHING,
+                _ => Waiting::of(&self.published.snapshot, object.id)?,
+            };
+            row.insert("outbox_rows", int(outbox_rows as i64));
+            row.insert("outbox_bytes", ScalarValue::Int64(waiting.bytes.map(|bytes| bytes as i64)));
+            row.insert("lag_seconds", ScalarValue::Float64(waiting.lag_seconds(now_us)));
             row.insert("last_sequence", int(stats.produced as i64));
             row.insert("acknowledged_sequence", int(stats.acknowledged(sink) as i64));
             row.insert("status", text(status));
             row.insert("error", optional_text(failed.or(stats.suspended).or(stats.error).as_deref()));
             out.push(row);
         }
-        out
+        Ok(out)
     }
 
     fn jobs(&self) -> Vec<Row> {

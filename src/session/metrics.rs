@@ -7,6 +7,8 @@ use std::fmt::{Display, Write};
 use millstream_catalog::{Catalog, Object, ObjectKind};
 
 use super::database::Inner;
+use crate::stream::engine::Published;
+use crate::stream::engine::waiting::Waiting;
 
 /// Samples of one metric in Prometheus' text format.
 struct Family {
@@ -36,7 +38,7 @@ pub fn render(database: &Inner) -> String {
     let published = database.engine.published();
     let mut families = sources(database, &published.catalog);
     families.extend(views(database, &published.catalog));
-    families.extend(sinks(database, &published.catalog));
+    families.extend(sinks(database, &published));
     families.into_iter().map(|f| f.text).collect()
 }
 
@@ -149,24 +151,43 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
     vec![rows, bytes, epoch, failed, late, expired, latency, suspended, up]
 }
 
-fn sinks(database: &Inner, catalog: &Catalog) -> Vec<Family> {
+fn sinks(database: &Inner, published: &Published) -> Vec<Family> {
     let mut waiting = Family::new("millstream_sink_outbox_rows", "gauge", "Rows that are not acknowledged yet.");
+    let mut bytes = Family::new("millstream_sink_outbox_bytes", "gauge", "Bytes on disk of those rows, about.");
+    let mut lag_seconds =
+        Family::new("millstream_sink_lag_seconds", "gauge", "How long the oldest of those rows has waited.");
+    let mut suspended = Family::new("millstream_sink_suspended", "gauge", "1 if the sink is suspended.");
     let mut last =
         Family::new("millstream_sink_last_sequence", "gauge", "Sequence number of the last row of the outbox.");
     let mut up = Family::new("millstream_sink_up", "gauge", "0 if the last attempt to send, or the query, failed.");
     let stats = database.engine.stats().sinks();
     let queries = database.engine.stats().views();
+    let now_us = chrono::Utc::now().timestamp_micros();
+    let catalog = &published.catalog;
     for object in catalog.objects() {
         let ObjectKind::Sink(sink) = &object.kind else { continue };
         let Some(stats) = stats.get(&object.id) else { continue };
         let (schema, name) = names(catalog, object);
         let labels = [("schema", schema), ("sink", name)];
         let query_failed = queries.get(&object.id).is_some_and(|v| v.failed.is_some());
-        waiting.sample(&labels, stats.outbox_rows(sink));
+        let outbox_rows = stats.outbox_rows(sink);
+        waiting.sample(&labels, outbox_rows);
+        let waits = match outbox_rows {
+            0 => Some(Waiting::NOTHING),
+            // What cannot be read is left out, as what is not known.
+            _ => Waiting::of(&published.snapshot, object.id).ok(),
+        };
+        if let Some(n) = waits.and_then(|w| w.bytes) {
+            bytes.sample(&labels, n);
+        }
+        if let Some(seconds) = waits.and_then(|w| w.lag_seconds(now_us)) {
+            lag_seconds.sample(&labels, seconds);
+        }
+        suspended.sample(&labels, u8::from(stats.suspended.is_some()));
         last.sample(&labels, stats.produced);
         up.sample(&labels, u8::from(stats.error.is_none() && !query_failed));
     }
-    vec![waiting, last, up]
+    vec![waiting, bytes, lag_seconds, last, suspended, up]
 }
 
 fn names<'a>(catalog: &'a Catalog, object: &'a Object) -> (&'a str, &'a str) {

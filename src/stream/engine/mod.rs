@@ -15,7 +15,8 @@
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
 //! * [`table`]: row tables: checks and applies the writes of sessions.
-//! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `sender`: the thread that sends them; `sinks`: the loop's part.
+//! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `piece`: how they are stored; [`waiting`]: what waits,
+//!   for people; `sender`: the thread that sends them, `part_size`: how many at once; `sinks`: the loop's part.
 
 mod alter;
 pub mod catch_up;
@@ -27,7 +28,9 @@ pub mod inserted;
 pub mod intake;
 mod objects;
 pub mod outbox;
+mod part_size;
 mod partition;
+mod piece;
 pub mod pipeline;
 pub mod published;
 mod retention;
@@ -39,6 +42,7 @@ pub mod stats;
 pub mod system;
 pub mod table;
 mod throttle;
+pub mod waiting;
 mod work;
 
 pub use handle::{
