@@ -31,5 +31,6 @@ mod sinks;
 mod slt;
 mod snapshot;
 mod tables;
+mod tasks;
 mod topics;
 mod tour;

@@ -14,7 +14,7 @@
 //! * `closing`: when time alone closes a window.
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
-//! * [`table`]: row tables: checks and applies the writes of sessions.
+//! * [`table`]: row tables: checks and applies the writes of sessions; `records`: what tasks note of their runs.
 //! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `sender`: the thread that sends them; `sinks`: the loop's part.
 
 mod alter;
@@ -30,6 +30,7 @@ pub mod outbox;
 mod partition;
 pub mod pipeline;
 pub mod published;
+mod records;
 mod retention;
 mod rollback;
 mod sender;
@@ -42,7 +43,8 @@ mod throttle;
 mod work;
 
 pub use handle::{
-    Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, SinkChange, TableWrite, WriteOutcome, WriteRequest,
+    Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, SinkChange, TableWrite, TaskRecord, WriteOutcome,
+    WriteRequest,
 };
 pub use objects::{BACKFILL_RATE_LIMIT, LATE_ROWS, LATE_ROWS_KEEP, STATE_TTL};
 pub use published::Published;
