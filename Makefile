@@ -48,7 +48,7 @@ slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the a
 
 bench: ## throughput and latency on a real Kafka broker, and Nexmark, release build (EVENTS=n SECONDS_EACH=n)
 	@$(TEST) && dev/kafka/kafka.sh resolve && \
-	  KAFKA_JIT_LEVEL=4 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline --bench nexmark
+	  KAFKA_JIT_LEVEL=4 KAFKA_SHORT_PAUSES=1 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline --bench nexmark
 
 kafka: ## a single-node Apache Kafka 4 on 127.0.0.1:9092 (KAFKA_BOOTSTRAP=HOST:PORT for another)
 	@$(TEST) && dev/kafka/kafka.sh start

@@ -3,8 +3,12 @@
 //! Throughput is compared with (a), a bare consumer that decodes the same topic with arrow-json and does nothing else, in
 //! the same run on the same machine. `MILLSTREAM_BENCH_EVENTS` (default one million) sets the size of the topic,
 //! `MILLSTREAM_BENCH_SECONDS` (default 20) the length of the latency run, `MILLSTREAM_BENCH_ONLY` picks the cases whose
-//! names contain it. Bounded in count and time.
+//! names contain it, `MILLSTREAM_BENCH_BACKLOG` (default five million) is the number of messages that wait in the last one.
+//! Bounded in count and time.
 
+#[path = "../tests/it/broker.rs"]
+#[allow(dead_code)]
+mod broker;
 #[path = "../tests/it/client.rs"]
 #[allow(dead_code)]
 mod client;
@@ -30,6 +34,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use broker::Broker;
 use client::Session;
 use kafka::{Producer, Record};
 use server::Server;
@@ -58,9 +63,21 @@ fn main() {
             let rate = through(&topic, events, delivery).await;
             println!("Kafka to Kafka, all at once, {delivery}: {rate:.0} events/s");
         }
+        // Of its own, so that the compiler of the one that was just loaded does not compete with what is measured.
+        let broker = Broker::start();
+        let seconds: u64 = seed::setting("MILLSTREAM_BENCH_SECONDS", 20);
+        // A broker that has just started takes its time for the first transactions.
+        latency(&broker.address(), "warm", DELIVERIES[0], seconds / 4 + 1).await;
         for delivery in DELIVERIES {
-            latency(delivery).await;
+            let latencies = latency(&broker.address(), delivery, delivery, seconds).await;
+            show(&format!("Kafka to Kafka at {LATENCY_EVENTS_PER_SECOND} events/s, {delivery}"), &latencies);
         }
+        let (input, total) = ("direct", seconds * LATENCY_EVENTS_PER_SECOND);
+        kafka::create_topic_on(&broker.address(), input, PARTITIONS);
+        let latencies = send_and_receive(&broker.address(), input, input, PARTITIONS, total);
+        show(&format!("the broker alone at {LATENCY_EVENTS_PER_SECOND} events/s"), &latencies);
+        drop(broker);
+        backlog().await;
     });
 }
 
@@ -111,9 +128,9 @@ fn fill(topic: &str, events: u64) -> u64 {
 }
 
 /// A consumer of all partitions from their beginning.
-fn consumer(topic: &str, partitions: i32, settings: &[(&str, &str)]) -> BaseConsumer {
+fn consumer(broker: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka::bootstrap()).set("group.id", "millstream-bench");
+    config.set("bootstrap.servers", broker).set("group.id", "millstream-bench");
     config.set("enable.auto.commit", "false");
     for (key, value) in settings {
         config.set(*key, *value);
@@ -141,7 +158,8 @@ fn bare_consumer(topic: &str, events: u64) -> Duration {
     let reader = ReaderBuilder::new(Arc::new(schema)).with_batch_size(8192);
     let mut decoder = reader.build_decoder().expect("a decoder for the schema");
     let start = Instant::now();
-    let consumer = consumer(topic, PARTITIONS, &[("enable.partition.eof", "true"), ("fetch.queue.backoff.ms", "5")]);
+    let settings = [("enable.partition.eof", "true"), ("fetch.queue.backoff.ms", "5")];
+    let consumer = consumer(kafka::bootstrap(), topic, PARTITIONS, &settings);
     let (mut rows, mut open) = (0, PARTITIONS);
     while open > 0 {
         match consumer.poll(Duration::from_secs(10)) {
@@ -162,13 +180,12 @@ fn bare_consumer(topic: &str, events: u64) -> Duration {
     start.elapsed()
 }
 
-fn create_source(topic: &str) -> String {
+fn create_source(broker: &str, topic: &str) -> String {
     format!(
         "CREATE SOURCE payments (txn_id BIGINT, card_id BIGINT, amount DECIMAL(12,2), country VARCHAR, \
          merchant VARCHAR, ts TIMESTAMP, sent_ms BIGINT, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') \
-         WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{}', \
-         scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON",
-        kafka::bootstrap()
+         WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{broker}', \
+         scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON"
     )
 }
 
@@ -237,7 +254,7 @@ async fn throughput(topic: &str, events: u64) {
     for case in cases(events).into_iter().filter(|case| case.name.contains(&only)) {
         let server = Server::start();
         let session = server.connect().await;
-        session.run(&create_source(topic)).await;
+        session.run(&create_source(kafka::bootstrap(), topic)).await;
         let start = Instant::now();
         for statement in case.statements {
             session.run(statement).await;
@@ -270,38 +287,37 @@ async fn until_read(session: &Session, events: u64, start: Instant) -> Duration 
 /// How a sink can deliver.
 const DELIVERIES: [&str; 2] = ["exactly_once", "at_least_once"];
 
-async fn create_sink(session: &Session, output: &str, delivery: &str) {
+/// Kafka to Kafka at 20,000 events/s through a rule that lets all pass, and a sink: the receiver's clock minus the sender's in
+/// the payload, in order, for a consumer of committed records; prints the server's own arrival-to-visible, from `millstream.views`.
+async fn latency(broker: &str, name: &str, delivery: &str, seconds: u64) -> Vec<u64> {
+    let (input, output) = (format!("in-{name}"), format!("out-{name}"));
+    kafka::create_topic_on(broker, &input, PARTITIONS);
+    kafka::create_topic_on(broker, &output, 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run(&create_source(broker, &input)).await;
+    session.run("CREATE MATERIALIZED VIEW passed AS SELECT txn_id, sent_ms FROM payments WHERE amount >= 0").await;
     session
         .run(&format!(
             "CREATE SINK s FROM passed WITH (connector = 'kafka', topic = '{output}', delivery = '{delivery}', \
-             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
-            kafka::bootstrap()
+             properties.bootstrap.server = '{broker}') FORMAT PLAIN ENCODE JSON"
         ))
         .await;
+    let latencies = send_and_receive(broker, &input, &output, 1, seconds * LATENCY_EVENTS_PER_SECOND);
+    let outcome = session.run("SELECT * FROM millstream.views WHERE name = 'passed'").await;
+    for (name, value) in outcome.columns.iter().flatten().zip(&outcome.rows[0]) {
+        if name.contains("p50") || name.contains("p99") {
+            println!("arrival to visible, {name}: {}", value.as_deref().unwrap_or("none"));
+        }
+    }
+    latencies
 }
 
-/// Kafka to Kafka at 20,000 events/s through a rule that lets all pass, and a sink: the receiver's clock minus the sender's in
-/// the payload, for a consumer of committed records; and the server's own arrival-to-visible, from `millstream.views`.
-async fn latency(delivery: &str) {
-    let seconds: u64 = seed::setting("MILLSTREAM_BENCH_SECONDS", 20);
-    let (input, output) = (format!("bench-in-{}", now_ms()), format!("bench-out-{}", now_ms()));
-    kafka::create_topic(&input, PARTITIONS);
-    kafka::create_topic(&output, 1);
-    let server = Server::start();
-    let session = server.connect().await;
-    session.run(&create_source(&input)).await;
-    session.run("CREATE MATERIALIZED VIEW passed AS SELECT txn_id, sent_ms FROM payments WHERE amount >= 0").await;
-    create_sink(&session, &output, delivery).await;
-    let total = seconds * LATENCY_EVENTS_PER_SECOND;
-    let receiver = std::thread::spawn(move || receive(&output, total));
-    let sender = std::thread::spawn(move || send_evenly(&input, total));
-    sender.join().expect("the sender does not fail");
-    let mut latencies = receiver.join().expect("the receiver does not fail");
-    latencies.sort_unstable();
+/// Prints latencies in milliseconds, which are in order, and how many are in which range.
+fn show(what: &str, latencies: &[u64]) {
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     println!(
-        "Kafka to Kafka at {LATENCY_EVENTS_PER_SECOND} events/s, {delivery}: p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, \
-         most {} ms",
+        "{what}: p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, most {} ms",
         at(0.5),
         at(0.9),
         at(0.99),
@@ -318,12 +334,6 @@ async fn latency(delivery: &str) {
         }
         from = upto;
     }
-    let outcome = session.run("SELECT * FROM millstream.views WHERE name = 'passed'").await;
-    for (name, value) in outcome.columns.iter().flatten().zip(&outcome.rows[0]) {
-        if name.contains("p50") || name.contains("p99") {
-            println!("arrival to visible, {name}: {}", value.as_deref().unwrap_or("none"));
-        }
-    }
 }
 
 /// Events a second from a topic that is full to a topic that was empty, until the last is acknowledged.
@@ -332,7 +342,7 @@ async fn through(topic: &str, events: u64, delivery: &str) -> f64 {
     kafka::create_topic(&output, 1);
     let server = Server::start();
     let session = server.connect().await;
-    session.run(&create_source(topic)).await;
+    session.run(&create_source(kafka::bootstrap(), topic)).await;
     let start = Instant::now();
     session
         .run(&format!(
@@ -351,8 +361,99 @@ async fn through(topic: &str, events: u64, delivery: &str) -> f64 {
     }
 }
 
-fn send_evenly(topic: &str, total: u64) {
+/// A backlog behind a sink whose broker is away, which slows the source; then the broker comes back and all of it goes
+/// through. What it costs in memory, and how quick reads are meanwhile.
+async fn backlog() {
+    let messages: u64 = seed::setting("MILLSTREAM_BENCH_BACKLOG", 5_000_000);
+    let seconds: u64 = seed::setting("MILLSTREAM_BENCH_SECONDS", 20);
+    let (input, output) = (format!("bench-backlog-{}", now_ms()), "passed");
+    kafka::create_topic(&input, PARTITIONS);
     let producer = Producer::new();
+    for n in 0..messages {
+        producer
+            .send(&input, &Record::of((n % PARTITIONS as u64) as i32, format!("{{\"k\":{}}}", scrambled(n) % CARDS)));
+    }
+    producer.flush();
+    let mut away = Broker::start();
+    kafka::create_topic_on(&away.address(), output, 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session
+        .run(&format!(
+            "CREATE SOURCE backlog (k BIGINT) WITH (connector = 'kafka', topic = '{input}', \
+             properties.bootstrap.server = '{}', scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+    session
+        .run(&format!(
+            "CREATE SINK s AS SELECT k FROM backlog WITH (connector = 'kafka', topic = '{output}', \
+             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+            away.address()
+        ))
+        .await;
+    away.stop();
+    session.run("CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n FROM backlog GROUP BY k").await;
+    println!("a backlog of {messages} messages behind an exactly-once sink");
+    let stalled = observe(&server, &session, |_, elapsed| elapsed >= Duration::from_secs(seconds)).await;
+    println!("  its broker is away: {stalled}");
+    away.restart();
+    let start = Instant::now();
+    let limit = LIMIT.max(Duration::from_secs(messages / 50_000));
+    let drained = observe(&server, &session, |acknowledged, elapsed| {
+        assert!(elapsed < limit, "{acknowledged} of {messages} rows after {elapsed:?}");
+        acknowledged == messages
+    });
+    let drained = drained.await;
+    let rate = messages as f64 / start.elapsed().as_secs_f64();
+    println!("  it is back: {rate:.0} events/s until all are acknowledged; {drained}");
+}
+
+/// Reads a view and the sink's state until `is_over`, given the rows that are acknowledged and the time since the call; tells
+/// of memory and reads.
+async fn observe(server: &Server, session: &Session, is_over: impl Fn(u64, Duration) -> bool) -> String {
+    let (start, mut resident, mut reads) = (Instant::now(), 0, Vec::new());
+    loop {
+        let asked = Instant::now();
+        session.value("SELECT count(*) FROM v WHERE k = 7").await;
+        reads.push(asked.elapsed());
+        resident = resident.max(server.resident_bytes());
+        let numbers = session
+            .rows(
+                "SELECT (SELECT sum(position) FROM millstream.sources WHERE name = 'backlog'), acknowledged_sequence \
+                 FROM millstream.sinks",
+            )
+            .await;
+        let (read, acknowledged) = numbers[0].split_once('|').expect("two numbers");
+        if is_over(acknowledged.parse().expect("a number"), start.elapsed()) {
+            reads.sort_unstable();
+            let at = |share: f64| reads[((reads.len() - 1) as f64 * share) as usize].as_micros() as f64 / 1000.0;
+            return format!(
+                "{read} read, {acknowledged} acknowledged, at most {} MiB resident, reads by key p50 {:.1} ms, p99 {:.1} ms, \
+                 most {:.1} ms",
+                resident >> 20,
+                at(0.5),
+                at(0.99),
+                at(1.0)
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Latencies in milliseconds, in order.
+fn send_and_receive(broker: &str, input: &str, output: &str, partitions: i32, total: u64) -> Vec<u64> {
+    std::thread::scope(|threads| {
+        let receiver = threads.spawn(|| receive(broker, output, partitions, total));
+        threads.spawn(|| send_evenly(broker, input, total));
+        let mut latencies = receiver.join().expect("the receiver does not fail");
+        latencies.sort_unstable();
+        latencies
+    })
+}
+
+fn send_evenly(broker: &str, topic: &str, total: u64) {
+    let producer = Producer::to(broker);
     let start = Instant::now();
     for n in 0..total {
         while (start.elapsed().as_micros() as u64) * LATENCY_EVENTS_PER_SECOND / 1_000_000 < n {
@@ -364,8 +465,9 @@ fn send_evenly(topic: &str, total: u64) {
 }
 
 /// Milliseconds from `sent_ms` to now for `total` messages; the first tenth is warming up and left out.
-fn receive(topic: &str, total: u64) -> Vec<u64> {
-    let consumer = consumer(topic, 1, &[("fetch.wait.max.ms", "5"), ("isolation.level", "read_committed")]);
+fn receive(broker: &str, topic: &str, partitions: i32, total: u64) -> Vec<u64> {
+    let settings = [("fetch.wait.max.ms", "5"), ("isolation.level", "read_committed")];
+    let consumer = consumer(broker, topic, partitions, &settings);
     let (mut latencies, mut received, start) = (Vec::new(), 0, Instant::now());
     while received < total {
         assert!(start.elapsed() < LIMIT, "only {received} of {total} messages");

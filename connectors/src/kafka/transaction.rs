@@ -8,7 +8,7 @@
 //! The group's metadata names the store again, so that an offset which somebody else committed is not taken for a marker.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -28,6 +28,8 @@ const MARKER_PARTITION: i32 = 0;
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time that a writer waits for what an older one left.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often to look whether the last report of a delivery is served.
+const SETTLE_CHECK: Duration = Duration::from_micros(100);
 /// Longest time for asking how far the outside is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -91,6 +93,20 @@ impl TransactionalWriter {
             self.is_open = true;
         }
         Ok(())
+    }
+
+    /// Waits until no message is on its way. The client's own waiting in a commit polls for the events that another thread
+    /// serves already, and sleeps a tenth of a second where that thread took the last of them. What went wrong with a
+    /// message, the commit tells.
+    fn wait_for_deliveries(&self) {
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        if self.producer.flush(&self.topic, STEP_TIMEOUT).is_err() {
+            return;
+        }
+        // The last report is being served: its message counts until that is over.
+        while self.producer.inner().in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(SETTLE_CHECK);
+        }
     }
 
     /// What an error means, with what the client said before it.
@@ -187,6 +203,7 @@ impl SinkWriter for TransactionalWriter {
         // Messages before offsets: a broker that gets offsets first has to know the group in vain if no message follows.
         let sent = self.producer.inner().send_offsets_to_transaction(&marker, &metadata, STEP_TIMEOUT);
         sent.map_err(|e| self.failed("did not take the sink's marker", &e))?;
+        self.wait_for_deliveries();
         let committed = self.producer.inner().commit_transaction(STEP_TIMEOUT);
         committed.map_err(|e| self.failed("did not commit a transaction", &e))?;
         self.is_open = false;

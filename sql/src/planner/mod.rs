@@ -27,6 +27,7 @@ mod lateral_top;
 mod named_windows;
 mod naming;
 mod operators;
+mod outer_types;
 mod provider;
 mod query;
 mod recursive;

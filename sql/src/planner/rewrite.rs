@@ -27,6 +27,7 @@ use super::operators::{
     comparable, is_null, is_untyped_parameter, resolve_as, resolve_parameter, span_of, type_of, typed_literal,
     without_modifier,
 };
+use super::outer_types::transform_up;
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{negate, plain_name};
@@ -36,7 +37,7 @@ use crate::types::numeric_layout;
 
 /// Runs the pass. Output names stay.
 pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
-    let done = plan.transform_up_with_subqueries(|node| {
+    let done = transform_up(plan, &mut |node| {
         if let LogicalPlan::Limit(mut limit) = node {
             for number in [&mut limit.skip, &mut limit.fetch].into_iter().flatten() {
                 **number = resolve_parameter(std::mem::replace(number.as_mut(), lit(0_i64)), &SqlType::Int8);
@@ -71,7 +72,7 @@ pub(crate) fn rewrite(plan: LogicalPlan, ctx: &PlanContext<'_>) -> Result<Logica
         let node = node.map_data(|node| one_type_each(node, zone).map_err(DataFusionError::from))?;
         node.map_data(|node| by_span(node).map_err(DataFusionError::from))
     })?;
-    same_parameters(done.data)
+    same_parameters(done)
 }
 
 /// As [`rewrite`], of an expression.

@@ -38,6 +38,9 @@ const BYTES_MAX: usize = 16 << 20;
 const ROWS_MIN: usize = 256;
 /// Shortest time from the start of a transaction to the next: in between, epochs gather.
 const TRANSACTION_INTERVAL: Duration = Duration::from_millis(20);
+/// Shortest time from the end of a transaction to the start of the next. The broker completes one after it has said so, and
+/// refuses a next that comes before; the client then waits for 20 ms.
+const TRANSACTION_GAP: Duration = Duration::from_millis(3);
 /// The outside forgets the marker of a group that commits nothing, by default after a week.
 const MARKER_REFRESH: Duration = Duration::from_secs(24 * 3600);
 /// How long a sender waits after a failure: doubled from the first to the second.
@@ -436,13 +439,13 @@ impl SinkSender {
             self.note_acknowledged(writer, if waits { ACKNOWLEDGED_CHECK } else { Duration::ZERO })?;
             return Ok(waits);
         };
-        if let Some(rest) = self.began.and_then(|began| TRANSACTION_INTERVAL.checked_sub(began.elapsed()))
-            && exactly_once
-            && part.rows.num_rows() < self.rows_max
-        {
+        let is_full = part.rows.num_rows() >= self.rows_max;
+        if exactly_once && let Some(rest) = self.rest_before_transaction(is_full) {
             std::thread::sleep(rest);
-            let published = self.of.publisher.current();
-            part = self.read(&published.snapshot, u64::MAX)?.unwrap_or(part);
+            if !is_full {
+                let published = self.of.publisher.current();
+                part = self.read(&published.snapshot, u64::MAX)?.unwrap_or(part);
+            }
         }
         self.began = Some(Instant::now());
         let (messages, dead) = self.messages(&part, writer.message_bytes_max())?;
@@ -458,6 +461,15 @@ impl SinkSender {
         self.sent.push_back(Sent { end: part.end, dead });
         self.note_acknowledged(writer, Duration::ZERO)?;
         Ok(true)
+    }
+
+    /// How long to wait before a transaction begins, which a full part does not do for more rows.
+    fn rest_before_transaction(&self, is_full: bool) -> Option<Duration> {
+        let began = self.began?;
+        let gap = TRANSACTION_GAP.saturating_sub(self.committed.elapsed());
+        let interval = TRANSACTION_INTERVAL.saturating_sub(began.elapsed());
+        let rest = if is_full { gap } else { gap.max(interval) };
+        (!rest.is_zero()).then_some(rest)
     }
 
     fn commit(&mut self, writer: &mut dyn SinkWriter, next: u64) -> Result<(), Failure> {

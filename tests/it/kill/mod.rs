@@ -24,6 +24,10 @@ use writer::{Ledger, ROWS_PER_STATEMENT, Writer};
 const TOPIC: &str = "kill-payments";
 const ALERTS: &str = "kill-alerts";
 const CARDS: &str = "kill-cards";
+/// The changes of the cards, with the row before each.
+const CHANGES: &str = "kill-changes";
+/// Sources by key over what the sinks of the cards write, and the format of each: what went out comes in again.
+const RETURNED: &[(&str, &str, &str)] = &[("states", CARDS, "UPSERT"), ("changes", CHANGES, "DEBEZIUM")];
 /// The alerts again, by a sink that may send a row twice.
 const COPIES: &str = "kill-copies";
 /// What `alerts` lets through, hundredths.
@@ -123,6 +127,7 @@ async fn create(session: &Session, broker: &str) {
     for (sink, view, topic, options, format) in [
         ("alert_log", "alerts", ALERTS, "", "FORMAT PLAIN ENCODE JSON"),
         ("card_log", "cards", CARDS, ", primary_key = 'card_id'", "FORMAT UPSERT ENCODE JSON"),
+        ("card_changes", "cards", CHANGES, ", primary_key = 'card_id'", "FORMAT DEBEZIUM ENCODE JSON"),
         ("alert_copies", "alerts", COPIES, ", delivery = 'at_least_once'", "FORMAT PLAIN ENCODE JSON"),
     ] {
         session
@@ -132,6 +137,45 @@ async fn create(session: &Session, broker: &str) {
                 broker
             ))
             .await;
+    }
+    for (source, topic, format) in RETURNED {
+        session
+            .run(&format!(
+                "CREATE SOURCE {source} (card_id BIGINT PRIMARY KEY, n BIGINT, total DECIMAL(22,2)) \
+                 WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{broker}', \
+                 scan.startup.mode = 'earliest') FORMAT {format} ENCODE JSON"
+            ))
+            .await;
+        session
+            .run(&format!(
+                "CREATE MATERIALIZED VIEW {source}_by_n AS SELECT n % 5 AS fifth, count(*) AS cards, sum(n) AS n, \
+                 sum(total) AS total FROM {source} GROUP BY n % 5"
+            ))
+            .await;
+    }
+}
+
+/// The sources by key hold the cards that the sinks sent, and their views follow each row that was replaced.
+async fn check_returned(session: &Session) {
+    let start = Instant::now();
+    let by_n = |cards: &str| {
+        format!(
+            "SELECT n % 5 AS fifth, count(*) AS cards, sum(n) AS n, sum(total) AS total FROM {cards} GROUP BY n % 5"
+        )
+    };
+    let expected = session.rows("SELECT card_id, n, total FROM cards").await;
+    for (source, _, _) in RETURNED {
+        loop {
+            assert_view(session, &format!("{source}_by_n"), &by_n(source)).await;
+            let found = session.rows(&format!("SELECT card_id, n, total FROM {source}")).await;
+            if found == expected {
+                break;
+            }
+            let different = found.iter().filter(|row| !expected.contains(row)).count();
+            assert!(start.elapsed() < Duration::from_secs(60), "{source} differs in {different} cards after 60 s");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_view(session, &format!("{source}_by_n"), &by_n("cards")).await;
     }
 }
 
@@ -323,7 +367,7 @@ async fn nothing_lost_nothing_doubled() {
     let mut random = StdRng::seed_from_u64(seed::seed("kill"));
     let mut broker = Broker::start();
     let address = broker.address();
-    for (topic, partitions) in [(TOPIC, PARTITIONS), (ALERTS, 1), (CARDS, 1), (COPIES, 1)] {
+    for (topic, partitions) in [(TOPIC, PARTITIONS), (ALERTS, 1), (CARDS, 1), (CHANGES, 1), (COPIES, 1)] {
         kafka::create_topic_on(&address, topic, partitions);
     }
     // Small enough that an epoch after a restart goes past it.
@@ -371,6 +415,7 @@ async fn nothing_lost_nothing_doubled() {
             let sent = feeder.pause();
             take_stock(&session, sent).await;
             check_sinks(&session, &address, sent).await;
+            check_returned(&session).await;
             feeder.resume();
         }
     }
@@ -382,6 +427,7 @@ async fn nothing_lost_nothing_doubled() {
     take_stock(&session, sent).await;
     check_ledger(&session, &inserts).await;
     let once = check_sinks(&session, &address, sent).await;
+    check_returned(&session).await;
     let epochs = session.value("SELECT max(epoch) FROM millstream.epochs").await;
     let n: usize = session.value("SELECT n FROM counter").await.parse().expect("a count");
     let (acknowledged, unknown): (usize, usize) =
