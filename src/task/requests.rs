@@ -82,9 +82,9 @@ impl Scheduler {
 
     /// Takes back the runs that wait for their turn and whose clients gave up.
     pub(super) async fn give_up_waiting(&mut self) {
-        let given_up = self.waiters.iter().filter(|(_, waiter)| waiter.given_up.is_cancelled());
-        let given_up: Vec<(ObjectId, RunKey)> = given_up.map(|(key, _)| *key).collect();
-        for (task, key) in given_up {
+        let taken_back = self.waiters.iter().filter(|(_, waiter)| waiter.given_up.is_cancelled());
+        let taken_back: Vec<(ObjectId, RunKey)> = taken_back.map(|(key, _)| *key).collect();
+        for (task, key) in taken_back {
             let Some(entry) = self.entries.get_mut(&task) else { continue };
             // What runs already is told itself.
             let Some(at) = entry.queue.iter().position(|run| run.key() == key) else { continue };

@@ -127,9 +127,9 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "DISCARD" => utility::discard(c),
         "DEALLOCATE" => utility::deallocate(c),
         "EXECUTE" => task::execute(c),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "FETCH" | "GRANT"
-        | "LISTEN" | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX"
-        | "REVOKE" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "FETCH" | "GRANT" | "LISTEN"
+        | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX" | "REVOKE"
+        | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_catalog::object::{Task, View};
+use millstream_catalog::object::View;
 use millstream_catalog::{Draft, Object, ObjectId, ObjectKind};
 use millstream_sql::plan::{CreateTaskPlan, ExecuteTaskPlan, NewName};
 use millstream_sql::{Parsed, Plan};
