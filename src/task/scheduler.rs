@@ -432,6 +432,12 @@ impl Scheduler {
 
     /// Deals with a client's request.
     async fn asked(&mut self, request: Request) {
+        // The client knows of the newest definitions.
+        if let Err(e) = self.follow_catalog(self.now_us()).await {
+            self.start_anew();
+            let _ = request.reply.send(Err(e));
+            return;
+        }
         if let Err((reply, e)) = self.ask(request).await {
             // A client that has left is not told.
             let _ = reply.send(Err(e));

@@ -115,7 +115,7 @@ async fn what_passes_while_the_server_is_down_goes_by_catch_up() {
         let body = format!("INSERT INTO ran VALUES ('{catch_up}', run_time())");
         session
             .run(&format!(
-                "CREATE TASK {catch_up} SCHEDULE CRON '30 * * * *' AT TIME ZONE 'Asia/Kathmandu' WITH (catch_up = '{catch_up}') AS {body}"
+                "CREATE TASK t_{catch_up} SCHEDULE CRON '30 * * * *' AT TIME ZONE 'Asia/Kathmandu' WITH (catch_up = '{catch_up}') AS {body}"
             ))
             .await;
     }
@@ -128,7 +128,7 @@ async fn what_passes_while_the_server_is_down_goes_by_catch_up() {
     let ran = "SELECT task, count(*) FROM ran GROUP BY task";
     session.eventually(ran, SOON, &["all|3", "latest|1"]).await;
     let skipped = "SELECT task, error LIKE '%passed while the server was not running' FROM millstream.task_runs WHERE state = 'skipped'";
-    assert_eq!(session.rows(skipped).await, ["latest|t", "none|t"]);
+    assert_eq!(session.rows(skipped).await, ["t_latest|t", "t_none|t"]);
     let triggers = "SELECT DISTINCT triggered_by FROM millstream.task_runs WHERE state = 'succeeded'";
     assert_eq!(session.rows(triggers).await, ["catch-up"]);
     // The latest of the three is what was run.
@@ -261,7 +261,7 @@ async fn a_run_ends_by_its_timeout_its_client_or_with_its_task() {
 async fn statements_that_stand_alone_commit_what_is_before_them() {
     let server = Server::start();
     let session = server.connect().await;
-    let file = server.dir().join("out.csv").display().to_string();
+    let file = server.dir().join("out.parquet").display().to_string();
     session.run("CREATE TABLE t (a INT)").await;
     session
         .run(&format!(
@@ -279,7 +279,7 @@ async fn statements_that_stand_alone_commit_what_is_before_them() {
     let (outcome, ()) = tokio::join!(session.try_run("EXECUTE TASK export"), add);
     outcome.expect("a try that succeeds");
     assert_eq!(session.rows("SELECT * FROM t").await, ["1", "10", "2"]);
-    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "n\n1\n");
+    assert_eq!(session.rows(&format!("SELECT n FROM read_parquet('{file}')")).await, ["1"]);
     let last = session.rows("SELECT state, rows FROM millstream.task_runs ORDER BY run DESC LIMIT 1").await;
     assert_eq!(last, ["succeeded|3"]);
 }
@@ -315,11 +315,11 @@ async fn a_run_is_repeated_on_what_it_read_or_says_what_is_gone() {
     let failure = session.error(&format!("EXECUTE TASK look AS OF RUN {run}")).await;
     assert_eq!(failure.sqlstate.as_deref(), Some("55000"), "{failure}");
     assert!(failure.message.contains("public.rates"), "{failure}");
-    session.run("CREATE TASK only AS INSERT INTO seen SELECT run_time(), count(*) FROM ledger").await;
-    session.run("EXECUTE TASK only").await;
-    let run = session.value("SELECT max(run) FROM millstream.task_runs WHERE task = 'only'").await;
+    session.run("CREATE TASK files AS INSERT INTO seen SELECT run_time(), count(*) FROM ledger").await;
+    session.run("EXECUTE TASK files").await;
+    let run = session.value("SELECT max(run) FROM millstream.task_runs WHERE task = 'files'").await;
     std::fs::remove_file(file("b.parquet")).expect("the file");
-    let failure = session.error(&format!("EXECUTE TASK only AS OF RUN {run}")).await;
+    let failure = session.error(&format!("EXECUTE TASK files AS OF RUN {run}")).await;
     assert!(failure.message.contains("b.parquet") && failure.message.contains("not there any more"), "{failure}");
 }
 
@@ -365,7 +365,7 @@ async fn a_task_after_several_runs_once_when_all_have_succeeded() {
     session.run("CREATE TABLE gate (id INT)").await;
     session.run("CREATE TASK left_one AS SELECT 1").await;
     session.run("CREATE TASK right_one AS SELECT 1 / count(*) FROM gate").await;
-    session.run("CREATE TASK both AFTER left_one, right_one AS INSERT INTO joined VALUES (run_time())").await;
+    session.run("CREATE TASK last_one AFTER left_one, right_one AS INSERT INTO joined VALUES (run_time())").await;
     let time = "2026-01-01 00:00:00+00";
     session.run(&format!("EXECUTE TASK left_one FOR TIMESTAMP '{time}'")).await;
     session.error(&format!("EXECUTE TASK right_one FOR TIMESTAMP '{time}'")).await;
