@@ -71,6 +71,26 @@ const DEFINITIONS: &[Definition] = &[
         ],
     },
     Definition {
+        name: "view_state",
+        comment: "state of the operators of materialized views and sinks, and the rows of the views, one row for each table of it",
+        columns: &[
+            ("schema", Text, "schema of the view or sink"),
+            ("name", Text, "name of the view or sink"),
+            ("operator", Int4, "operator, as EXPLAIN MATERIALIZED VIEW numbers them; NULL for the view's own rows"),
+            ("operation", Text, "what the operator does"),
+            ("part", Int4, "number of the table, as EXPLAIN MATERIALIZED VIEW shows it"),
+            ("layout", Text, "keyed, multimap or segments, and by which key"),
+            ("keys", Int8, "keys that it has"),
+            ("bytes", Int8, "bytes of keys and values; on disk, about, if it was not counted"),
+            (
+                "is_exact",
+                Bool,
+                "whether it was counted, as tables of up to 10000 keys are; what is in memory and in no file yet is left out \
+                 otherwise",
+            ),
+        ],
+    },
+    Definition {
         name: "views",
         comment: "materialized views with their size, epoch and latency from arrival to visible",
         columns: &[

@@ -11,7 +11,7 @@ use super::api::{Parameter, Response, RowsTag};
 use super::definitions;
 use super::{Scope, Session, memory, query};
 use crate::error::{Error, Result};
-use crate::state::TableId;
+use crate::state::{Measure, Snapshot, TableId};
 use crate::stream::engine::stats::{Activity, StepCounters, ViewStats};
 use crate::stream::plan::{Part, part};
 
@@ -63,15 +63,23 @@ impl Session {
             let stats = self.database.engine.stats().view(id).unwrap_or_default();
             let none = Activity::default();
             let activity = stats.activity.as_deref().unwrap_or(&none);
-            plan.explain_with(&|part| self.live(id, part, &stats, activity))
+            plan.explain_with(&|part| self.live(id, part, &stats, activity, &scope.published.snapshot))
         } else {
             plan.explain()
         };
         explained(lines)
     }
 
-    fn live(&self, id: ObjectId, part: Part, stats: &ViewStats, activity: &Activity) -> Option<String> {
-        let bytes = |part: u16| self.database.store.size_of_table(TableId { object: id.0, part });
+    fn live(
+        &self,
+        id: ObjectId,
+        part: Part,
+        stats: &ViewStats,
+        activity: &Activity,
+        snapshot: &Arc<Snapshot>,
+    ) -> Option<String> {
+        let measure = |part: u16| snapshot.measure(TableId { object: id.0, part }).ok();
+        let bytes = |part: u16| measure(part).map_or(0, |m| m.bytes);
         let step = |s: &StepCounters| {
             let ms = s.time().as_secs_f64() * 1000.0;
             format!("rows in={} out={}, epochs={}, time={ms:.3} ms", s.rows_in(), s.rows_out(), s.epochs())
@@ -87,7 +95,10 @@ impl Session {
             ),
             Part::Scan(i) => activity.scans.get(i).map(|s| format!("rows out={}", s.rows_out()))?,
             Part::Node(i) => step(activity.nodes.get(i)?),
-            Part::State(part) => format!("bytes={}", bytes(part)),
+            Part::State(part) => {
+                let Measure { keys, bytes, is_exact } = measure(part)?;
+                format!("keys={}{keys}, bytes={bytes}", if is_exact { "" } else { "about " })
+            }
         })
     }
 

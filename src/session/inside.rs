@@ -14,11 +14,12 @@ use millstream_catalog::{Object, ObjectKind};
 use millstream_sql::SystemTables;
 
 use super::database::Database;
+use super::definitions;
 use super::settings::Settings;
 use crate::batch::pg_catalog::{CatalogView, PgCatalog, Setting};
 use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
-use crate::state::Relation;
+use crate::state::{Relation, TableId};
 use crate::stream::engine::Published;
 use crate::stream::engine::pipeline::{errors_relation, late_relation};
 use crate::stream::engine::source::positions_at;
@@ -101,6 +102,7 @@ impl system::Inside for Inside {
         match name {
             "sources" => rows(&schema, self.sources()?),
             "views" => rows(&schema, self.views()?),
+            "view_state" => rows(&schema, self.view_state()?),
             "sinks" => rows(&schema, self.sinks()),
             "jobs" => rows(&schema, self.jobs()),
             "sessions" => rows(&schema, self.sessions()),
@@ -220,6 +222,36 @@ impl Inside {
             row.insert("status", text(status));
             row.insert("error", optional_text(stats.failed.as_deref().or(stats.trouble.as_deref())));
             out.push(row);
+        }
+        Ok(out)
+    }
+
+    fn view_state(&self) -> Result<Vec<Row>> {
+        let mut out = Vec::new();
+        for object in self.published.catalog.objects() {
+            let is_view = matches!(object.kind, ObjectKind::MaterializedView(_));
+            if !is_view && !matches!(object.kind, ObjectKind::Sink(_)) {
+                continue;
+            }
+            let plan = definitions::plan_of(&self.published.catalog, object)?;
+            for (operator, part, layout) in plan.state_tables() {
+                // What a sink makes waits in its outbox, see `sinks`.
+                if operator.is_none() && !is_view {
+                    continue;
+                }
+                let measure = self.published.snapshot.measure(TableId { object: object.id.0, part })?;
+                let mut row = Row::from_iter(self.name_of(object));
+                if let Some((number, title)) = &operator {
+                    row.insert("operator", ScalarValue::Int32(i32::try_from(*number).ok()));
+                    row.insert("operation", text(title));
+                }
+                row.insert("part", ScalarValue::Int32(Some(part.into())));
+                row.insert("layout", text(&layout));
+                row.insert("keys", int(measure.keys as i64));
+                row.insert("bytes", int(measure.bytes as i64));
+                row.insert("is_exact", ScalarValue::Boolean(Some(measure.is_exact)));
+                out.push(row);
+            }
         }
         Ok(out)
     }

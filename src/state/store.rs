@@ -183,14 +183,17 @@ impl Store {
 
     /// Bytes on disk of an object's state, about. Rows still in memtables do not count.
     pub fn size_of(&self, object: u32) -> u64 {
-        let (start, end) = (object_start(object), object_end(object));
-        self.database.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
+        self.size_between(&object_start(object), &object_end(object))
     }
 
     /// Bytes on disk of one table, about; as [`Store::size_of`].
     pub fn size_of_table(&self, table: TableId) -> u64 {
-        let (start, end) = (table.prefix(), table.end());
-        self.database.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
+        self.size_between(&table.prefix(), &table.end())
+    }
+
+    /// Bytes on disk between two stored keys, about.
+    pub(super) fn size_between(&self, start: &[u8], end: &[u8]) -> u64 {
+        self.database.get_approximate_sizes(&[Range::new(start, end)]).into_iter().sum()
     }
 
     /// Bytes on disk of all state.

@@ -161,16 +161,33 @@ impl PlannedView {
     /// The same, each line with what `note` says of its part.
     pub fn explain_with(&self, note: &dyn Fn(Part) -> Option<String>) -> Vec<String> {
         let mut lines = Vec::new();
-        let layout = match self.layout() {
+        let line = format!("Materialize: layout={}, {}", self.layout_in_words(), edge(&self.properties.append_only));
+        lines.push(noted(line, note(Part::Output)));
+        self.explain_input(self.output, 1, note, &mut lines, &mut BTreeSet::new());
+        lines.iter().map(|line| readable(line)).collect()
+    }
+
+    /// The tables of state: number and title of the operator that has it (none for the view's own rows), its part, and its
+    /// layout in words.
+    pub fn state_tables(&self) -> Vec<(Option<(usize, String)>, u16, String)> {
+        let own = (None, part::ROWS, self.layout_in_words());
+        let of_nodes = self.nodes.iter().enumerate().flat_map(|(i, node)| {
+            let Description { title, state, .. } = node.operator.describe();
+            let title = readable(&title);
+            state
+                .into_iter()
+                .map(move |s| (Some((i, title.clone())), s.part, readable(&format!("{} by {}", s.layout, s.key))))
+        });
+        std::iter::once(own).chain(of_nodes).collect()
+    }
+
+    fn layout_in_words(&self) -> String {
+        match self.layout() {
             Layout::Segments => "segments (append-only)".to_string(),
             Layout::Keyed(key) if key.is_empty() => "keyed (a single row)".to_string(),
             Layout::Keyed(key) => format!("keyed by ({})", self.column_names(&key)),
             Layout::Counted => "counted (the whole row is the key)".to_string(),
-        };
-        let line = format!("Materialize: layout={layout}, {}", edge(&self.properties.append_only));
-        lines.push(noted(line, note(Part::Output)));
-        self.explain_input(self.output, 1, note, &mut lines, &mut BTreeSet::new());
-        lines.iter().map(|line| readable(line)).collect()
+        }
     }
 
     fn explain_input(
