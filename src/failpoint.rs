@@ -90,6 +90,17 @@ pub fn note(name: &str, text: impl FnOnce() -> Option<String>) {
     }
 }
 
+/// How far a test has put the clock of tasks forward or back: the number of microseconds in the file `clock` among the fail
+/// points; 0 if there is none.
+pub fn clock_offset_us() -> i64 {
+    if !cfg!(debug_assertions) {
+        return 0;
+    }
+    let directory = std::env::var_os("MILLSTREAM_FAILPOINTS").map(PathBuf::from);
+    let text = directory.and_then(|directory| std::fs::read_to_string(directory.join("clock")).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
 fn pass_armed(directory: &Path, name: &str) -> Result<()> {
     let path = directory.join(name);
     let Ok(action) = std::fs::read_to_string(&path) else { return Ok(()) };

@@ -15,6 +15,10 @@ use crate::context::{CatalogSource, Target, Version};
 use crate::error::Result;
 use crate::statement::{DropKind, ResumeAt};
 
+mod task;
+
+pub use task::{CreateTaskPlan, CronPlan, ExecuteTaskPlan};
+
 /// A statement with every name resolved and every expression typed.
 #[derive(Debug, Clone)]
 pub enum Plan {
@@ -36,6 +40,9 @@ pub enum Plan {
         name: String,
     },
     CreateFunction(CreateFunctionPlan),
+    CreateTask(CreateTaskPlan),
+    ExecuteTask(ExecuteTaskPlan),
+    Cron(CronPlan),
     Drop(DropPlan),
     Rename {
         id: ObjectId,
@@ -375,6 +382,7 @@ pub enum ShowPlan {
     Schemas,
     Functions,
     Jobs,
+    Tasks,
     AllSettings,
     Setting(String),
     Create(ObjectId),

@@ -7,6 +7,10 @@ use millstream_catalog::object::Volatility;
 
 use crate::error::SqlError;
 
+mod task;
+
+pub use task::{CreateTask, CronCall, CronFunction, ExecuteTask, ScheduleClause};
+
 /// One statement of a text that may hold several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
@@ -50,6 +54,10 @@ pub enum Statement {
     CreateExternalTable(CreateExternalTable),
     CreateSchema(CreateSchema),
     CreateFunction(CreateFunction),
+    CreateTask(CreateTask),
+    ExecuteTask(ExecuteTask),
+    /// A SELECT that is one call of a function of pg_cron's.
+    Cron(CronCall),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -294,6 +302,7 @@ pub enum DropKind {
     Sink,
     ExternalTable,
     Function,
+    Task,
 }
 
 impl DropKind {
@@ -308,6 +317,7 @@ impl DropKind {
             Self::Sink => "sink",
             Self::ExternalTable => "external table",
             Self::Function => "function",
+            Self::Task => "task",
         }
     }
 }
@@ -356,7 +366,7 @@ pub struct SetOptions {
     pub options: BTreeMap<String, String>,
 }
 
-/// `ALTER kind name SUSPEND`, of a source, a materialized view or a sink.
+/// `ALTER kind name SUSPEND`, of a source, a materialized view, a sink or a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Suspend {
     pub kind: DropKind,
@@ -475,6 +485,7 @@ pub enum Show {
     Schemas,
     Functions,
     Jobs,
+    Tasks,
     /// All settings.
     All,
     /// One setting, in lower case.

@@ -432,7 +432,7 @@ impl Session {
         Ok(complete("COMMENT"))
     }
 
-    fn object(
+    pub(super) fn object(
         &self,
         id: ObjectId,
         name: &NewName,
@@ -488,8 +488,10 @@ impl Session {
             vec![DdlStep { statement: millstream_sql::masked(&parsed.text), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
         let user = self.client.user.clone();
-        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, user };
+        let records = std::mem::take(&mut self.task_records);
+        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, records, user };
         self.database.engine.ddl(request).await?;
+        self.database.tasks.wake();
         Ok(())
     }
 }

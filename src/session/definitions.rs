@@ -63,7 +63,11 @@ pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> 
             check_fingerprint(object, &plan, &sink.fingerprint)?;
             Some(NewObject::Sink { id, plan: Box::new(plan), spec: Box::new(SinkSpec::new(sink)?) })
         }
-        ObjectKind::Schema | ObjectKind::View(_) | ObjectKind::ExternalTable(_) | ObjectKind::Function(_) => None,
+        ObjectKind::Schema
+        | ObjectKind::View(_)
+        | ObjectKind::ExternalTable(_)
+        | ObjectKind::Function(_)
+        | ObjectKind::Task(_) => None,
     })
 }
 

@@ -30,8 +30,8 @@ use crate::stream::engine::waiting::Waiting;
 /// The server as one statement sees it.
 #[derive(Clone)]
 pub struct Inside {
-    database: Database,
-    published: Arc<Published>,
+    pub(super) database: Database,
+    pub(super) published: Arc<Published>,
     pg: PgCatalog,
 }
 
@@ -70,6 +70,7 @@ impl Inside {
     pub fn provider(&self, schema: &str, name: &str) -> Result<Arc<dyn TableProvider>> {
         let found = match schema {
             "millstream" => system::provider(name, Arc::new(self.clone())),
+            "cron" => system::provider(&format!("cron.{name}"), Arc::new(self.clone())),
             _ => self.pg.provider(schema, name),
         };
         found.ok_or_else(|| {
@@ -82,6 +83,7 @@ impl SystemTables for Inside {
     fn table(&self, schema: &str, name: &str) -> Option<SchemaRef> {
         match schema {
             "millstream" => system::schema(name),
+            "cron" => system::schema(&format!("cron.{name}")),
             _ => PgCatalog::schema(schema, name),
         }
     }
@@ -111,16 +113,20 @@ impl system::Inside for Inside {
             "dead_letters" => self.history(&stored::dead_letters()?, &schema),
             "ddl_history" => self.history(&stored::ddl_history()?, &schema),
             "epochs" => rows(&schema, self.epochs()),
+            "tasks" => rows(&schema, self.tasks()?),
+            "task_runs" => rows(&schema, self.task_runs()?),
+            "cron.job" => rows(&schema, self.cron_jobs()?),
+            "cron.job_run_details" => rows(&schema, self.cron_runs()?),
             other => Err(Error::internal(format!("there is no table millstream.{other}"))),
         }
     }
 }
 
 /// A row of a small table, by column name; a column that is not named is NULL.
-type Row = BTreeMap<&'static str, ScalarValue>;
+pub(super) type Row = BTreeMap<&'static str, ScalarValue>;
 
 impl Inside {
-    fn name_of(&self, object: &Object) -> [(&'static str, ScalarValue); 2] {
+    pub(super) fn name_of(&self, object: &Object) -> [(&'static str, ScalarValue); 2] {
         [("schema", text(self.published.catalog.schema_name(object))), ("name", text(&object.name))]
     }
 
@@ -443,18 +449,18 @@ fn rows(schema: &SchemaRef, rows: Vec<Row>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
-fn text(value: &str) -> ScalarValue {
+pub(super) fn text(value: &str) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.to_string()))
 }
 
-fn optional_text(value: Option<&str>) -> ScalarValue {
+pub(super) fn optional_text(value: Option<&str>) -> ScalarValue {
     ScalarValue::Utf8View(value.map(str::to_string))
 }
 
-fn int(value: i64) -> ScalarValue {
+pub(super) fn int(value: i64) -> ScalarValue {
     ScalarValue::Int64(Some(value))
 }
 
-fn timestamptz(us: i64) -> ScalarValue {
+pub(super) fn timestamptz(us: i64) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))
 }

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Description, Notice, Parameter, Response, RowsTag};
 use super::resolver::StatementResolver;
+use super::tasks::cron;
+use super::tasks::reads::Reads;
 use super::{Scope, Session, explain, show};
 use crate::batch::{Batch, files};
 use crate::error::{Error, Result, sqlstate};
@@ -119,14 +121,23 @@ impl Scope {
             input: self.input.as_ref(),
             notices: &session.late_notices,
             now_us: self.options.now.timestamp_micros(),
+            reads: session.reads.as_deref(),
         }
     }
 }
 
 /// Files that a statement names, with their schema.
-pub async fn external_table(batch: &Batch, call: &ExternalCall) -> Result<Arc<dyn TableProvider>> {
+pub async fn external_table(
+    batch: &Batch,
+    call: &ExternalCall,
+    reads: Option<&Reads>,
+) -> Result<Arc<dyn TableProvider>> {
     match call.format.as_str() {
-        "parquet" => Ok(Arc::new(files::read_parquet(batch, &call.location).await?)),
+        "parquet" => {
+            let table = files::read_parquet(batch, &call.location).await?;
+            let reads = reads.map(|reads| reads.files(call.location.clone())).transpose()?;
+            Ok(Arc::new(table.with_reads(reads)))
+        }
         other => Err(Error::unsupported(format!("read_{other}() is not supported"))
             .with_hint("CREATE EXTERNAL TABLE reads CSV and JSON files, read_parquet() reads Parquet")),
     }
@@ -145,6 +156,7 @@ pub fn describe(plan: &Plan) -> Description {
         Plan::Delete(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Explain(_) | Plan::ExplainRunning { .. } => of(&[], Some(explain::schema())),
         Plan::Show(p) => of(&[], Some(show::schema(p))),
+        Plan::Cron(p) => of(&p.arguments.parameters, Some(cron::schema(p.function, &p.column))),
         _ => Description::default(),
     }
 }

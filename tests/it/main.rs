@@ -33,6 +33,7 @@ mod sinks;
 mod slt;
 mod snapshot;
 mod tables;
+mod tasks;
 mod tls;
 mod topics;
 mod tour;

@@ -21,6 +21,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.eat(&["FUNCTION"]) {
         return super::function::function(c, or_replace);
     }
+    if c.eat(&["TASK"]) {
+        return super::task::create(c, or_replace);
+    }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
     } else if c.eat(&["VIEW"]) {
@@ -36,13 +39,12 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     } else if c.eat(&["SCHEMA"]) {
         schema(c)
     } else {
-        const KNOWN: [&str; 21] = [
+        const KNOWN: [&str; 20] = [
             "TEMP",
             "TEMPORARY",
             "UNLOGGED",
             "INDEX",
             "UNIQUE",
-            "TASK",
             "PROCEDURE",
             "TRIGGER",
             "TYPE",

@@ -84,7 +84,7 @@ fn explain_options(c: &mut Cursor<'_>, analyze: &mut bool, verbose: &mut bool) -
 /// `SHOW …`.
 pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["SHOW"])?;
-    const LISTS: [(&[&str], Show); 9] = [
+    const LISTS: [(&[&str], Show); 10] = [
         (&["MATERIALIZED", "VIEWS"], Show::MaterializedViews),
         (&["TABLES"], Show::Tables),
         (&["SOURCES"], Show::Sources),
@@ -93,6 +93,7 @@ pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
         (&["SCHEMAS"], Show::Schemas),
         (&["FUNCTIONS"], Show::Functions),
         (&["JOBS"], Show::Jobs),
+        (&["TASKS"], Show::Tasks),
         (&["ALL"], Show::All),
     ];
     for (words, show) in LISTS {

@@ -8,7 +8,7 @@
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
 //! * [`create`], [`columns`], [`ddl`], [`function`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
-//! * `calls`: calls of functions in SQL
+//! * `calls`: calls of functions in SQL; `task`: scheduled SQL
 
 mod asof;
 mod blame;
@@ -37,6 +37,7 @@ mod rewrite;
 mod sessions;
 mod set_operations;
 mod subqueries;
+mod task;
 mod total_order;
 
 use std::collections::BTreeMap;
@@ -108,6 +109,9 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::CreateExternalTable(s) => create::external_table(s, ctx)?,
         Statement::CreateSchema(s) => create::schema(s, ctx)?,
         Statement::CreateFunction(s) => function::create(s, ctx)?,
+        Statement::CreateTask(s) => task::create(s, ctx)?,
+        Statement::ExecuteTask(s) => task::execute(s, ctx)?,
+        Statement::Cron(s) => task::cron(s, ctx)?,
         Statement::Drop(s) => ddl::drop(s, ctx)?,
         Statement::Rename(s) => ddl::rename(s, ctx)?,
         Statement::SetSchema(s) => ddl::set_schema(s, ctx)?,
@@ -169,6 +173,7 @@ pub fn external_calls(statement: &Statement) -> Vec<ExternalCall> {
     };
     match statement {
         Statement::Query(query) => visit(query),
+        Statement::Cron(s) => visit(&s.query),
         Statement::Explain(explain) => return external_calls(&explain.statement),
         Statement::CreateTableAs(s) => visit(&s.query),
         Statement::CreateMaterializedView(s) => visit(&s.query),
@@ -220,6 +225,7 @@ fn show(show: &Show, ctx: &PlanContext<'_>) -> Result<ShowPlan> {
         Show::Schemas => ShowPlan::Schemas,
         Show::Functions => ShowPlan::Functions,
         Show::Jobs => ShowPlan::Jobs,
+        Show::Tasks => ShowPlan::Tasks,
         Show::All => ShowPlan::AllSettings,
         Show::Setting(name) => ShowPlan::Setting(name.clone()),
         Show::Create(kind, name) => ShowPlan::Create(ddl::find(*kind, name, ctx)?.id),

@@ -93,7 +93,11 @@ impl<'a> Provider<'a> {
             }
             ObjectKind::Source(_) | ObjectKind::MaterializedView(_) => {}
             ObjectKind::ExternalTable(_) => source.is_external = true,
-            ObjectKind::Sink(_) | ObjectKind::Schema | ObjectKind::Snapshot(_) | ObjectKind::Function(_) => {
+            ObjectKind::Sink(_)
+            | ObjectKind::Schema
+            | ObjectKind::Snapshot(_)
+            | ObjectKind::Function(_)
+            | ObjectKind::Task(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }

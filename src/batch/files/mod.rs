@@ -3,12 +3,14 @@
 //! * [`listing`]: which files, with the values of their hive partition folders.
 //! * [`mod@format`]: Parquet, CSV and JSON with their options.
 //! * [`infer`]: what columns files have, asked when a table is made.
+//! * [`reads`]: which files were read.
 //! * this file: the provider. It lists at execution, drops the files that the filters on partition columns rule out,
 //!   and leaves the rest to DataFusion's readers, which prune row groups and pages and cast to the declared types.
 
 pub mod format;
 pub mod infer;
 pub mod listing;
+pub mod reads;
 
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ use format::Format;
 use listing::{DataFile, Location};
 
 pub use infer::{FileTableSpec, check_declared, infer_columns, read_parquet};
+pub use reads::{FileReads, FileVersion};
 
 /// Footers that are read at the same time.
 const FOOTERS_AT_ONCE: usize = 16;
@@ -51,6 +54,7 @@ pub struct FileTable {
     schema: SchemaRef,
     /// How many of the columns, counted from the end, are hive partition columns.
     partition_columns: usize,
+    reads: Option<Arc<FileReads>>,
 }
 
 impl FileTable {
@@ -64,7 +68,14 @@ impl FileTable {
             format: Format::new(&table.stored_as, &table.options)?,
             schema: columns_schema(&table.columns),
             partition_columns: table.partition_columns.len(),
+            reads: None,
         })
+    }
+
+    /// The same, of which it is noted which files are read.
+    pub fn with_reads(mut self, reads: Option<Arc<FileReads>>) -> Self {
+        self.reads = reads;
+        self
     }
 
     fn file_schema(&self) -> SchemaRef {
@@ -82,14 +93,22 @@ impl FileTable {
         let files = tokio::task::spawn_blocking(move || location.list(extensions))
             .await
             .map_err(|e| Error::internal(format!("listing \"{}\" failed: {e}", self.location.as_str())))??;
+        let files = match &self.reads {
+            Some(reads) => reads.allowed(files)?,
+            None => files,
+        };
         let fields = self.partition_fields();
         let values = files
             .iter()
             .map(|file| partition_of(file, fields, self.location.as_str()))
             .collect::<Result<Vec<Vec<ScalarValue>>>>()?;
         let keep = keep_mask(state, fields, &values, filters)?;
-        let kept = files.into_iter().zip(values).zip(keep).filter(|(_, keep)| *keep);
+        let kept: Vec<_> = files.into_iter().zip(values).zip(keep).filter(|(_, keep)| *keep).collect();
+        if let Some(reads) = &self.reads {
+            reads.note(kept.iter().map(|((file, _), _)| &file.meta));
+        }
         Ok(kept
+            .into_iter()
             .map(|((file, values), _)| PartitionedFile::new_from_meta(file.meta).with_partition_values(values))
             .collect())
     }

@@ -47,7 +47,11 @@ impl Relations for CatalogRelations<'_> {
                     ),
                 ))
             }
-            ObjectKind::Schema | ObjectKind::View(_) | ObjectKind::Sink(_) | ObjectKind::Function(_) => {
+            ObjectKind::Schema
+            | ObjectKind::View(_)
+            | ObjectKind::Sink(_)
+            | ObjectKind::Function(_)
+            | ObjectKind::Task(_) => {
                 Err(Error::unsupported(format!("a continuous view cannot read {}", object.describe()))
                     .with_hint("continuous views read sources, tables and materialized views"))
             }
