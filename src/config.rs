@@ -147,6 +147,8 @@ pub struct Config {
     pub batch: BatchConfig,
     pub state: StateConfig,
     pub epoch: EpochConfig,
+    /// Runs of tasks at one time.
+    pub tasks_at_once: usize,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -244,6 +246,8 @@ settings! {
         "Memtables of the store.";
     "state.write_set_limit_bytes": size => state.write_set_limit_bytes, "1GiB",
         "Memory of one epoch's changes; a statement that needs more fails with 54000.";
+    "tasks.max_running": count => tasks_at_once, "4",
+        "Runs of scheduled tasks at one time; others wait.";
 }
 
 impl Config {
@@ -305,6 +309,7 @@ impl Config {
             ("epoch.max_ms", self.epoch.max_ms as usize),
             ("state.max_write_set_bytes", self.state.max_write_set_bytes),
             ("state.write_set_limit_bytes", self.state.write_set_limit_bytes),
+            ("tasks.max_running", self.tasks_at_once),
         ] {
             if value == 0 {
                 return Err(invalid(format!("setting \"{name}\" must be greater than 0")));
@@ -358,6 +363,7 @@ impl Config {
                 write_set_limit_bytes: 0,
             },
             epoch: EpochConfig { max_rows: 0, max_bytes: 0, max_ms: 0 },
+            tasks_at_once: 0,
             origins: BTreeMap::new(),
         }
     }

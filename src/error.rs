@@ -104,6 +104,12 @@ impl Error {
         self
     }
 
+    /// The same without its place, which is in another text than the client's.
+    pub fn without_position(mut self) -> Self {
+        self.0.position = None;
+        self
+    }
+
     /// Adds what the server was doing: a line of a COPY.
     pub fn with_context(mut self, context: impl Into<String>) -> Self {
         self.0.context = Some(context.into());

@@ -1,4 +1,5 @@
-//! Fail points: named places at which a debug build can be told to die or to find the disk full, for the tests of both.
+//! Fail points: named places at which a debug build can be told to die, to find the disk full or slow, or to take another
+//! bound than its own, for the tests of all that.
 //!
 //! `MILLSTREAM_FAILPOINTS` names a directory. A fail point is armed while a file of its name is there, and the file says
 //! what happens to who passes it:
@@ -9,13 +10,17 @@
 //! | `panic` | panics, every time |
 //! | `full` | fails with 53100, every time |
 //! | `full N` | fails with 53100 `N` times; the file counts down and goes |
+//! | `slow MS` | takes so many milliseconds, every time |
 //!
-//! Release builds have no fail points: [`pass`] and [`note`] are empty there.
+//! The file of a bound that is asked for by [`value`] holds a number.
+//!
+//! Release builds have no fail points: [`pass`] and [`note`] are empty there, and bounds are what they are.
 
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
@@ -31,14 +36,30 @@ static DRAWS: AtomicU64 = AtomicU64::new(0);
 /// 53100 if it is armed to say that the disk is full.
 #[inline]
 pub fn pass(name: &str) -> Result<()> {
-    if !cfg!(debug_assertions) {
-        return Ok(());
-    }
-    static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
-    match DIRECTORY.get_or_init(|| std::env::var_os("MILLSTREAM_FAILPOINTS").map(PathBuf::from)) {
+    match directory() {
         Some(directory) => pass_armed(directory, name),
         None => Ok(()),
     }
+}
+
+/// The bound `name`: `default`, unless a test says otherwise.
+#[inline]
+pub fn value(name: &str, default: u64) -> u64 {
+    directory().and_then(|directory| value_in(directory, name)).unwrap_or(default)
+}
+
+/// Where armed fail points are, if there are any.
+#[inline]
+fn directory() -> Option<&'static Path> {
+    if !cfg!(debug_assertions) {
+        return None;
+    }
+    static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    DIRECTORY.get_or_init(|| std::env::var_os("MILLSTREAM_FAILPOINTS").map(PathBuf::from)).as_deref()
+}
+
+fn value_in(directory: &Path, name: &str) -> Option<u64> {
+    std::fs::read_to_string(directory.join(name)).ok()?.trim().parse().ok()
 }
 
 /// Passes the fail point `name.object`: one of many objects.
@@ -69,6 +90,17 @@ pub fn note(name: &str, text: impl FnOnce() -> Option<String>) {
     }
 }
 
+/// How far a test has put the clock of tasks forward or back: the number of microseconds in the file `clock` among the fail
+/// points; 0 if there is none.
+pub fn clock_offset_us() -> i64 {
+    if !cfg!(debug_assertions) {
+        return 0;
+    }
+    let directory = std::env::var_os("MILLSTREAM_FAILPOINTS").map(PathBuf::from);
+    let text = directory.and_then(|directory| std::fs::read_to_string(directory.join("clock")).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
 fn pass_armed(directory: &Path, name: &str) -> Result<()> {
     let path = directory.join(name);
     let Ok(action) = std::fs::read_to_string(&path) else { return Ok(()) };
@@ -87,6 +119,11 @@ fn pass_armed(directory: &Path, name: &str) -> Result<()> {
         }
         ["full"] => Err(full(name)),
         ["panic"] => panic!("fail point {name}"),
+        ["slow", ms] => {
+            let ms = ms.parse().map_err(|_| malformed(name, &action))?;
+            std::thread::sleep(Duration::from_millis(ms));
+            Ok(())
+        }
         ["full", times] => {
             let times: u64 = times.parse().map_err(|_| malformed(name, &action))?;
             let counted = match times {
@@ -109,7 +146,7 @@ fn malformed(name: &str, action: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::pass_armed;
+    use super::{pass_armed, value_in};
 
     #[test]
     fn fails_as_often_as_it_is_told_to() {
@@ -126,6 +163,12 @@ mod tests {
         assert!((0..9).all(|_| pass_armed(directory.path(), "a.point").is_err()));
         std::fs::write(directory.path().join("a.point"), "abort 0 7\n").unwrap();
         assert!((0..9).all(|_| pass_armed(directory.path(), "a.point").is_ok()));
+        std::fs::write(directory.path().join("a.point"), "slow 20").unwrap();
+        let start = std::time::Instant::now();
+        assert!(pass_armed(directory.path(), "a.point").is_ok());
+        assert!(start.elapsed().as_millis() >= 20);
+        std::fs::write(directory.path().join("a.bound"), "7\n").unwrap();
+        assert_eq!((value_in(directory.path(), "a.bound"), value_in(directory.path(), "another")), (Some(7), None));
         std::fs::write(directory.path().join("a.point"), "burn").unwrap();
         assert_eq!(pass_armed(directory.path(), "a.point").unwrap_err().sqlstate(), "XX000");
     }

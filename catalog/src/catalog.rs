@@ -24,6 +24,7 @@ pub struct Catalog {
     by_name: BTreeMap<(ObjectId, String), ObjectId>,
     /// By schema, name and number of arguments.
     functions: BTreeMap<(ObjectId, String, usize), ObjectId>,
+    tasks: BTreeMap<(ObjectId, String), ObjectId>,
     schemas: BTreeMap<String, ObjectId>,
     secrets: BTreeMap<String, ObjectId>,
 }
@@ -154,6 +155,28 @@ impl Catalog {
         of_schema.into_iter().flatten().filter_map(|(_, id)| self.objects.get(id))
     }
 
+    /// The task `schema.name`.
+    pub fn find_task(&self, schema: &str, name: &str) -> Option<&Arc<Object>> {
+        let schema = self.schemas.get(schema)?;
+        self.objects.get(self.tasks.get(&(*schema, name.to_string()))?)
+    }
+
+    /// The task of that name, in its schema if one is given, else in the first schema of the search path that has it.
+    ///
+    /// # Errors
+    /// 42704 if there is none, 3F000 if the given schema does not exist.
+    pub fn resolve_task(&self, schema: Option<&str>, name: &str, search_path: &[String]) -> Result<&Arc<Object>> {
+        let found = match schema {
+            Some(schema) => {
+                self.schema(schema)?;
+                self.find_task(schema, name)
+            }
+            None => search_path.iter().find_map(|schema| self.find_task(schema, name)),
+        };
+        let written = || schema.map_or_else(|| name.to_string(), |schema| format!("{schema}.{name}"));
+        found.ok_or_else(|| CatalogError::NotFound { kind: "task", name: written() })
+    }
+
     /// The relation of that name, in its schema if one is given, else in the first schema of the search path that has it.
     ///
     /// # Errors
@@ -221,6 +244,9 @@ impl Catalog {
             ObjectKind::Secret(_) => {
                 self.secrets.insert(object.name.clone(), object.id);
             }
+            ObjectKind::Task(_) => {
+                self.tasks.insert((object.schema, object.name.clone()), object.id);
+            }
             ObjectKind::Snapshot(_) => {}
             _ => {
                 self.by_name.insert((object.schema, object.name.clone()), object.id);
@@ -239,6 +265,9 @@ impl Catalog {
             }
             ObjectKind::Secret(_) => {
                 self.secrets.remove(&object.name);
+            }
+            ObjectKind::Task(_) => {
+                self.tasks.remove(&(object.schema, object.name.clone()));
             }
             ObjectKind::Snapshot(_) => {}
             _ => {
@@ -294,7 +323,7 @@ impl Draft {
     /// Adds a new object. The name of a snapshot is never taken.
     ///
     /// # Errors
-    /// 42P07, 42P06, 42723 or 42710 if the name is taken, 42501 in a system schema.
+    /// 42P07, 42P06, 42710 or 42723 if the name is taken, 42501 in a system schema.
     pub fn create(&mut self, object: Object) -> Result<()> {
         self.check_name(&object)?;
         self.put(object);
@@ -309,7 +338,7 @@ impl Draft {
     /// Renames an object. Objects built on it keep working: they refer to it by id.
     ///
     /// # Errors
-    /// 42P07, 42P06 or 42723 if the new name is taken, 42P01 if `id` is unknown, 42501 for a system schema.
+    /// 42P07, 42P06, 42710 or 42723 if the new name is taken, 42P01 if `id` is unknown, 42501 for a system schema.
     pub fn rename(&mut self, id: ObjectId, name: &str) -> Result<()> {
         let old =
             self.catalog.get(id).ok_or_else(|| CatalogError::NotFound { kind: "relation", name: id.to_string() })?;
@@ -321,10 +350,10 @@ impl Draft {
         Ok(())
     }
 
-    /// Moves a relation or function to another schema. Objects built on it keep working: they refer to it by id.
+    /// Moves a relation, function or task to another schema. Objects built on it keep working: they refer to it by id.
     ///
     /// # Errors
-    /// 42P07 or 42723 if its name is taken there, 42P01 if `id` is unknown, 42501 for a system schema.
+    /// 42P07, 42710 or 42723 if its name is taken there, 42P01 if `id` is unknown, 42501 for a system schema.
     pub fn set_schema(&mut self, id: ObjectId, schema: ObjectId) -> Result<()> {
         let old =
             self.catalog.get(id).ok_or_else(|| CatalogError::NotFound { kind: "relation", name: id.to_string() })?;
@@ -425,7 +454,14 @@ impl Draft {
             }
             return Ok(());
         }
-        if self.catalog.by_name.contains_key(&(object.schema, object.name.clone())) {
+        let name = (object.schema, object.name.clone());
+        if let ObjectKind::Task(_) = &object.kind {
+            return match self.catalog.tasks.contains_key(&name) {
+                true => Err(CatalogError::Duplicate { kind: "task", name: object.name.clone() }),
+                false => Ok(()),
+            };
+        }
+        if self.catalog.by_name.contains_key(&name) {
             return Err(CatalogError::Duplicate { kind: "relation", name: object.name.clone() });
         }
         Ok(())
@@ -442,7 +478,7 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{Argument, Column, Function, Table, View, Volatility};
+    use crate::object::{Argument, Column, Function, Table, Task, View, Volatility};
     use crate::types::SqlType;
 
     fn object(draft: &mut Draft, name: &str, kind: ObjectKind, on: &[(&str, ObjectId)]) -> Object {
@@ -590,6 +626,38 @@ mod tests {
         draft.drop(&[id], false).unwrap();
         assert_eq!(found(&draft, "g"), [""; 0]);
         assert!(draft.catalog().find("public", "f").is_some());
+    }
+
+    #[test]
+    fn tasks_have_names_of_their_own_and_hold_those_before_them() {
+        let mut draft = Draft::new(&Catalog::new());
+        let t = object(&mut draft, "t", table(), &[]);
+        draft.create(t).unwrap();
+        let task = || {
+            ObjectKind::Task(Task {
+                schedule: None,
+                after: vec![],
+                statements: vec!["SELECT 1".into()],
+                options: BTreeMap::new(),
+                search_path: vec!["public".into()],
+                time_zone: "UTC".into(),
+            })
+        };
+        let first = object(&mut draft, "t", task(), &[]);
+        let id = first.id;
+        assert_eq!(Object::from_record(id.0, &first.to_record()).unwrap(), first);
+        draft.create(first).unwrap();
+        let again = object(&mut draft, "t", task(), &[]);
+        let refused = draft.create(again).unwrap_err();
+        assert_eq!((refused.sqlstate(), refused.to_string().as_str()), ("42710", "task \"t\" already exists"));
+        let next = object(&mut draft, "next", task(), &[("t", id)]);
+        draft.create(next).unwrap();
+        assert_eq!(draft.drop(&[id], false).unwrap_err().detail().unwrap(), "task \"next\" depends on task \"t\"");
+        draft.rename(id, "u").unwrap();
+        let path = ["public".to_string()];
+        assert_eq!(draft.catalog().resolve_task(None, "t", &path).unwrap_err().sqlstate(), "42704");
+        assert_eq!(draft.catalog().resolve_task(Some("public"), "u", &path).unwrap().id, id);
+        assert!(draft.catalog().find("public", "t").is_some());
     }
 
     #[test]

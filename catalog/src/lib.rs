@@ -2,7 +2,7 @@
 //!
 //! * [`types`]: the SQL types and the one Arrow layout each of them has, in memory and on disk.
 //! * [`jsonb`]: the text that a document has as jsonb.
-//! * [`object`]: schemas, tables, sources, views, sinks, functions: what a definition holds once it is validated.
+//! * [`object`]: schemas, tables, sources, views, sinks, functions, tasks: what a definition holds once it is validated.
 //! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
 //!
 //! This crate does no I/O. The server stores each [`Object`] as one record (see [`Object::to_record`]) in the write of the

@@ -72,6 +72,7 @@ pub enum ObjectKind {
     Snapshot(Snapshot),
     Function(Function),
     Secret(Secret),
+    Task(Task),
 }
 
 /// A column of a relation.
@@ -354,6 +355,58 @@ pub enum Volatility {
     Volatile,
 }
 
+/// Statements that run by a schedule, after another task, or when they are asked for. Tasks have a name space of their own.
+///
+/// The names in its statements are looked up anew by each run, as those of pg_cron's jobs are, so it depends on none of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// The tasks after whose success it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<ObjectId>,
+    /// The text of each statement.
+    pub statements: Vec<String>,
+    /// The WITH options as written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// Where the names in its statements are looked up.
+    pub search_path: Vec<String>,
+    /// The time zone that its statements compute in, and of `run_date()` where the schedule has none.
+    #[serde(default = "utc")]
+    pub time_zone: String,
+}
+
+/// When a task is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// By the clock of a time zone.
+    Cron { expression: String, time_zone: String },
+    /// At the multiples of an interval, as written and in microseconds.
+    Every { interval: String, period_us: i64 },
+}
+
+impl Schedule {
+    /// As it is shown to people: the expression, or `every 5 minutes`.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Cron { expression, .. } => expression.clone(),
+            Self::Every { interval, .. } => format!("every {interval}"),
+        }
+    }
+}
+
+impl Task {
+    /// The time zone of its schedule.
+    pub fn zone(&self) -> &str {
+        match &self.schedule {
+            Some(Schedule::Cron { time_zone, .. }) => time_zone,
+            _ => &self.time_zone,
+        }
+    }
+}
+
 impl Function {
     /// The types of its arguments as PostgreSQL lists them in errors: `integer,text`.
     pub fn argument_types(&self) -> String {
@@ -380,10 +433,10 @@ impl Object {
         }
     }
 
-    /// Columns of a relation; none for a schema, function or secret.
+    /// Columns of a relation; none for a schema, function, secret or task.
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
-            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Secret(_) => &[],
+            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Secret(_) | ObjectKind::Task(_) => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -450,6 +503,7 @@ impl ObjectKind {
             Self::Snapshot(_) => "snapshot",
             Self::Function(_) => "function",
             Self::Secret(_) => "secret",
+            Self::Task(_) => "task",
         }
     }
 
@@ -457,7 +511,7 @@ impl ObjectKind {
     /// show as foreign tables. Snapshots do not show.
     pub fn relkind(&self) -> Option<char> {
         Some(match self {
-            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Secret(_) => return None,
+            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Secret(_) | Self::Task(_) => return None,
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',

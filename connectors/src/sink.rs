@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch, StructArray};
 use millstream_catalog::object::Sink;
 
 use crate::error::{ConnectorError, Result};
@@ -173,6 +173,15 @@ impl SinkSpec {
         }
     }
 
+    /// Whether messages say what a row was before: `FORMAT DEBEZIUM`.
+    pub fn tells_before(&self) -> bool {
+        match &self.connector {
+            Connector::Blackhole => false,
+            #[cfg(feature = "kafka")]
+            Connector::Kafka { format, .. } => format.tells_before(),
+        }
+    }
+
     /// Whether rows go nowhere, so that they need not be kept until they are delivered.
     pub fn discards(&self) -> bool {
         matches!(self.connector, Connector::Blackhole)
@@ -203,16 +212,23 @@ impl SinkSpec {
     }
 
     /// The messages of rows, one a row and in their order. `batch` has the sink's columns; a row where `deletes` is true
-    /// is gone. A blackhole has no messages.
+    /// is gone. `before` has the same columns, all of them nullable, and is valid where the row takes the place of another
+    /// one with its key, which it then is; formats that do not tell it ([`SinkSpec::tells_before`]) leave it out. A blackhole
+    /// has no messages.
     ///
     /// # Errors
     /// XX000 if a row is deleted from an append-only sink or a column is of another type than declared; 22023 for a NULL
     /// in a key column; 08001 if the schema registry does not answer.
-    pub fn encode(&self, batch: &RecordBatch, deletes: Option<&BooleanArray>) -> Result<Vec<Message>> {
+    pub fn encode(
+        &self,
+        batch: &RecordBatch,
+        deletes: Option<&BooleanArray>,
+        before: Option<&StructArray>,
+    ) -> Result<Vec<Message>> {
         match &self.connector {
             Connector::Blackhole => Ok(Vec::new()),
             #[cfg(feature = "kafka")]
-            Connector::Kafka { format, .. } => format.encode(batch, deletes),
+            Connector::Kafka { format, .. } => format.encode(batch, deletes, before),
         }
     }
 
@@ -235,6 +251,19 @@ impl SinkSpec {
             Connector::Blackhole => Ok(Box::new(Blackhole)),
             #[cfg(feature = "kafka")]
             Connector::Kafka { sink, .. } => sink.start(self.is_exactly_once().then_some(identity)),
+        }
+    }
+
+    /// Has the outside forget a sink that is no more and has made rows up to number `made`. It keeps what it knows of it if
+    /// that is of somebody else: of another store, or of a copy of this one that has gone on.
+    ///
+    /// # Errors
+    /// 08006 if the broker does not answer in time, 28000 if it does not allow it.
+    pub fn forget(&self, identity: &SinkIdentity, made: u64) -> Result<()> {
+        match &self.connector {
+            Connector::Blackhole => Ok(()),
+            #[cfg(feature = "kafka")]
+            Connector::Kafka { sink, .. } => sink.forget(identity, made),
         }
     }
 

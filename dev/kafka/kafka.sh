@@ -2,7 +2,8 @@
 # A real single-node Apache Kafka (KRaft) on loopback, from its Maven artifacts.
 #
 #   kafka.sh resolve                            copy the jars into the cache folder (needs Maven and its registry once)
-#   kafka.sh run DIR PORT CONTROLLER_PORT       format DIR if it is new, then become the broker (foreground)
+#   kafka.sh run DIR PORT CONTROLLER_PORT       format DIR if it is new, then become the broker (foreground); of a cluster
+#                                               every member is given the same CONTROLLER_PORT and a node.id of its own
 #   kafka.sh start [DIR]                        start in the background on KAFKA_BOOTSTRAP (127.0.0.1:9092), wait until ready
 #   kafka.sh stop                               stop what `start` started
 #   kafka.sh topic NAME [PARTITIONS]            make a topic (of 1 partition)
@@ -116,7 +117,10 @@ run() {
     collector=(-XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35)
   local options=("${collector[@]}" -XX:TieredStopAtLevel="${KAFKA_JIT_LEVEL:-4}" -Xshare:auto -Dlog4j2.configurationFile="$dir/log4j2.xml" -cp "$lib/*")
   if [ ! -f "$dir/data/meta.properties" ]; then
-    "$java" -Xmx128m -XX:TieredStopAtLevel=1 "${options[@]}" kafka.tools.StorageTool format --standalone \
+    # The controller is the quorum; a broker beside it has no part in that. Of two lines for one setting the last counts.
+    local quorum=(--standalone)
+    [ "$(sed -n 's/^process.roles=//p' "$dir/server.properties" | tail -n 1)" != broker ] || quorum=()
+    "$java" -Xmx128m -XX:TieredStopAtLevel=1 "${options[@]}" kafka.tools.StorageTool format "${quorum[@]}" \
       -t MillstreamTestBroker00 -c "$dir/server.properties" >"$dir/format.log" 2>&1 </dev/null ||
       { cat "$dir/format.log" >&2; die "could not format $dir/data"; }
   fi

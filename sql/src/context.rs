@@ -47,6 +47,16 @@ impl SystemTables for NoSystemTables {
     }
 }
 
+/// The run of a task that a statement belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunVars {
+    /// When it was due, microseconds since 1970.
+    pub time_us: i64,
+    /// The date that the clock of the schedule's time zone shows then, in days since 1970-01-01.
+    pub date: i32,
+    pub parameters: BTreeMap<String, String>,
+}
+
 /// The part of a session that expressions can see; constants while a statement runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionVars {
@@ -58,6 +68,8 @@ pub struct SessionVars {
     pub time_zone: String,
     /// What `version()` prints.
     pub version: String,
+    /// What `run_time()` and its kin speak of; `None` outside of a task's runs.
+    pub run: Option<RunVars>,
 }
 
 impl Default for SessionVars {
@@ -68,6 +80,7 @@ impl Default for SessionVars {
             schema: millstream_catalog::DEFAULT_SCHEMA.into(),
             time_zone: "UTC".into(),
             version: format!("PostgreSQL 17.0 (Millstream {})", env!("CARGO_PKG_VERSION")),
+            run: None,
         }
     }
 }

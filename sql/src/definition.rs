@@ -11,7 +11,7 @@ use datafusion_sql::sqlparser::ast::{
     Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
-use millstream_catalog::object::{Argument, Function, Table, Volatility};
+use millstream_catalog::object::{Argument, Function, Schedule, Table, Task, Volatility};
 use millstream_catalog::{Catalog, DEFAULT_SCHEMA, Object, ObjectId, ObjectKind};
 
 use crate::parser::text::Text;
@@ -62,6 +62,9 @@ pub fn current_definition(object: &Object, catalog: &Catalog) -> String {
     if let ObjectKind::Function(function) = &object.kind {
         return function_definition(object, function, catalog);
     }
+    if let ObjectKind::Task(task) = &object.kind {
+        return task_definition(object, task, catalog);
+    }
     let text = &object.definition;
     let (Some(mut edits), Ok(statements)) = (Edits::new(text), parse(text)) else { return masked(text) };
     if let Some(statement) = statements.first() {
@@ -95,8 +98,7 @@ pub fn table_definition(schema: &str, name: &str, table: &Table) -> String {
 /// The statement that makes a function, for its body is a text within a text.
 fn function_definition(object: &Object, function: &Function, catalog: &Catalog) -> String {
     let body = current_body(object, function, catalog);
-    let tags = std::iter::once("$$".to_string()).chain((1..).map(|n| format!("$body{n}$")));
-    let quote = tags.into_iter().find(|tag| !body.contains(tag.as_str())).unwrap_or_default();
+    let quote = unused_tag(&body);
     let volatility = match function.volatility {
         Volatility::Immutable => " IMMUTABLE",
         Volatility::Stable => " STABLE",
@@ -109,6 +111,41 @@ fn function_definition(object: &Object, function: &Function, catalog: &Catalog) 
         function.returns,
         if function.strict { " STRICT" } else { "" },
     )
+}
+
+/// The statement that makes a task, its secrets masked. The names in its body are as they were written, for its runs look
+/// them up so.
+pub fn task_definition(object: &Object, task: &Task, catalog: &Catalog) -> String {
+    let schedule = match &task.schedule {
+        Some(Schedule::Cron { expression, time_zone }) => {
+            format!(" SCHEDULE CRON {} AT TIME ZONE {}", quote_text(expression), quote_text(time_zone))
+        }
+        Some(Schedule::Every { interval, .. }) => format!(" SCHEDULE EVERY INTERVAL {}", quote_text(interval)),
+        None => String::new(),
+    };
+    let before = task.after.iter().filter_map(|id| Some(qualified(catalog.get(*id)?, catalog)));
+    let after = before.collect::<Vec<_>>().join(", ");
+    let after = if after.is_empty() { after } else { format!(" AFTER {after}") };
+    let shown = |name: &str, value: &str| if is_secret(name) { MASK.to_string() } else { value.to_string() };
+    let options: Vec<String> =
+        task.options.iter().map(|(name, value)| format!("{name} = {}", quote_text(&shown(name, value)))).collect();
+    let with = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
+    let statements: Vec<String> = task.statements.iter().map(|statement| masked(statement)).collect();
+    let body = match statements.as_slice() {
+        [one] => one.clone(),
+        several => {
+            let body = several.join(";\n");
+            let tag = unused_tag(&body);
+            format!("{tag}\n{body};\n{tag}")
+        }
+    };
+    format!("CREATE TASK {}{schedule}{after}{with} AS {body}", qualified(object, catalog))
+}
+
+/// A dollar quote that a text does not hold.
+fn unused_tag(text: &str) -> String {
+    let tags = std::iter::once("$$".to_string()).chain((1..).map(|n| format!("$body{n}$")));
+    tags.into_iter().find(|tag| !text.contains(tag.as_str())).unwrap_or_default()
 }
 
 /// A function's body with the names of today, in which arguments may be qualified by that of the function.
@@ -175,13 +212,17 @@ impl<'a> Edits<'a> {
     }
 
     /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`. Of a `CREATE SECRET` that is every value
-    /// but those that say what it is for. In other statements an option `secret` is the name of one.
+    /// but those that say what it is for. In other statements an option `secret` is the name of one. Also in the body of a
+    /// CREATE TASK.
     fn mask(&mut self) {
         let word = |i: usize| self.tokens.get(i).and_then(word_of);
-        let of_secret = ["CREATE", "SECRET"].map(Some) == [word(0), word(1)].each_ref().map(Option::as_deref)
-            || ["CREATE", "OR", "REPLACE", "SECRET"].map(Some)
-                == [word(0), word(1), word(2), word(3)].each_ref().map(Option::as_deref);
-        let is_hidden = |key: &str| {
+        let makes_secret = |first: usize| {
+            let words: Vec<_> = (first..first + 4).map_while(word).collect();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            matches!(words.as_slice(), ["CREATE", "SECRET", ..] | ["CREATE", "OR", "REPLACE", "SECRET"])
+        };
+        let mut of_secret = false;
+        let is_hidden = |key: &str, of_secret: bool| {
             let key = key.trim_end_matches('.').trim_matches(['"', '\'']).to_lowercase();
             match of_secret {
                 true => !SHOWN_OF_SECRETS.contains(&key.as_str()),
@@ -189,9 +230,19 @@ impl<'a> Edits<'a> {
             }
         };
         let mut secrets = Vec::new();
+        if let Some(last) = self.tokens.last()
+            && let Token::DollarQuotedString(body) = &last.token
+            && (0..4).any(|i| word(i).as_deref() == Some("TASK"))
+        {
+            let tag = body.tag.as_deref().unwrap_or_default();
+            let shown = format!("${tag}${}${tag}$", masked(&body.value));
+            self.edits.insert(self.text.byte(last.span.start), (self.text.byte(last.span.end), shown));
+        }
         let mut in_options = false;
         let mut key = String::new();
         for (i, token) in self.tokens.iter().enumerate() {
+            let is_create = matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case("CREATE"));
+            of_secret |= is_create && !in_options && makes_secret(i);
             match &token.token {
                 Token::LParen => {
                     let before = i.checked_sub(1).and_then(word);
@@ -201,6 +252,7 @@ impl<'a> Edits<'a> {
                     key.clear();
                 }
                 Token::RParen => in_options = false,
+                Token::SemiColon => of_secret = false,
                 Token::Comma => key.clear(),
                 Token::Eq | Token::Period | Token::Minus => {}
                 _ if !in_options => {}
@@ -209,7 +261,7 @@ impl<'a> Edits<'a> {
                     if key.is_empty() || goes_on {
                         key.push_str(&part.to_string());
                         key.push('.');
-                    } else if is_hidden(&key) {
+                    } else if is_hidden(&key, of_secret) {
                         secrets.push((token.span.start, token.span.end));
                     }
                 }
@@ -621,6 +673,8 @@ mod tests {
         assert_eq!(shown, "ALTER SOURCE s SET (properties.sasl.password = '***', on_error = 'skip')");
         let query = "CREATE VIEW v AS SELECT * FROM t WHERE token = 'x' AND a IN ('password')";
         assert_eq!(masked(query), query);
+        let task = "CREATE TASK t AS $x$ CREATE SINK k FROM v WITH (properties.sasl.password = 'x'); SELECT 1 $x$";
+        assert_eq!(masked(task), task.replace("'x'", "'***'"));
         assert_eq!(masked("not 'sql"), "not 'sql");
         let shown =
             masked("create or replace secret s with (type = 's3', KEY_ID = 'a', \"secret\" 'b', region = 'c', x = d)");

@@ -24,11 +24,12 @@ pub mod statement;
 pub mod types;
 
 pub use context::{
-    CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, Series, SessionVars, SystemTables, Target,
-    Version,
+    CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, RunVars, Series, SessionVars, SystemTables,
+    Target, Version,
 };
 pub use definition::{
-    MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition, with_options,
+    MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition, task_definition,
+    with_options,
 };
 pub use error::{Result, SqlError};
 pub use functions::{FunctionSet, functions};

@@ -15,6 +15,10 @@ use crate::context::{CatalogSource, Target, Version};
 use crate::error::Result;
 use crate::statement::{DropKind, ResumeAt};
 
+mod task;
+
+pub use task::{CreateTaskPlan, CronPlan, ExecuteTaskPlan};
+
 /// A statement with every name resolved and every expression typed.
 #[derive(Debug, Clone)]
 pub enum Plan {
@@ -37,6 +41,9 @@ pub enum Plan {
     },
     CreateFunction(CreateFunctionPlan),
     CreateSecret(CreateSecretPlan),
+    CreateTask(CreateTaskPlan),
+    ExecuteTask(ExecuteTaskPlan),
+    Cron(CronPlan),
     Drop(DropPlan),
     Rename {
         id: ObjectId,
@@ -390,6 +397,7 @@ pub enum ShowPlan {
     Functions,
     Secrets,
     Jobs,
+    Tasks,
     AllSettings,
     Setting(String),
     Create(ObjectId),

@@ -8,6 +8,10 @@ use millstream_catalog::object::Volatility;
 
 use crate::error::SqlError;
 
+mod task;
+
+pub use task::{CreateTask, CronCall, CronFunction, ExecuteTask, ScheduleClause};
+
 /// One statement of a text that may hold several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
@@ -52,6 +56,10 @@ pub enum Statement {
     CreateSchema(CreateSchema),
     CreateFunction(CreateFunction),
     CreateSecret(CreateSecret),
+    CreateTask(CreateTask),
+    ExecuteTask(ExecuteTask),
+    /// A SELECT that is one call of a function of pg_cron's.
+    Cron(CronCall),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -313,6 +321,7 @@ pub enum DropKind {
     ExternalTable,
     Function,
     Secret,
+    Task,
 }
 
 impl DropKind {
@@ -328,6 +337,7 @@ impl DropKind {
             Self::ExternalTable => "external table",
             Self::Function => "function",
             Self::Secret => "secret",
+            Self::Task => "task",
         }
     }
 }
@@ -376,7 +386,7 @@ pub struct SetOptions {
     pub options: BTreeMap<String, String>,
 }
 
-/// `ALTER kind name SUSPEND`, of a source, a materialized view or a sink.
+/// `ALTER kind name SUSPEND`, of a source, a materialized view, a sink or a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Suspend {
     pub kind: DropKind,
@@ -496,6 +506,7 @@ pub enum Show {
     Functions,
     Secrets,
     Jobs,
+    Tasks,
     /// All settings.
     All,
     /// One setting, in lower case.

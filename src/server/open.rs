@@ -6,11 +6,13 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::session::database::{Database, DatabaseOptions, SettingRow};
+use crate::task;
 
 /// Recovers the database of these settings. Blocking work, on a thread of its own: clients are answered meanwhile.
 pub async fn open(config: Arc<Config>) -> Result<Arc<Database>> {
     let opened = tokio::task::spawn_blocking(move || Database::open(database_options(&config))).await;
     let database = opened.map_err(|e| Error::internal(format!("recovery failed: {e}")))??;
+    task::start(&database);
     Ok(Arc::new(database))
 }
 
@@ -31,6 +33,7 @@ pub fn database_options(config: &Config) -> DatabaseOptions {
     options.dead_letter_retention = config.dead_letter_retention;
     options.cache_bytes = config.state.cache_bytes;
     options.snapshot_max_age = config.snapshot_max_age;
+    options.tasks_at_once = config.tasks_at_once;
     options.settings = config
         .rows()
         .into_iter()

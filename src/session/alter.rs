@@ -14,7 +14,7 @@ use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::SinkChange;
 
 impl Session {
-    /// Changes options of a source, whose reader starts anew from its positions.
+    /// Changes options of a source, whose reader starts anew from its positions, or of a task.
     pub(super) async fn set_options(
         &mut self,
         id: ObjectId,
@@ -24,6 +24,9 @@ impl Session {
     ) -> Result<Response> {
         let mut draft = self.draft(scope);
         let mut object = Object::clone(draft.catalog().get(id).ok_or_else(|| gone(id))?);
+        if let ObjectKind::Task(_) = &object.kind {
+            return self.set_task_options(id, options, parsed, scope).await;
+        }
         let ObjectKind::Source(source) = &mut object.kind else {
             return Err(Error::unsupported(format!("options of {} cannot be changed", object.describe())));
         };
@@ -39,7 +42,7 @@ impl Session {
         Ok(complete("ALTER SOURCE"))
     }
 
-    /// Lets a source or view stand still.
+    /// Lets a source, view or task stand still.
     pub(super) async fn suspend(
         &mut self,
         id: ObjectId,
@@ -62,7 +65,7 @@ impl Session {
         Ok(complete(format!("ALTER {}", tag(kind))))
     }
 
-    /// Lets a source or view go on, a source also elsewhere where its positions are gone.
+    /// Lets a source, view or task go on, a source also elsewhere where its positions are gone.
     pub(super) async fn resume(
         &mut self,
         id: ObjectId,
@@ -112,17 +115,20 @@ impl Session {
 /// Refuses what cannot stand still.
 fn check_kind(verb: &str, object: &Object) -> Result<()> {
     match object.kind {
-        ObjectKind::Source(_) | ObjectKind::MaterializedView(_) => Ok(()),
+        ObjectKind::Source(_) | ObjectKind::MaterializedView(_) | ObjectKind::Task(_) => Ok(()),
         _ => Err(Error::unsupported(format!("{verb} of {} is not supported", object.describe()))
-            .with_hint("sources, materialized views and sinks can be suspended")),
+            .with_hint("sources, materialized views, sinks and tasks can be suspended")),
     }
 }
 
 /// Where a source is to go on whose positions are gone.
 fn place(object: &Object, at: &ResumeAt) -> Result<Reset> {
     let ObjectKind::Source(source) = &object.kind else {
-        return Err(Error::unsupported(format!("RESUME AT is not supported for {}", object.describe()))
-            .with_hint("it goes on where it stands: ALTER MATERIALIZED VIEW ... RESUME"));
+        let error = Error::unsupported(format!("RESUME AT is not supported for {}", object.describe()));
+        return Err(error.with_hint(match object.kind {
+            ObjectKind::Task(_) => "EXECUTE TASK ... FOR TIMESTAMP makes up for a scheduled time",
+            _ => "it goes on where it stands: ALTER MATERIALIZED VIEW ... RESUME",
+        }));
     };
     if !source.options.get("connector").is_some_and(|c| c.eq_ignore_ascii_case("kafka")) {
         return Err(Error::unsupported(format!("RESUME AT is not supported for {}", object.describe()))

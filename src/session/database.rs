@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::Session;
 use super::api::{ClientInfo, Sessions};
 use super::definitions;
+use super::tasks::{Clock, Desk};
 use crate::batch::{Batch, BatchOptions, Functions};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Store, StoreOptions};
@@ -32,6 +33,8 @@ pub struct DatabaseOptions {
     pub cache_bytes: usize,
     /// A reader that holds on to a snapshot for longer ends with 72000.
     pub snapshot_max_age: Duration,
+    /// Runs of tasks at one time; others wait.
+    pub tasks_at_once: usize,
     /// Settings as `millstream.settings` shows them.
     pub settings: Vec<SettingRow>,
 }
@@ -56,6 +59,7 @@ impl DatabaseOptions {
             dead_letter_retention: Duration::from_secs(30 * 86_400),
             cache_bytes: cache_budget::TOTAL_BYTES_DEFAULT,
             snapshot_max_age: Duration::from_secs(600),
+            tasks_at_once: 4,
             settings: Vec::new(),
         }
     }
@@ -75,6 +79,8 @@ pub struct Inner {
     writers: Mutex<HashMap<ObjectId, Arc<tokio::sync::Mutex<()>>>>,
     sessions: Mutex<HashMap<u64, SessionInfo>>,
     next_session: AtomicU64,
+    /// Where tasks are asked for.
+    pub tasks: Desk,
     pub started: Instant,
 }
 
@@ -115,7 +121,9 @@ impl Database {
             limits: options.limits,
             dead_letter_retention: options.dead_letter_retention,
         })?;
+        let tasks = Desk::new(Clock::system(), engine.published().epoch);
         Ok(Self(Arc::new(Inner {
+            tasks,
             engine,
             batch,
             store,
@@ -212,6 +220,7 @@ impl Sessions for Database {
     }
 
     async fn close(&self) -> Result<()> {
+        self.tasks.end().await;
         let database = self.clone();
         tokio::task::spawn_blocking(move || database.shutdown())
             .await

@@ -492,8 +492,10 @@ impl Session {
             vec![DdlStep { statement: millstream_sql::masked(&parsed.text), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
         let user = self.client.user.clone();
-        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, user };
+        let records = std::mem::take(&mut self.task_records);
+        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, records, user };
         self.database.engine.ddl(request).await?;
+        self.database.tasks.wake();
         Ok(())
     }
 }

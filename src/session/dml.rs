@@ -219,7 +219,7 @@ impl Session {
         let writes: Vec<TableWrite> = tables.iter().map(all).collect();
         match &mut self.transaction {
             Some(transaction) => writes.iter().try_for_each(|write| transaction.write(write).map(drop))?,
-            None => drop(self.database.engine.write(WriteRequest { writes }).await?),
+            None => drop(self.database.engine.write(WriteRequest { writes, ..Default::default() }).await?),
         }
         Ok(complete("TRUNCATE TABLE"))
     }
@@ -247,7 +247,8 @@ impl Session {
         let inserted = match &mut self.transaction {
             Some(transaction) => transaction.write(&write)?,
             None => {
-                let outcome = self.database.engine.write(WriteRequest { writes: vec![write] }).await?;
+                let records = std::mem::take(&mut self.task_records);
+                let outcome = self.database.engine.write(WriteRequest { writes: vec![write], records }).await?;
                 outcome.inserted.into_iter().next().flatten()
             }
         };

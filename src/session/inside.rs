@@ -28,12 +28,13 @@ use crate::stream::engine::pipeline::{errors_relation, late_relation};
 use crate::stream::engine::source::positions_at;
 use crate::stream::engine::stats::EpochStats;
 use crate::stream::engine::system as stored;
+use crate::stream::engine::waiting::Waiting;
 
 /// The server as one statement sees it.
 #[derive(Clone)]
 pub struct Inside {
-    database: Database,
-    published: Arc<Published>,
+    pub(super) database: Database,
+    pub(super) published: Arc<Published>,
     pg: PgCatalog,
 }
 
@@ -72,6 +73,7 @@ impl Inside {
     pub fn provider(&self, schema: &str, name: &str) -> Result<Arc<dyn TableProvider>> {
         let found = match schema {
             "millstream" => system::provider(name, Arc::new(self.clone())),
+            "cron" => system::provider(&format!("cron.{name}"), Arc::new(self.clone())),
             _ => self.pg.provider(schema, name),
         };
         found.ok_or_else(|| {
@@ -84,6 +86,7 @@ impl SystemTables for Inside {
     fn table(&self, schema: &str, name: &str) -> Option<SchemaRef> {
         match schema {
             "millstream" => system::schema(name),
+            "cron" => system::schema(&format!("cron.{name}")),
             _ => PgCatalog::schema(schema, name),
         }
     }
@@ -104,7 +107,7 @@ impl system::Inside for Inside {
             "sources" => rows(&schema, self.sources()?),
             "views" => rows(&schema, self.views()?),
             "view_state" => rows(&schema, self.view_state()?),
-            "sinks" => rows(&schema, self.sinks()),
+            "sinks" => rows(&schema, self.sinks()?),
             "jobs" => rows(&schema, self.jobs()),
             "external_tables" => rows(&schema, self.external_tables()),
             "secrets" => rows(&schema, self.secrets()),
@@ -115,16 +118,20 @@ impl system::Inside for Inside {
             "dead_letters" => self.history(&stored::dead_letters()?, &schema),
             "ddl_history" => self.history(&stored::ddl_history()?, &schema),
             "epochs" => rows(&schema, self.epochs()),
+            "tasks" => rows(&schema, self.tasks()?),
+            "task_runs" => rows(&schema, self.task_runs()?),
+            "cron.job" => rows(&schema, self.cron_jobs()?),
+            "cron.job_run_details" => rows(&schema, self.cron_runs()?),
             other => Err(Error::internal(format!("there is no table millstream.{other}"))),
         }
     }
 }
 
 /// A row of a small table, by column name; a column that is not named is NULL.
-type Row = BTreeMap<&'static str, ScalarValue>;
+pub(super) type Row = BTreeMap<&'static str, ScalarValue>;
 
 impl Inside {
-    fn name_of(&self, object: &Object) -> [(&'static str, ScalarValue); 2] {
+    pub(super) fn name_of(&self, object: &Object) -> [(&'static str, ScalarValue); 2] {
         [("schema", text(self.published.catalog.schema_name(object))), ("name", text(&object.name))]
     }
 
@@ -255,7 +262,8 @@ impl Inside {
         Ok(out)
     }
 
-    fn sinks(&self) -> Vec<Row> {
+    fn sinks(&self) -> Result<Vec<Row>> {
+        let now_us = chrono::Utc::now().timestamp_micros();
         let sinks = self.database.engine.stats().sinks();
         let views = self.database.engine.stats().views();
         let mut out = Vec::new();
@@ -271,14 +279,21 @@ impl Inside {
             };
             let mut row = Row::from_iter(self.name_of(object));
             row.insert("connector", sink.options.get("connector").map_or(ScalarValue::Utf8View(None), |c| text(c)));
-            row.insert("outbox_rows", int(stats.outbox_rows(sink) as i64));
+            let outbox_rows = stats.outbox_rows(sink);
+            let waiting = match outbox_rows {
+                0 => Waiting::NOTHING,
+                _ => Waiting::of(&self.published.snapshot, object.id)?,
+            };
+            row.insert("outbox_rows", int(outbox_rows as i64));
+            row.insert("outbox_bytes", ScalarValue::Int64(waiting.bytes.map(|bytes| bytes as i64)));
+            row.insert("lag_seconds", ScalarValue::Float64(waiting.lag_seconds(now_us)));
             row.insert("last_sequence", int(stats.produced as i64));
             row.insert("acknowledged_sequence", int(stats.acknowledged(sink) as i64));
             row.insert("status", text(status));
             row.insert("error", optional_text(failed.or(stats.suspended).or(stats.error).as_deref()));
             out.push(row);
         }
-        out
+        Ok(out)
     }
 
     fn jobs(&self) -> Vec<Row> {
@@ -491,18 +506,18 @@ fn rows(schema: &SchemaRef, rows: Vec<Row>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
-fn text(value: &str) -> ScalarValue {
+pub(super) fn text(value: &str) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.to_string()))
 }
 
-fn optional_text(value: Option<&str>) -> ScalarValue {
+pub(super) fn optional_text(value: Option<&str>) -> ScalarValue {
     ScalarValue::Utf8View(value.map(str::to_string))
 }
 
-fn int(value: i64) -> ScalarValue {
+pub(super) fn int(value: i64) -> ScalarValue {
     ScalarValue::Int64(Some(value))
 }
 
-fn timestamptz(us: i64) -> ScalarValue {
+pub(super) fn timestamptz(us: i64) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))
 }

@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use millstream_catalog::{Catalog, Object, ObjectKind};
 
 use super::database::Inner;
+use super::tasks::run::open_runs;
+use super::tasks::{RunState, TaskState};
+use crate::stream::engine::Published;
+use crate::stream::engine::waiting::Waiting;
 
 /// Samples of one metric in Prometheus' text format.
 struct Family {
@@ -37,7 +41,8 @@ pub fn render(database: &Inner) -> String {
     let published = database.engine.published();
     let mut families = sources(database, &published.catalog);
     families.extend(views(database, &published.catalog));
-    families.extend(sinks(database, &published.catalog));
+    families.extend(sinks(database, &published));
+    families.extend(tasks(&published));
     families.extend(stores(database));
     families.into_iter().map(|f| f.text).collect()
 }
@@ -167,24 +172,89 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
     vec![rows, bytes, epoch, failed, late, expired, latency, suspended, up]
 }
 
-fn sinks(database: &Inner, catalog: &Catalog) -> Vec<Family> {
+fn sinks(database: &Inner, published: &Published) -> Vec<Family> {
     let mut waiting = Family::new("millstream_sink_outbox_rows", "gauge", "Rows that are not acknowledged yet.");
+    let mut bytes = Family::new("millstream_sink_outbox_bytes", "gauge", "Bytes on disk of those rows, about.");
+    let mut lag_seconds =
+        Family::new("millstream_sink_lag_seconds", "gauge", "How long the oldest of those rows has waited.");
+    let mut suspended = Family::new("millstream_sink_suspended", "gauge", "1 if the sink is suspended.");
     let mut last =
         Family::new("millstream_sink_last_sequence", "gauge", "Sequence number of the last row of the outbox.");
     let mut up = Family::new("millstream_sink_up", "gauge", "0 if the last attempt to send, or the query, failed.");
     let stats = database.engine.stats().sinks();
     let queries = database.engine.stats().views();
+    let now_us = chrono::Utc::now().timestamp_micros();
+    let catalog = &published.catalog;
     for object in catalog.objects() {
         let ObjectKind::Sink(sink) = &object.kind else { continue };
         let Some(stats) = stats.get(&object.id) else { continue };
         let (schema, name) = names(catalog, object);
         let labels = [("schema", schema), ("sink", name)];
         let query_failed = queries.get(&object.id).is_some_and(|v| v.failed.is_some());
-        waiting.sample(&labels, stats.outbox_rows(sink));
+        let outbox_rows = stats.outbox_rows(sink);
+        waiting.sample(&labels, outbox_rows);
+        let waits = match outbox_rows {
+            0 => Some(Waiting::NOTHING),
+            // What cannot be read is left out, as what is not known.
+            _ => Waiting::of(&published.snapshot, object.id).ok(),
+        };
+        if let Some(n) = waits.and_then(|w| w.bytes) {
+            bytes.sample(&labels, n);
+        }
+        if let Some(seconds) = waits.and_then(|w| w.lag_seconds(now_us)) {
+            lag_seconds.sample(&labels, seconds);
+        }
+        suspended.sample(&labels, u8::from(stats.suspended.is_some()));
         last.sample(&labels, stats.produced);
         up.sample(&labels, u8::from(stats.error.is_none() && !query_failed));
     }
-    vec![waiting, last, up]
+    vec![waiting, bytes, lag_seconds, last, suspended, up]
+}
+
+fn tasks(published: &Published) -> Vec<Family> {
+    let mut runs = Family::new(
+        "millstream_task_runs_total",
+        "counter",
+        "Runs of the task that ended so, further tries not counted.",
+    );
+    let mut failures = Family::new("millstream_task_failures_in_a_row", "gauge", "Failed runs since the last success.");
+    let mut success = Family::new(
+        "millstream_task_last_success_timestamp_seconds",
+        "gauge",
+        "When the last run that succeeded ended, seconds since 1970.",
+    );
+    let mut duration =
+        Family::new("millstream_task_last_run_seconds", "gauge", "How long the run took that ended last.");
+    let mut running = Family::new("millstream_task_running", "gauge", "1 if a run of the task is under way.");
+    let mut queued =
+        Family::new("millstream_task_queued_runs", "gauge", "Runs that wait for their turn or another try.");
+    let mut suspended = Family::new("millstream_task_suspended", "gauge", "1 if the task is suspended.");
+    for object in published.catalog.objects().filter(|o| matches!(o.kind, ObjectKind::Task(_))) {
+        let (schema, name) = names(&published.catalog, object);
+        let labels = [("schema", schema), ("task", name)];
+        // What cannot be read is told where it is asked for.
+        let (Ok(state), Ok(open)) =
+            (TaskState::read(&published.snapshot, object.id), open_runs(&published.snapshot, object.id))
+        else {
+            continue;
+        };
+        let state = state.unwrap_or_default();
+        for (ended, count) in [("succeeded", state.succeeded), ("failed", state.failed), ("skipped", state.skipped)] {
+            runs.sample(&[("schema", schema), ("task", name), ("state", ended)], count);
+        }
+        failures.sample(&labels, state.failures);
+        if let Some((_, ended_us)) = state.last_success {
+            success.sample(&labels, ended_us as f64 / 1e6);
+        }
+        if let Some((Some(started_us), ended_us)) = state.last.as_ref().map(|last| (last.started_us, last.ended_us)) {
+            duration.sample(&labels, (ended_us - started_us).max(0) as f64 / 1e6);
+        }
+        let is_running = open.iter().any(|run| run.state == RunState::Running);
+        running.sample(&labels, u8::from(is_running));
+        queued.sample(&labels, open.iter().filter(|run| run.state == RunState::Queued).count());
+        suspended.sample(&labels, u8::from(object.suspended));
+    }
+    vec![runs, failures, success, duration, running, queued, suspended]
 }
 
 fn names<'a>(catalog: &'a Catalog, object: &'a Object) -> (&'a str, &'a str) {

@@ -5,6 +5,7 @@
 //! * [`query`], [`ddl`], [`secrets`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
 //! * [`progress`]: how far a long statement is, told to its client.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
+//! * [`tasks`]: scheduled SQL.
 //! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
 //! * [`metrics`]: the numbers of schema `millstream` for Prometheus.
 //! * [`api`]: the boundary to the wire server.
@@ -28,6 +29,7 @@ mod rows;
 mod secrets;
 mod settings;
 mod show;
+pub mod tasks;
 mod transaction;
 
 use std::collections::HashMap;
@@ -38,7 +40,7 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::datasource::TableProvider;
 use millstream_catalog::object::Format;
 use millstream_catalog::{DEFAULT_SCHEMA, SqlType};
-use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, SessionVars, Statement};
+use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, RunVars, SessionVars, Statement};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -49,11 +51,12 @@ use self::database::{Database, SessionInfo};
 use self::inside::Inside;
 use self::rows::LateNotices;
 use self::settings::Settings;
+use self::tasks::reads::Reads;
 use self::transaction::Transaction;
 use crate::batch::stores::Access;
 use crate::batch::{StatementOptions, pg_catalog};
 use crate::error::{Error, Result};
-use crate::stream::engine::Published;
+use crate::stream::engine::{Published, TaskRecord};
 
 /// One client's session.
 pub struct Session {
@@ -71,6 +74,12 @@ pub struct Session {
     copying: Option<copy::Copying>,
     /// The statement that runs, for a client that wants to be told how far it is.
     progress: progress::Watched,
+    /// The run of a task that its statements belong to, ...
+    run_vars: Option<RunVars>,
+    /// ... what they read, ...
+    reads: Option<Arc<Reads>>,
+    /// ... and what is to be noted with the next commit.
+    task_records: Vec<TaskRecord>,
 }
 
 /// What a statement is planned and run with.
@@ -110,6 +119,9 @@ impl Session {
             late_notices: LateNotices::default(),
             copying: None,
             progress: progress::Watched::default(),
+            run_vars: None,
+            reads: None,
+            task_records: Vec::new(),
             database,
             id,
             client,
@@ -129,7 +141,7 @@ impl Session {
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
         let access = Access::new(self.database.batch.stores().clone(), published.catalog.clone());
         for call in millstream_sql::external_calls(statement) {
-            let table = query::external_table(&self.database.batch, &access, &call).await?;
+            let table = query::external_table(&self.database.batch, &access, &call, self.reads.as_deref()).await?;
             external.insert(call, table);
         }
         let mut external_schemas: HashMap<ExternalCall, SchemaRef> =
@@ -166,6 +178,7 @@ impl Session {
             database: self.client.database.clone(),
             schema: self.current_schema(),
             time_zone: self.settings.time_zone().to_string(),
+            run: self.run_vars.clone(),
             ..SessionVars::default()
         }
     }
@@ -225,6 +238,9 @@ impl Session {
             Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
             Plan::CreateFunction(p) => self.create_function(p, parsed, &scope).await,
             Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
+            Plan::CreateTask(p) => self.create_task(p, parsed, &scope).await,
+            Plan::ExecuteTask(p) => self.execute_task(p, &scope, cancel).await,
+            Plan::Cron(p) => self.cron(p, parsed, parameters, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Description, Notice, Parameter, Response, RowsTag};
 use super::resolver::StatementResolver;
+use super::tasks::cron;
+use super::tasks::reads::Reads;
 use super::{Scope, Session, explain, show};
 use crate::batch::stores::Access;
 use crate::batch::{Batch, files};
@@ -121,13 +123,21 @@ impl Scope {
             input: self.input.as_ref(),
             notices: &session.late_notices,
             now_us: self.options.now.timestamp_micros(),
+            reads: session.reads.as_deref(),
         }
     }
 }
 
 /// Files that a statement names, with their schema.
-pub async fn external_table(batch: &Batch, access: &Access, call: &ExternalCall) -> Result<Arc<dyn TableProvider>> {
-    Ok(Arc::new(files::read(batch, access, call).await?))
+pub async fn external_table(
+    batch: &Batch,
+    access: &Access,
+    call: &ExternalCall,
+    reads: Option<&Reads>,
+) -> Result<Arc<dyn TableProvider>> {
+    let table = files::read(batch, access, call).await?;
+    let reads = reads.map(|reads| reads.files(call.location())).transpose()?;
+    Ok(Arc::new(table.with_reads(reads)))
 }
 
 /// The parameters and columns of a planned statement.
@@ -143,6 +153,7 @@ pub fn describe(plan: &Plan) -> Description {
         Plan::Delete(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Explain(_) | Plan::ExplainRunning { .. } => of(&[], Some(explain::schema())),
         Plan::Show(p) => of(&[], Some(show::schema(p))),
+        Plan::Cron(p) => of(&p.arguments.parameters, Some(cron::schema(p.function, &p.column))),
         _ => Description::default(),
     }
 }

@@ -14,6 +14,7 @@ use super::api::Notice;
 use super::database::Inner;
 use super::inside::Inside;
 use super::rows::{LateNotices, SourceRows, StoredRows};
+use super::tasks::reads::Reads;
 use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
@@ -44,6 +45,8 @@ pub struct StatementResolver<'a> {
     pub notices: &'a LateNotices,
     /// The statement's `now()`, microseconds since 1970.
     pub now_us: i64,
+    /// What a task's run takes note of.
+    pub reads: Option<&'a Reads>,
 }
 
 impl Resolver for StatementResolver<'_> {
@@ -72,6 +75,7 @@ impl StatementResolver<'_> {
         let object = self.published.catalog.get(id).ok_or_else(|| {
             Error::new(sqlstate::UNDEFINED_TABLE, format!("relation with OID {id} does not exist any more"))
         })?;
+        self.note(object)?;
         match &object.kind {
             ObjectKind::Table(_) => {
                 let relation = Arc::new(table_relation(object)?);
@@ -97,17 +101,39 @@ impl StatementResolver<'_> {
             }
             ObjectKind::ExternalTable(table) => {
                 let secret = self.access.secret_of(&table.options, &object.references);
-                Ok(Arc::new(FileTable::new(table, &object.describe(), self.access, secret)?))
+                let reads = self.reads.map(|reads| reads.files(self.name_of(object))).transpose()?;
+                let provider = FileTable::new(table, &object.describe(), self.access, secret)?;
+                Ok(Arc::new(provider.with_reads(reads)))
             }
             ObjectKind::View(_)
             | ObjectKind::Sink(_)
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
-            | ObjectKind::Secret(_) => {
+            | ObjectKind::Secret(_)
+            | ObjectKind::Task(_) => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }
+        }
+    }
+
+    fn name_of(&self, object: &Object) -> String {
+        format!("{}.{}", self.published.catalog.schema_name(object), object.name)
+    }
+
+    /// Notes that a task's run reads a stored relation or a source.
+    fn note(&self, object: &Object) -> Result<()> {
+        let Some(reads) = self.reads else { return Ok(()) };
+        match &object.kind {
+            ObjectKind::Table(_) | ObjectKind::MaterializedView(_) => {
+                // What changed it before the server started is not known.
+                let changed = self.database.engine.stats().view(object.id).map_or(0, |v| v.epoch);
+                let changed = changed.max(self.database.tasks.start_epoch);
+                reads.relation(self.name_of(object), object.id, self.published.epoch, changed)
+            }
+            ObjectKind::Source(_) => reads.source(self.name_of(object), object.id),
+            _ => Ok(()),
         }
     }
 

@@ -9,6 +9,7 @@ use millstream_catalog::SqlType;
 use super::api::{Notice, Response};
 use super::definitions::{parallelism, rate_limit};
 use super::{Session, complete};
+use crate::calendar::zone;
 use crate::error::{Error, Result, sqlstate};
 
 /// One setting that a session can change or read.
@@ -300,26 +301,6 @@ fn find(name: &str) -> Result<&'static Known> {
         Error::new("42704", format!("unrecognized configuration parameter \"{name}\""))
             .with_hint(format!("known parameters: {}", KNOWN.iter().map(|k| k.name).collect::<Vec<_>>().join(", ")))
     })
-}
-
-/// A zone by IANA name, or an offset in hours as PostgreSQL takes it (`+02`, `-5`, `+05:30`).
-fn zone(name: &str) -> Option<TimeZone> {
-    let name = name.trim();
-    if matches!(name.to_lowercase().as_str(), "utc" | "gmt" | "z" | "zulu" | "default" | "local") {
-        return Some(TimeZone::UTC);
-    }
-    if let Ok(zone) = TimeZone::get(name) {
-        return Some(zone);
-    }
-    let (sign, rest) = match name.as_bytes().first()? {
-        b'-' => (-1, &name[1..]),
-        b'+' => (1, &name[1..]),
-        _ => (1, name),
-    };
-    let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "0"));
-    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
-    let seconds = hours.checked_mul(3600)?.checked_add(minutes.checked_mul(60)?)?;
-    Some(TimeZone::fixed(jiff::tz::Offset::from_seconds(sign * seconds).ok()?))
 }
 
 /// The zone's name as expressions read it: a bare offset gets its sign and two digits.

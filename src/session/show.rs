@@ -82,6 +82,25 @@ impl Session {
                 }));
                 memory::text_rows(&columns(&show), &rows, tag())
             }
+            ShowPlan::Tasks => {
+                let shown = |o: &Arc<Object>| {
+                    let ObjectKind::Task(task) = &o.kind else { return None };
+                    let names = task.after.iter().filter_map(|id| catalog.get(*id)).map(|o| o.name.as_str());
+                    let schedule = match (&task.schedule, names.collect::<Vec<_>>()) {
+                        (Some(schedule), _) => Some(schedule.text()),
+                        (None, after) if after.is_empty() => None,
+                        (None, after) => Some(format!("after {}", after.join(", "))),
+                    };
+                    Some(vec![
+                        Some(catalog.schema_name(o).to_string()),
+                        Some(o.name.clone()),
+                        Some(if o.suspended { "t" } else { "f" }.to_string()),
+                        schedule,
+                    ])
+                };
+                let rows: Vec<_> = catalog.objects().filter_map(shown).collect();
+                memory::text_rows(&columns(&show), &rows, tag())
+            }
             ShowPlan::AllSettings => {
                 let all = self.settings.all().into_iter();
                 let rows: Vec<_> = all
@@ -126,6 +145,7 @@ fn columns(show: &ShowPlan) -> Vec<&str> {
         ShowPlan::Functions => vec!["schema", "name", "arguments", "returns"],
         ShowPlan::Secrets => secrets::COLUMNS.to_vec(),
         ShowPlan::Jobs => vec!["id", "object", "kind", "rows_done", "rows_total"],
+        ShowPlan::Tasks => vec!["schema", "name", "suspended", "schedule"],
         ShowPlan::AllSettings => vec!["name", "setting", "description"],
         ShowPlan::Setting(name) => vec![name],
         ShowPlan::Create(_) => vec!["name", "create_sql"],

@@ -22,7 +22,7 @@ use super::overlay::{Mark, Overlay, TableChanges};
 use super::settings::Settings;
 use super::{Session, complete, definitions};
 use crate::error::{Error, Result, sqlstate};
-use crate::stream::engine::{DdlRequest, DdlStep, Published, TableWrite, WriteRequest};
+use crate::stream::engine::{DdlRequest, DdlStep, Published, TableWrite, TaskRecord, WriteRequest};
 
 /// Memory that a transaction's changes may take before it is refused more.
 const CHANGES_BYTES_MAX: usize = 256 << 20;
@@ -232,7 +232,8 @@ impl Transaction {
         }
     }
 
-    fn commit(self, user: &str) -> Result<Commit> {
+    /// What is to be committed, with what a task notes of it.
+    fn commit(self, user: &str, records: Vec<TaskRecord>) -> Result<Commit> {
         let exists = |catalog: &Catalog, id: ObjectId| catalog.get(id).is_some();
         let mut writes = Vec::new();
         for (id, changes) in &self.tables {
@@ -242,7 +243,8 @@ impl Transaction {
             }
         }
         let Some(draft) = self.draft else {
-            return Ok(if writes.is_empty() { Commit::Nothing } else { Commit::Write(WriteRequest { writes }) });
+            let nothing = writes.is_empty() && records.is_empty();
+            return Ok(if nothing { Commit::Nothing } else { Commit::Write(WriteRequest { writes, records }) });
         };
         let base_version = draft.base_version();
         let (catalog, changes) = draft.finish();
@@ -251,7 +253,9 @@ impl Transaction {
         let new = catalog.objects().filter(is_new).filter_map(running).collect::<Result<_>>()?;
         let steps = self.steps;
         let user = user.to_string();
-        Ok(Commit::Ddl(Box::new(DdlRequest { base_version, catalog, changes, new, writes, steps, reset: None, user })))
+        let reset = None;
+        let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, records, user };
+        Ok(Commit::Ddl(Box::new(request)))
     }
 }
 
@@ -414,7 +418,8 @@ impl Session {
             self.restore_settings(before);
             return Ok(());
         }
-        let done = match transaction.commit(&self.client.user) {
+        let records = std::mem::take(&mut self.task_records);
+        let done = match transaction.commit(&self.client.user, records) {
             Ok(Commit::Nothing) => Ok(()),
             Ok(Commit::Write(request)) => self.database.engine.write(request).await.map(drop),
             Ok(Commit::Ddl(request)) => self.database.engine.ddl(*request).await.map(drop),
@@ -519,11 +524,16 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::CreateSchema { .. } => ("CREATE SCHEMA", Inside),
         Plan::CreateFunction(_) => ("CREATE FUNCTION", Inside),
         Plan::CreateSecret(_) => ("CREATE SECRET", Inside),
+        Plan::CreateTask(_) => ("CREATE TASK", Outside),
+        // What it runs is not of this transaction.
+        Plan::ExecuteTask(_) => ("EXECUTE TASK", Elsewhere),
+        Plan::Cron(p) => (p.function.name(), Outside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {
             DropKind::Source => ("DROP SOURCE", Outside),
             DropKind::Sink => ("DROP SINK", Outside),
+            DropKind::Task => ("DROP TASK", Outside),
             _ => ("DROP", Inside),
         },
         Plan::Rename { kind: DropKind::Source, .. } | Plan::SetSchema { kind: DropKind::Source, .. } => {
@@ -532,10 +542,14 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::Rename { kind: DropKind::Sink, .. } | Plan::SetSchema { kind: DropKind::Sink, .. } => {
             ("ALTER SINK", Outside)
         }
+        Plan::Rename { kind: DropKind::Task, .. } | Plan::SetSchema { kind: DropKind::Task, .. } => {
+            ("ALTER TASK", Outside)
+        }
         Plan::Rename { .. } | Plan::SetSchema { .. } => ("ALTER", Inside),
         Plan::SetOptions { kind, .. } | Plan::Suspend { kind, .. } | Plan::Resume { kind, .. } => match kind {
             DropKind::Source => ("ALTER SOURCE", Outside),
             DropKind::Sink => ("ALTER SINK", Outside),
+            DropKind::Task => ("ALTER TASK", Outside),
             _ => ("ALTER MATERIALIZED VIEW", Outside),
         },
         Plan::Comment { .. } => ("COMMENT", Inside),
@@ -551,7 +565,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
 
 /// Whether dropping an object has effects outside.
 pub fn is_outside(kind: &ObjectKind) -> bool {
-    matches!(kind, ObjectKind::Source(_) | ObjectKind::Sink(_))
+    matches!(kind, ObjectKind::Source(_) | ObjectKind::Sink(_) | ObjectKind::Task(_))
 }
 
 #[cfg(test)]

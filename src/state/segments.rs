@@ -346,7 +346,7 @@ fn rows_per_segment(batch: &RecordBatch) -> usize {
 
 /// The batch without the text that no row of it refers to: a filtered batch shares the buffers of the whole, and IPC
 /// would write them all.
-fn compact_views(batch: &RecordBatch) -> Result<RecordBatch> {
+pub fn compact_views(batch: &RecordBatch) -> Result<RecordBatch> {
     let mut changed = false;
     let columns = batch.columns().iter().map(|column| {
         let compact: Option<ArrayRef> = match column.data_type() {

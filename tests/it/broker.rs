@@ -13,6 +13,8 @@ pub struct Broker {
     port: u16,
     controller_port: u16,
     properties: String,
+    /// Whether clients can ask it; a controller takes no part in that.
+    serves: bool,
     /// Where it asks for a password, if it does.
     sasl_port: Option<u16>,
     child: Option<Child>,
@@ -26,17 +28,22 @@ impl Broker {
 
     /// The same with more lines of configuration.
     pub fn with(properties: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a temporary directory");
-        let mut broker = Broker {
-            dir,
-            port: free_port(),
-            controller_port: free_port(),
-            properties: properties.to_string(),
-            sasl_port: None,
-            child: None,
-        };
+        let mut broker = Self::prepared(free_port(), free_port(), properties);
         broker.restart();
         broker
+    }
+
+    /// One that does not run yet, with a directory of its own.
+    pub(super) fn prepared(port: u16, controller_port: u16, properties: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a temporary directory");
+        let properties = properties.to_string();
+        Broker { dir, port, controller_port, serves: true, properties, sasl_port: None, child: None }
+    }
+
+    /// The same that clients cannot ask.
+    pub(super) fn silent(mut self) -> Self {
+        self.serves = false;
+        self
     }
 
     /// `host:port`, also while it is stopped.
@@ -61,8 +68,14 @@ impl Broker {
         format!("127.0.0.1:{sasl_port}")
     }
 
-    /// Starts it again on what it had.
+    /// Starts it again on what it had, and waits until it answers.
     pub fn restart(&mut self) {
+        self.launch();
+        self.wait();
+    }
+
+    /// Starts it and does not wait.
+    pub(super) fn launch(&mut self) {
         assert!(self.child.is_none(), "the broker runs already");
         let log = std::fs::File::create(self.dir.path().join("out.log")).expect("the broker's log can be made");
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/kafka/kafka.sh"));
@@ -70,9 +83,15 @@ impl Broker {
         command.env("KAFKA_PROPERTIES", &self.properties);
         command.env("KAFKA_JIT_LEVEL", "1").env("KAFKA_HEAP", "256m");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log has a second handle")).stderr(log);
-        let mut child = spawn(command).expect("bash runs dev/kafka/kafka.sh");
-        wait_for_broker(&self.address(), &mut child, &self.dir.path().join("out.log"));
-        self.child = Some(child);
+        self.child = Some(spawn(command).expect("bash runs dev/kafka/kafka.sh"));
+    }
+
+    /// Waits until it answers.
+    pub(super) fn wait(&mut self) {
+        let (address, log) = (self.address(), self.dir.path().join("out.log"));
+        if let Some(child) = self.child.as_mut().filter(|_| self.serves) {
+            wait_for_broker(&address, child, &log);
+        }
     }
 
     /// SIGKILL, and waits until it is gone.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Session;
-use crate::kafka::{self, create_topic, produce};
+use crate::kafka::{self, Producer, Record, create_topic, produce, read_all};
 use crate::server::Server;
 
 const BEFORE_WRITE: &str = "commit.before_write";
@@ -146,4 +146,110 @@ async fn sources_go_back_to_their_committed_offsets() {
         assert_eq!(session.rows("SELECT * FROM w").await, session.rows(windows).await);
     }
     assert_eq!(session.value("SELECT late_rows FROM millstream.views WHERE name = 'w'").await, "0");
+}
+
+/// A source whose rows a sink writes exactly once to `NAME-out`, and a view of them.
+async fn copy(session: &Session, name: &str) {
+    create_topic(&format!("{name}-in"), 2);
+    create_topic(&format!("{name}-out"), 2);
+    let with = |topic: &str| {
+        let broker = kafka::bootstrap();
+        format!("WITH (connector = 'kafka', topic = '{name}-{topic}', properties.bootstrap.server = '{broker}')")
+    };
+    session.run(&format!("CREATE SOURCE s (k BIGINT) {} FORMAT PLAIN ENCODE JSON", with("in"))).await;
+    session.run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(k) AS total FROM s").await;
+    session.run(&format!("CREATE SINK copies AS SELECT k FROM s {} FORMAT PLAIN ENCODE JSON", with("out"))).await;
+}
+
+/// Sends numbers to what [`copy`] reads.
+fn send(name: &str, numbers: std::ops::Range<u64>) {
+    let producer = Producer::new();
+    for k in numbers {
+        producer.send(&format!("{name}-in"), &Record::of((k % 2) as i32, format!("{{\"k\":{k}}}")));
+    }
+    producer.flush();
+}
+
+/// Waits until view and sink have all numbers up to `n`, and looks that the sink has written each of them once.
+async fn assert_copied(session: &Session, name: &str, n: u64) {
+    session.eventually("SELECT * FROM v", SOON, &[&format!("{n}|{}", n * (n - 1) / 2)]).await;
+    let sink = "SELECT acknowledged_sequence, status FROM millstream.sinks";
+    session.eventually(sink, SOON, &[&format!("{n}|running")]).await;
+    let number = |text: String| serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["k"].as_u64();
+    let records = read_all(&format!("{name}-out"));
+    let mut copies: Vec<u64> =
+        records.iter().filter_map(Record::payload_text).map(|t| number(t).expect("a number")).collect();
+    copies.sort_unstable();
+    assert!(copies.iter().copied().eq(0..n), "{} copies of {n} numbers", copies.len());
+}
+
+/// The disk is full while a sink sends, for a moment or over a restart: what it has sent and could not note is not sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_writes_each_row_once_over_a_full_disk() {
+    const EACH: u64 = 3000;
+    let mut server = Server::start();
+    let mut session = server.connect().await;
+    copy(&session, "full-sink").await;
+    send("full-sink", 0..EACH);
+    assert_copied(&session, "full-sink", EACH).await;
+    for round in 1..=4 {
+        let failures = server.log().matches(FAILED).count();
+        let point = if round % 2 == 0 { BEFORE_WRITE } else { "commit.frozen" };
+        // Half of the rows are on their way when it comes to that.
+        send("full-sink", round * EACH..round * EACH + EACH / 2);
+        server.arm(point, "full");
+        send("full-sink", round * EACH + EACH / 2..(round + 1) * EACH);
+        let start = Instant::now();
+        while server.log().matches(FAILED).count() < failures + 2 {
+            assert!(start.elapsed() < SOON, "no epoch failed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        session.run("SELECT * FROM v").await;
+        if round > 2 {
+            server.kill();
+            server.disarm();
+            server.restart();
+            session = server.connect().await;
+        } else {
+            server.disarm();
+        }
+        assert_copied(&session, "full-sink", (round + 1) * EACH).await;
+    }
+}
+
+/// A disk that takes its time slows what is written and what is read of topics; it does not slow reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_slows_sources_and_not_reads() {
+    const COMMIT: Duration = Duration::from_millis(1500);
+    let server = Server::start();
+    let (session, reader) = (server.connect().await, server.connect().await);
+    copy(&session, "slow-disk").await;
+    session.run("CREATE TABLE t (a INT)").await;
+    send("slow-disk", 0..1000);
+    assert_copied(&session, "slow-disk", 1000).await;
+    server.arm(BEFORE_WRITE, &format!("slow {}", COMMIT.as_millis()));
+    let insert = async {
+        let start = Instant::now();
+        session.run("INSERT INTO t VALUES (1)").await;
+        start.elapsed()
+    };
+    let reads = async {
+        send("slow-disk", 1000..60_000);
+        let (mut slowest, mut lag) = (Duration::ZERO, 0);
+        for _ in 0..40 {
+            let start = Instant::now();
+            reader.run("SELECT * FROM v").await;
+            slowest = slowest.max(start.elapsed());
+            let now: i64 = reader.value("SELECT sum(lag) FROM millstream.sources").await.parse().expect("a lag");
+            lag = lag.max(now);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        (slowest, lag)
+    };
+    let (inserted, (slowest, lag)) = tokio::join!(insert, reads);
+    assert!(inserted >= COMMIT, "{inserted:?}");
+    assert!(slowest < COMMIT / 2, "a read took {slowest:?}");
+    assert!(lag > 0, "the sources are not behind");
+    server.disarm();
+    assert_copied(&session, "slow-disk", 60_000).await;
 }

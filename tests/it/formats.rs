@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kafka::{self, Producer, Record, create_topic, read_all};
 use crate::server::Server;
+use crate::tls::TlsFront;
 
 // What the connectors' own tests use of it is more.
 #[allow(dead_code)]
@@ -162,6 +163,64 @@ async fn avro_with_a_schema_registry() {
         .await;
 }
 
+/// A registry behind TLS that asks for a password, with a certificate by an authority that only an option names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_schema_registry_over_https() {
+    create_topic("formats-https", 1);
+    create_topic("formats-https-out", 1);
+    let registry = MockRegistry::start();
+    let id = registry.avro("formats-https-value", PAYMENT);
+    registry.protect("dTpzZWNyZXQ=");
+    let port = registry.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let (front, another) = (TlsFront::before(port).await, TlsFront::before(port).await);
+    let mut server = Server::start();
+    let mut session = server.connect().await;
+    let file = |name: &str, text: &str| {
+        let path = server.dir().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let (own, other) = (file("own.pem", front.authority()), file("other.pem", another.authority()));
+    let empty = file("empty.pem", "no certificate");
+    let clause = |authority: &str, password: &str| {
+        let authority = match authority {
+            "" => String::new(),
+            file => format!(", schema.registry.ca.location = '{file}'"),
+        };
+        format!(
+            "FORMAT PLAIN ENCODE AVRO (schema.registry = '{}', schema.registry.username = 'u', \
+             schema.registry.password = '{password}'{authority})",
+            front.url()
+        )
+    };
+    let create = |clause: String| format!("CREATE SOURCE s {} {clause}", with("formats-https", ""));
+    for (authority, password, sqlstate, said) in [
+        ("", "secret", "08001", "cannot be reached"),
+        (other.as_str(), "secret", "08001", "cannot be reached"),
+        (own.as_str(), "wrong", "28000", "refused the credentials"),
+        ("/no/such.pem", "secret", "58P01", "ca.location"),
+        (empty.as_str(), "secret", "22023", "it has no certificate"),
+    ] {
+        let error = session.error(&create(clause(authority, password))).await;
+        assert_eq!(error.sqlstate.as_deref(), Some(sqlstate), "{error}");
+        assert!(error.message.contains(said) && !error.to_string().contains("wrong"), "{error}");
+    }
+    session.run(&create(clause(&own, "secret"))).await;
+    session.run("CREATE MATERIALIZED VIEW v AS SELECT id, (place).city AS city FROM s").await;
+    send("formats-https", [framed(id, &payment(1, None, "Bern", &[]))]);
+    session.eventually("SELECT * FROM v", SOON, &["1|Bern"]).await;
+    let sink = with("formats-https-out", "");
+    session.run(&format!("CREATE SINK k FROM v {sink} {}", clause(&own, "secret"))).await;
+    assert!(registry.text("formats-https-out-value").is_some());
+    // The schema of a record is asked for again after a restart.
+    server.kill();
+    server.restart();
+    session = server.connect().await;
+    send("formats-https", [framed(id, &payment(2, None, "Oslo", &[]))]);
+    session.eventually("SELECT * FROM v", SOON, &["1|Bern", "2|Oslo"]).await;
+    session.eventually("SELECT acknowledged_sequence FROM millstream.sinks", SOON, &["2"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn protobuf_with_a_schema_file() {
     create_topic("formats-proto", 1);
@@ -192,38 +251,96 @@ async fn protobuf_with_a_schema_file() {
     session.eventually("SELECT \"offset\" FROM millstream.dead_letters", SOON, &["1"]).await;
 }
 
+/// What comes, changes and goes, with the row before; several changes of one statement, and a key that changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn sinks_write_changes_of_debezium() {
     create_topic("formats-changes", 1);
-    let server = Server::start();
+    let mut server = Server::start();
     let session = server.connect().await;
     session.run("CREATE TABLE t (id INT PRIMARY KEY, v INT)").await;
     session.run("CREATE MATERIALIZED VIEW doubled AS SELECT id, v * 2 AS v FROM t").await;
     let sink = with("formats-changes", ", primary_key = 'id'");
     session.run(&format!("CREATE SINK k FROM doubled {sink} FORMAT DEBEZIUM ENCODE JSON")).await;
-    session.run("INSERT INTO t VALUES (1, 10)").await;
-    session.run("UPDATE t SET v = 11 WHERE id = 1").await;
-    session.run("DELETE FROM t WHERE id = 1").await;
-    let start = std::time::Instant::now();
-    let changes = loop {
-        let records = read_all("formats-changes");
-        if records.len() >= 3 {
-            break records;
-        }
-        assert!(start.elapsed() < SOON, "{} records", records.len());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    let changes: Vec<Value> = changes
+    let changes = [
+        "INSERT INTO t VALUES (1, 10)",
+        "UPDATE t SET v = 11 WHERE id = 1",
+        "UPDATE t SET v = 11 WHERE id = 1",
+        "ALTER SINK k SUSPEND",
+        "INSERT INTO t VALUES (2, 20), (3, NULL)",
+        "UPDATE t SET v = 12",
+    ];
+    for statement in changes {
+        session.run(statement).await;
+    }
+    // What waits goes on with what it was before.
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    for statement in ["ALTER SINK k RESUME", "UPDATE t SET id = 4 WHERE id = 3", "DELETE FROM t WHERE id < 3"] {
+        session.run(statement).await;
+    }
+    let sent = "SELECT acknowledged_sequence, status FROM millstream.sinks";
+    session.eventually(sent, SOON, &["11|running"]).await;
+    let records = read_all("formats-changes");
+    let changes: Vec<Value> = records
         .iter()
-        .map(|record| {
-            assert_eq!(record.key_text(), "{\"id\":1}");
-            serde_json::from_str(&record.payload_text().expect("a payload")).expect("JSON")
-        })
+        .map(|record| serde_json::from_str(&record.payload_text().expect("a payload")).expect("JSON"))
         .collect();
-    let parts: Vec<_> = changes.iter().map(|c| (c["op"].clone(), c["before"].clone(), c["after"].clone())).collect();
-    let row = |v: i64| json!({ "id": 1, "v": v });
-    assert_eq!(
-        parts,
-        [(json!("c"), Value::Null, row(20)), (json!("c"), Value::Null, row(22)), (json!("d"), row(22), Value::Null)]
-    );
+    let image = |image: &Value| match image {
+        Value::Null => "-".to_string(),
+        row => format!("{}:{}", row["id"], row["v"]),
+    };
+    let told: Vec<String> =
+        changes.iter().map(|c| format!("{} {} {}", c["op"], image(&c["before"]), image(&c["after"]))).collect();
+    // Rows of one statement come in any order.
+    let expected: [&[&str]; 7] = [
+        &["\"c\" - 1:20"],
+        &["\"u\" 1:20 1:22"],
+        &["\"c\" - 2:40", "\"c\" - 3:null"],
+        &["\"u\" 1:22 1:24", "\"u\" 2:40 2:24", "\"u\" 3:null 3:24"],
+        &["\"d\" 3:24 -"],
+        &["\"c\" - 4:24"],
+        &["\"d\" 1:24 -", "\"d\" 2:24 -"],
+    ];
+    let mut at = 0;
+    for part in expected {
+        let mut found = told[at..at + part.len()].to_vec();
+        found.sort();
+        assert_eq!(found, part, "{told:?}");
+        at += part.len();
+    }
+    assert_eq!(at, told.len());
+    for (record, change) in records.iter().zip(&changes) {
+        let row = if change["after"].is_null() { &change["before"] } else { &change["after"] };
+        assert_eq!(record.key_text(), format!("{{\"id\":{}}}", row["id"]));
+    }
+}
+
+/// The same in Avro: as bytes, and read back by a source.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn sinks_write_changes_of_debezium_in_avro() {
+    create_topic("formats-avro-changes", 1);
+    let registry = MockRegistry::start();
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)").await;
+    let clause = format!("FORMAT DEBEZIUM ENCODE AVRO (schema.registry = '{}')", registry.url);
+    let sink = with("formats-avro-changes", ", primary_key = 'id'");
+    session.run(&format!("CREATE SINK k FROM t {sink} {clause}")).await;
+    let source = with("formats-avro-changes", "");
+    session.run(&format!("CREATE SOURCE back (id INT PRIMARY KEY, v TEXT) {source} {clause}")).await;
+    session.run("INSERT INTO t VALUES (1, 'a')").await;
+    session.run("UPDATE t SET v = 'b' WHERE id = 1").await;
+    session.eventually("SELECT * FROM back", SOON, &["1|b"]).await;
+    session.run("DELETE FROM t").await;
+    session.eventually("SELECT count(*) FROM back", SOON, &["0"]).await;
+    let changes: Vec<Vec<u8>> =
+        read_all("formats-avro-changes").into_iter().map(|r| r.payload.expect("a payload")[5..].to_vec()).collect();
+    // A row and no row: a number of the union's branch before each image and each value.
+    let (a, b, none) = (&b"\x02\x02\x02\x02\x02a"[..], &b"\x02\x02\x02\x02\x02b"[..], &b"\x00"[..]);
+    let expected = [[none, a, b"\x02c"].concat(), [a, b, b"\x02u"].concat(), [b, none, b"\x02d"].concat()];
+    assert_eq!(changes.len(), expected.len());
+    for (change, expected) in changes.iter().zip(expected) {
+        assert!(change.starts_with(&expected), "{change:?} does not start with {expected:?}");
+    }
 }

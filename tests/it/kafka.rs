@@ -95,7 +95,12 @@ pub fn create_topic(name: &str, partitions: i32) {
 
 /// The same on another broker.
 pub fn create_topic_on(address: &str, name: &str, partitions: i32) {
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    create_replicated(address, name, partitions, 1);
+}
+
+/// The same on so many brokers of a cluster.
+pub fn create_replicated(address: &str, name: &str, partitions: i32, replicas: i32) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     let result = block_on(admin_of(address).create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
     result.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
     // The broker's metadata is a moment behind its controller; a CREATE SOURCE right now would miss the topic.
@@ -104,6 +109,35 @@ pub fn create_topic_on(address: &str, name: &str, partitions: i32) {
         let metadata = probe.fetch_metadata(Some(name), TIMEOUT).map_err(|error| error.to_string())?;
         let known = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         if known == partitions as usize { Ok(()) } else { Err(format!("{known} of {partitions} partitions")) }
+    });
+}
+
+/// The node that leads a partition.
+pub fn leader(address: &str, topic: &str, partition: i32) -> i32 {
+    let probe: BaseConsumer = client_config(address).create().expect("a consumer");
+    let metadata = probe.fetch_metadata(Some(topic), TIMEOUT).expect("the broker answers");
+    metadata.topics()[0].partitions().iter().find(|p| p.id() == partition).expect("the partition").leader()
+}
+
+/// Waits until a cluster has so many brokers.
+pub fn wait_until_known(address: &str, brokers: usize) {
+    let probe: BaseConsumer = client_config(address).create().expect("a consumer");
+    wait_for("the brokers of a cluster", TIMEOUT, Duration::from_millis(50), || {
+        let known = probe.fetch_metadata(None, TIMEOUT).map_err(|error| error.to_string())?.brokers().len();
+        if known == brokers { Ok(()) } else { Err(format!("{known} of {brokers} brokers")) }
+    });
+}
+
+/// Waits until every partition of a cluster is whole on so many brokers.
+pub fn wait_until_in_sync(address: &str, replicas: usize) {
+    let probe: BaseConsumer = client_config(address).create().expect("a consumer");
+    wait_for("the replicas of a cluster", TIMEOUT, Duration::from_millis(100), || {
+        let metadata = probe.fetch_metadata(None, TIMEOUT).map_err(|error| error.to_string())?;
+        let mut partitions = metadata.topics().iter().flat_map(|t| t.partitions().iter().map(move |p| (t.name(), p)));
+        match partitions.find(|(_, p)| p.isr().len() < replicas) {
+            None => Ok(()),
+            Some((topic, p)) => Err(format!("partition {} of {topic} is on {:?}", p.id(), p.isr())),
+        }
     });
 }
 

@@ -348,3 +348,29 @@ async fn dead_letters_are_kept_for_a_time() {
     session.eventually(dead, SOON, &["0"]).await;
     assert_eq!(session.value("SELECT value FROM millstream.settings WHERE name = 'dead_letter_retention'").await, "4s");
 }
+
+/// Late rows that are kept, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn late_rows_are_kept_for_a_time() {
+    create_topic("late-expires", 1);
+    let server = Server::with(&[("MILLSTREAM__DEAD_LETTER_RETENTION", "4s")]);
+    let session = server.connect().await;
+    session.run(&source("s", "ts TIMESTAMP, WATERMARK FOR ts AS ts", "late-expires", "")).await;
+    session
+        .run(
+            "CREATE MATERIALIZED VIEW v WITH (late_rows = 'keep') AS SELECT window_start, count(*) AS n \
+             FROM TUMBLE(s, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end",
+        )
+        .await;
+    let at = |second: u32| format!("{{\"ts\":\"2024-05-01 00:00:{second:02}\"}}");
+    produce("late-expires", 0, &[&at(5), &at(55)]);
+    session.eventually("SELECT count(*) FROM v", SOON, &["2"]).await;
+    let kept = "SELECT count(*) FROM millstream.late_rows";
+    for late in 1..=2 {
+        produce("late-expires", 0, &[&at(late)]);
+        session.eventually(kept, SOON, &["1"]).await;
+        // Nothing comes any more, and still it goes; that it came is not forgotten.
+        session.eventually(kept, SOON, &["0"]).await;
+        assert_eq!(session.value("SELECT late_rows FROM millstream.views").await, late.to_string());
+    }
+}

@@ -13,7 +13,8 @@ use rdkafka::bindings;
 
 use crate::broker::Broker;
 use crate::client::Session;
-use crate::kafka::{self, Record, create_topic, read_all};
+use crate::kafka::{self, Record, create_topic, produce, read_all_on};
+use crate::link::Link;
 use crate::server::Server;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -58,9 +59,13 @@ fn messages(ids: std::ops::Range<u64>) -> Vec<Message> {
 
 /// The numbers in the messages of a topic, in order.
 fn ids(topic: &str) -> Vec<u64> {
+    ids_on(kafka::bootstrap(), topic)
+}
+
+fn ids_on(broker: &str, topic: &str) -> Vec<u64> {
     let id =
         |text: String| serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["id"].as_u64().expect("an id");
-    let mut ids: Vec<u64> = read_all(topic).iter().filter_map(Record::payload_text).map(id).collect();
+    let mut ids: Vec<u64> = read_all_on(broker, topic).iter().filter_map(Record::payload_text).map(id).collect();
     ids.sort_unstable();
     ids
 }
@@ -106,11 +111,22 @@ fn a_marker_moves_with_the_rows() {
     assert_eq!(third.marker().expect("an answer"), Some(Marker::Absent));
 }
 
-/// A broker forgets the offsets of a group that commits nothing; committing the marker again keeps it.
-#[test]
-fn a_marker_expires_unless_it_is_refreshed() {
+/// A broker forgets the offsets of a group that commits nothing; committing the marker again keeps it, as a sink does that
+/// has nothing to send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_marker_expires_unless_it_is_refreshed() {
     let broker = Broker::with("offsets.retention.minutes=1\noffsets.retention.check.interval.ms=1000");
-    kafka::create_topic_on(&broker.address(), "expires", 1);
+    for topic in ["expires", "idle-sink"] {
+        kafka::create_topic_on(&broker.address(), topic, 1);
+    }
+    let mut server = Server::start();
+    server.arm("outbox.marker_refresh_ms", "5000");
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    create_sink_on(&broker.address(), &session, "idle-sink", "").await;
+    insert(&session, 0..5).await;
+    acknowledged(&session, 5).await;
+
     let spec = spec_at(&broker.address(), "expires");
     let (kept, lost) =
         (identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c003"), identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c004"));
@@ -119,11 +135,18 @@ fn a_marker_expires_unless_it_is_refreshed() {
     let start = Instant::now();
     while writers[1].marker().expect("an answer") != Some(Marker::Absent) {
         assert!(start.elapsed() < Duration::from_secs(150), "the marker does not expire");
-        std::thread::sleep(Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_secs(5)).await;
         writers[0].commit(5).expect("a marker");
     }
     assert!(start.elapsed() > Duration::from_secs(55));
     assert_eq!(writers[0].marker().expect("an answer"), Some(Marker::At(5)));
+    // The sink that was idle for as long finds its own.
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    insert(&session, 5..7).await;
+    acknowledged(&session, 7).await;
+    assert_eq!(kafka::read_all_on(&broker.address(), "idle-sink").len(), 7);
 }
 
 /// What the principal needs beside the topic, and what is said where it is missing.
@@ -177,11 +200,14 @@ async fn server_with_sink(topic: &str, more: &str) -> (Server, Session) {
 }
 
 async fn create_sink(session: &Session, topic: &str, more: &str) {
+    create_sink_on(kafka::bootstrap(), session, topic, more).await;
+}
+
+async fn create_sink_on(broker: &str, session: &Session, topic: &str, more: &str) {
     session
         .run(&format!(
-            "CREATE SINK k FROM t WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{}'{more}) \
-             FORMAT PLAIN ENCODE JSON",
-            kafka::bootstrap()
+            "CREATE SINK k FROM t WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.server = '{broker}'{more}) \
+             FORMAT PLAIN ENCODE JSON"
         ))
         .await;
 }
@@ -316,6 +342,11 @@ async fn an_older_copy_suspends_the_sink() {
     assert_eq!(ids("older-copy"), (0..160).collect::<Vec<_>>());
 }
 
+/// The group that has the marker of the one sink of a topic.
+fn marker_of(topic: &str) -> Option<String> {
+    kafka::groups("millstream-").into_iter().find(|group| kafka::committed(group, topic, 0).is_some())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_lost_marker_suspends_the_sink() {
     create_topic("lost-marker", 1);
@@ -323,9 +354,7 @@ async fn a_lost_marker_suspends_the_sink() {
     insert(&session, 0..100).await;
     acknowledged(&session, 100).await;
     server.kill();
-    let markers = kafka::groups("millstream-");
-    let own = markers.iter().find(|group| kafka::committed(group, "lost-marker", 0).is_some()).expect("a marker");
-    kafka::delete_group(own);
+    kafka::delete_group(&marker_of("lost-marker").expect("a marker"));
     server.restart();
     let session = server.connect().await;
     let why = suspended(&session).await;
@@ -417,4 +446,165 @@ async fn a_sink_can_be_suspended_and_resumed() {
     session.run("ALTER SINK k RESUME AT 25").await;
     acknowledged(&session, 30).await;
     assert_eq!(ids("suspended"), (0..20).chain(25..30).collect::<Vec<_>>());
+}
+
+/// What the broker keeps of a sink goes with it, also when the server ends right after; that of one that somebody else may go
+/// on with stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_dropped_sink_leaves_no_marker() {
+    create_topic("dropped", 1);
+    let (mut server, session) = server_with_sink("dropped", "").await;
+    insert(&session, 0..10).await;
+    acknowledged(&session, 10).await;
+    assert!(marker_of("dropped").is_some());
+    session.run("DROP SINK k").await;
+    let start = Instant::now();
+    while marker_of("dropped").is_some() {
+        assert!(start.elapsed() < SOON, "the marker is still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Nobody has written the topic, as far as the broker knows: a new sink begins.
+    create_sink(&session, "dropped", "").await;
+    acknowledged(&session, 10).await;
+    session.run("ALTER SINK k SUSPEND").await;
+    session.run("DROP SINK k").await;
+    server.terminate();
+    assert_eq!(marker_of("dropped"), None);
+
+    server.restart();
+    let session = server.connect().await;
+    create_sink(&session, "dropped", "").await;
+    acknowledged(&session, 10).await;
+    let marker = marker_of("dropped").expect("a marker");
+    server.terminate();
+    let second = spec("dropped");
+    let (store, sink) = marker.trim_start_matches("millstream-").rsplit_once('-').expect("a store and a number");
+    let other = SinkIdentity { store: store.to_string(), sink: sink.parse().expect("a number") };
+    let mut writer = second.start(&other).expect("a writer");
+    writer.commit(1000).expect("a marker ahead of all that the server has made");
+    drop(writer);
+    server.restart();
+    let session = server.connect().await;
+    suspended(&session).await;
+    session.run("DROP SINK k").await;
+    server.terminate();
+    assert_eq!(marker_of("dropped"), Some(marker));
+}
+
+/// A broker that is away does not keep a sink from being dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_sink_is_dropped_without_its_broker() {
+    let mut broker = Broker::start();
+    broker.create_topic("away", 1);
+    let mut server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    create_sink_on(&broker.address(), &session, "away", "").await;
+    insert(&session, 0..10).await;
+    acknowledged(&session, 10).await;
+    broker.stop();
+    let start = Instant::now();
+    session.run("DROP SINK k").await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(session.value("SELECT count(*) FROM millstream.sinks").await, "0");
+    while !server.log().contains("keeps the marker of a sink that was dropped") {
+        assert!(start.elapsed() < SOON, "nothing is said of the marker");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(server.terminate().success());
+}
+
+/// A sink whose broker is away fills its outbox and then slows its sources, but nothing else; suspended, it slows nothing.
+/// What waits is shown, also after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_full_outbox_slows_the_sources_unless_the_sink_is_suspended() {
+    let mut broker = Broker::start();
+    broker.create_topic("slow-out", 1);
+    create_topic("slow-in", 1);
+    let mut server = Server::start();
+    server.arm("outbox.rows_max", "100");
+    let session = server.connect().await;
+    session
+        .run(&format!(
+            "CREATE SOURCE s (id BIGINT) WITH (connector = 'kafka', topic = 'slow-in', \
+             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+            kafka::bootstrap()
+        ))
+        .await;
+    session.run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s").await;
+    session
+        .run(&format!(
+            "CREATE SINK k AS SELECT id FROM s WITH (connector = 'kafka', topic = 'slow-out', \
+             properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+            broker.address()
+        ))
+        .await;
+    let send = |ids: std::ops::Range<u64>| {
+        let records: Vec<String> = ids.map(|id| format!("{{\"id\":{id}}}")).collect();
+        produce("slow-in", 0, &records.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    send(0..50);
+    acknowledged(&session, 50).await;
+    let nothing = "SELECT outbox_rows, outbox_bytes, lag_seconds FROM millstream.sinks";
+    session.eventually(nothing, SOON, &["0|0|0"]).await;
+    broker.stop();
+    send(50..250);
+    session.eventually("SELECT outbox_rows > 100 FROM millstream.sinks", SOON, &["t"]).await;
+    // What comes from here on waits at the broker.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let taken: u64 = session.value("SELECT n FROM v").await.parse().expect("a number");
+    send(250..1250);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(session.value("SELECT n FROM v").await, taken.to_string());
+    session.eventually("SELECT lag FROM millstream.sources", SOON, &[&(1250 - taken).to_string()]).await;
+    let waits = "SELECT outbox_rows, outbox_bytes BETWEEN 800 AND 100000, lag_seconds BETWEEN 1 AND 120 \
+                 FROM millstream.sinks";
+    assert_eq!(session.rows(waits).await, [format!("{}|t|t", taken - 50)]);
+    session.run("CREATE TABLE other (a INT)").await;
+    session.run("INSERT INTO other VALUES (1)").await;
+
+    session.run("ALTER SINK k SUSPEND").await;
+    session.eventually("SELECT n FROM v", SOON, &["1250"]).await;
+    let lag: f64 = session.value("SELECT lag_seconds FROM millstream.sinks").await.parse().expect("seconds");
+    server.kill();
+    server.restart();
+    let session = server.connect().await;
+    session.eventually("SELECT outbox_rows FROM millstream.sinks", SOON, &["1200"]).await;
+    let later: f64 = session.value("SELECT lag_seconds FROM millstream.sinks").await.parse().expect("seconds");
+    assert!(later > lag && later < lag + 60.0, "{lag} seconds, then {later}");
+    let (_, metrics) = crate::process::http_get(server.http_port(), "/metrics").expect("metrics");
+    for (metric, least) in [("outbox_rows", 1200.0), ("outbox_bytes", 9600.0), ("lag_seconds", lag), ("suspended", 1.0)]
+    {
+        let labels = format!("millstream_sink_{metric}{{schema=\"public\",sink=\"k\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&labels)).unwrap_or_else(|| panic!("{metrics}"));
+        assert!(value.parse::<f64>().expect("a number") >= least, "{metric} is {value}");
+    }
+
+    broker.restart();
+    session.run("ALTER SINK k RESUME").await;
+    acknowledged(&session, 1250).await;
+    session.eventually(nothing, SOON, &["0|0|0"]).await;
+    assert_eq!(ids_on(&broker.address(), "slow-out"), (0..1250).collect::<Vec<_>>());
+}
+
+/// What a broker cannot take in time in one transaction is sent in smaller ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_slow_broker_is_sent_less_at_a_time() {
+    let (broker, link) = Link::with_broker();
+    broker.create_topic("slow-link", 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    create_sink_on(&broker.address(), &session, "slow-link", ", properties.message.timeout.ms = '1500'").await;
+    acknowledged(&session, 0).await;
+    // All rows together take three times as long as a message may; an eighth of them, less than half of it.
+    link.slow_down(2_000_000);
+    session.run("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(0, 8999) AS g(i)").await;
+    let sql = "SELECT acknowledged_sequence, status FROM millstream.sinks WHERE name = 'k'";
+    session.eventually(sql, Duration::from_secs(90), &["9000|running"]).await;
+    let (_, metrics) = crate::process::http_get(server.http_port(), "/metrics").expect("metrics");
+    let failures = metrics.lines().find_map(|line| line.strip_prefix("millstream_sink_failures_total{sink=\"k\"} "));
+    assert!(failures.is_some_and(|n| n.parse::<u64>().expect("a number") >= 2), "{metrics}");
+    link.slow_down(u64::MAX);
+    assert_eq!(ids_on(&broker.address(), "slow-link"), (0..9000).collect::<Vec<_>>());
 }

@@ -203,7 +203,7 @@ fn avro(kind: &str, columns: &[Column], key: &[usize]) -> (Format, Vec<Sent>) {
     }
     decoder.append(&record(None, Some(b"{\"id\": 2}"))).unwrap();
     let sink = RowFormat::new(columns, key, &clause(kind, "avro", &[("schema.registry", &registry.url)]), "t").unwrap();
-    let messages = sink.encode(&decoder.finish().unwrap().batch, None).unwrap();
+    let messages = sink.encode(&decoder.finish().unwrap().batch, None, None).unwrap();
     // Without the header, by a schema that the source has: a broken number would ask a registry that is gone.
     let schema = SchemaText { text: registry.text("t-value").unwrap(), ..SchemaText::default() };
     let mut format = clause(kind, "avro", &[("schema.location", "/schema.avsc")]);

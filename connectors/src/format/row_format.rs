@@ -1,14 +1,14 @@
 //! How the rows of a sink become messages.
 //!
-//! `FORMAT DEBEZIUM` writes `{"before", "after", "op", "ts_ms", "source"}`. A sink is not told the row that another one takes
-//! the place of, so a row that comes and one that changes are both written as `c` without `before`; one that goes is `d`
-//! with the whole row before. The message's key is that of `FORMAT UPSERT`; no tombstone follows a deletion.
+//! `FORMAT DEBEZIUM` writes `{"before", "after", "op", "ts_ms", "source"}`, both images whole: a row that comes is `c` with
+//! `after`, one that takes the place of another of its key `u` with both, one that goes `d` with `before`. The message's key
+//! is that of `FORMAT UPSERT`; no tombstone follows a deletion.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use millstream_catalog::Column;
 use millstream_catalog::SqlType;
 use millstream_catalog::object::{Format, columns_schema};
@@ -76,6 +76,11 @@ impl RowFormat {
         self.kind.is_keyed()
     }
 
+    /// Whether a message says what its row was before.
+    pub fn tells_before(&self) -> bool {
+        self.kind == Kind::Debezium
+    }
+
     /// Asks what is outside and needed to write: registers the schemas.
     ///
     /// # Errors
@@ -88,7 +93,12 @@ impl RowFormat {
     ///
     /// # Errors
     /// See [`crate::SinkSpec::encode`].
-    pub fn encode(&self, batch: &RecordBatch, deletes: Option<&BooleanArray>) -> Result<Vec<Message>> {
+    pub fn encode(
+        &self,
+        batch: &RecordBatch,
+        deletes: Option<&BooleanArray>,
+        before: Option<&StructArray>,
+    ) -> Result<Vec<Message>> {
         if batch.num_columns() != self.schema.fields().len() {
             return Err(ConnectorError::internal(format!(
                 "a batch of {} columns for a sink of {}",
@@ -97,6 +107,10 @@ impl RowFormat {
             )));
         }
         let (rows, keys) = (self.writer(batch)?, self.key_writer(batch)?);
+        let before = match before.filter(|_| self.tells_before()) {
+            Some(images) => Some((images, self.writer(&columns_of(images)?)?)),
+            None => None,
+        };
         let ts_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as i64);
         let mut messages = Vec::with_capacity(batch.num_rows());
         // Rows of one batch are alike in size: the last one's tells how much to reserve.
@@ -120,7 +134,11 @@ impl RowFormat {
             let payload = (!deleted || self.kind == Kind::Debezium).then(|| {
                 let mut payload = Vec::with_capacity(payload_bytes);
                 match self.kind {
-                    Kind::Debezium => rows.write_change(row, deleted, ts_ms, &self.topic, &mut payload),
+                    Kind::Debezium => {
+                        let before =
+                            before.as_ref().filter(|(images, _)| images.is_valid(row)).map(|(_, writer)| writer);
+                        rows.write_change(row, deleted, before, ts_ms, &self.topic, &mut payload);
+                    }
                     _ => rows.write(row, &mut payload),
                 }
                 payload_bytes = payload.len() + 16;
@@ -192,31 +210,44 @@ impl Writer {
         }
     }
 
-    /// A change of Debezium's.
-    fn write_change(&self, row: usize, deleted: bool, ts_ms: i64, topic: &str, out: &mut Vec<u8>) {
-        let op = if deleted { "d" } else { "c" };
+    /// A change of Debezium's; `before` writes the row that this one takes the place of.
+    fn write_change(
+        &self,
+        row: usize,
+        deleted: bool,
+        before: Option<&Writer>,
+        ts_ms: i64,
+        topic: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let (op, before, after) = match (deleted, before) {
+            (true, _) => ("d", Some(self), None),
+            (false, Some(before)) => ("u", Some(before), Some(self)),
+            (false, None) => ("c", None, Some(self)),
+        };
         match self {
-            Self::Json(writer) => {
-                out.extend_from_slice(if deleted { b"{\"before\":" } else { b"{\"before\":null,\"after\":" });
-                writer.write(row, out);
-                out.extend_from_slice(if deleted { b",\"after\":null,\"op\":\"" } else { b",\"op\":\"" });
-                out.extend_from_slice(op.as_bytes());
-                out.extend_from_slice(format!("\",\"ts_ms\":{ts_ms},\"source\":").as_bytes());
+            Self::Json(_) => {
+                for (name, image) in [("{\"before\":", before), (",\"after\":", after)] {
+                    out.extend_from_slice(name.as_bytes());
+                    match image {
+                        Some(image) => image.write_image(row, out),
+                        None => out.extend_from_slice(b"null"),
+                    }
+                }
+                out.extend_from_slice(format!(",\"op\":\"{op}\",\"ts_ms\":{ts_ms},\"source\":").as_bytes());
                 out.extend_from_slice(json!({ "connector": "millstream", "name": topic }).to_string().as_bytes());
                 out.push(b'}');
             }
-            Self::Avro { id, writer } => {
+            Self::Avro { id, .. } => {
                 write_header(*id, out);
                 // Each image is in a union with null, whose branch of the row is the second.
-                match deleted {
-                    true => {
-                        out.push(2);
-                        writer.write(row, out);
-                        out.push(0);
-                    }
-                    false => {
-                        out.extend_from_slice(&[0, 2]);
-                        writer.write(row, out);
+                for image in [before, after] {
+                    match image {
+                        Some(image) => {
+                            out.push(2);
+                            image.write_image(row, out);
+                        }
+                        None => out.push(0),
                     }
                 }
                 write_text(op, out);
@@ -226,6 +257,20 @@ impl Writer {
             }
         }
     }
+
+    /// A row as a part of a message.
+    fn write_image(&self, row: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::Json(writer) => writer.write(row, out),
+            Self::Avro { writer, .. } => writer.write(row, out),
+        }
+    }
+}
+
+/// The columns of images, which have some value also where there is no image.
+fn columns_of(images: &StructArray) -> Result<RecordBatch> {
+    let schema = Schema::new(images.fields().clone());
+    Ok(RecordBatch::try_new(schema.into(), images.columns().to_vec())?)
 }
 
 /// Confluent's wire format: a zero byte and the number of the schema.

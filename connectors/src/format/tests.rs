@@ -1,6 +1,8 @@
 //! Clauses, CSV, bytes, and the records of keyed formats, case by case.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, StructArray, UInt32Array,
+};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_catalog::object::{Format, Include};
@@ -55,6 +57,14 @@ pub(super) fn taken(decoder: &mut RecordDecoder) -> Vec<String> {
     let rows = decoder.finish().unwrap();
     assert!(rows.deletes.as_ref().is_none_or(|d| d.len() == rows.batch.num_rows() && d.true_count() > 0));
     lines(&rows)
+}
+
+/// What rows were before: rows of a batch, `None` for a row that had no before.
+pub(super) fn images(batch: &RecordBatch, rows: &[Option<u32>]) -> StructArray {
+    let rows = UInt32Array::from(rows.to_vec());
+    let columns = batch.columns().iter().map(|c| arrow::compute::take(c, &rows, None).unwrap()).collect();
+    let fields: Vec<_> = batch.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    StructArray::new(fields.into(), columns, rows.nulls().cloned())
 }
 
 fn error_of(columns: &[Column], key: &[usize], format: &Format) -> (String, String, String) {
@@ -390,20 +400,30 @@ fn numbers_of_times_are_milliseconds_or_microseconds() {
 #[test]
 fn sinks_write_changes_of_debezium() {
     let columns = [column("id", SqlType::Int8), column("name", SqlType::Text)];
-    let ids: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![1, 2]));
-    let names: ArrayRef = std::sync::Arc::new(StringViewArray::from(vec![Some("a"), None]));
-    let batch = RecordBatch::try_from_iter([("id", ids), ("name", names)]).unwrap();
+    let ids: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let names: ArrayRef = std::sync::Arc::new(StringViewArray::from(vec![Some("a"), None, Some("new")]));
+    let batch = RecordBatch::try_from_iter([("id", ids.clone()), ("name", names)]).unwrap();
+    let names: ArrayRef = std::sync::Arc::new(StringViewArray::from(vec![None, Some("-"), Some("old")]));
+    let old = RecordBatch::try_from_iter([("id", ids), ("name", names)]).unwrap();
     let sink = RowFormat::new(&columns, &[0], &clause("debezium", "json", &[]), "t").unwrap();
-    assert!(sink.takes_deletes());
-    let messages = sink.encode(&batch, Some(&BooleanArray::from(vec![false, true]))).unwrap();
-    let value =
-        |i: usize| serde_json::from_slice::<serde_json::Value>(messages[i].payload.as_deref().unwrap()).unwrap();
-    assert_eq!(value(0)["before"], serde_json::Value::Null);
-    assert_eq!(value(0)["after"], serde_json::json!({ "id": 1, "name": "a" }));
-    assert_eq!((value(0)["op"].as_str(), value(1)["op"].as_str()), (Some("c"), Some("d")));
-    assert_eq!(value(1)["before"], serde_json::json!({ "id": 2, "name": null }));
-    assert_eq!(value(1)["source"], serde_json::json!({ "connector": "millstream", "name": "t" }));
-    assert!(value(1)["ts_ms"].as_i64().unwrap() > 1_700_000_000_000);
+    assert!(sink.takes_deletes() && sink.tells_before());
+    let deletes = BooleanArray::from(vec![false, true, false]);
+    let messages = sink.encode(&batch, Some(&deletes), Some(&images(&old, &[None, None, Some(2)]))).unwrap();
+    let values: Vec<serde_json::Value> =
+        messages.iter().map(|m| serde_json::from_slice(m.payload.as_deref().unwrap()).unwrap()).collect();
+    let changes: Vec<_> = values.iter().map(|v| (v["op"].as_str().unwrap(), &v["before"], &v["after"])).collect();
+    let row = |id: i64, name: Option<&str>| serde_json::json!({ "id": id, "name": name });
+    let none = serde_json::Value::Null;
+    assert_eq!(
+        changes,
+        [
+            ("c", &none, &row(1, Some("a"))),
+            ("d", &row(2, None), &none),
+            ("u", &row(3, Some("old")), &row(3, Some("new")))
+        ]
+    );
+    assert_eq!(values[1]["source"], serde_json::json!({ "connector": "millstream", "name": "t" }));
+    assert!(values[1]["ts_ms"].as_i64().unwrap() > 1_700_000_000_000);
     // They read back as what they say.
     let keyed = [key_column("id", SqlType::Int8), column("name", SqlType::Text)];
     let mut decoder =
@@ -411,5 +431,9 @@ fn sinks_write_changes_of_debezium() {
     for message in &messages {
         assert_eq!(decoder.append(&record(message.key.as_deref(), message.payload.as_deref())), Ok(()));
     }
-    assert_eq!(taken(&mut decoder), ["1|a", "-2|NULL"]);
+    assert_eq!(taken(&mut decoder), ["1|a", "-2|NULL", "3|new"]);
+    // Of rows that another server put aside no before is known.
+    let messages = sink.encode(&batch, Some(&deletes), None).unwrap();
+    let last: serde_json::Value = serde_json::from_slice(messages[2].payload.as_deref().unwrap()).unwrap();
+    assert_eq!((last["op"].as_str(), &last["before"]), (Some("c"), &none));
 }

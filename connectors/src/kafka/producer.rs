@@ -82,6 +82,11 @@ impl Producer {
         self.context().state.lock().trouble.clone()
     }
 
+    /// Why a message could not be delivered, of the first for which that is so.
+    pub(super) fn delivery_error(&self) -> Option<RDKafkaErrorCode> {
+        self.context().state.lock().error
+    }
+
     /// Hands a message to the client, which copies it; waits while its queue is full. Without a partition the key's hash
     /// chooses, or chance if there is no key.
     ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::kafka::connection::{Connection, config_error};
 use crate::kafka::producer::{Producer, limited_config, message_limit, producer_config};
-use crate::kafka::transaction::{TransactionalWriter, foreign_markers};
+use crate::kafka::transaction::{TransactionalWriter, foreign_markers, forget};
 use crate::options::Options;
 use crate::sink::{ForeignMarker, Message, SinkIdentity, SinkWriter};
 
@@ -47,6 +47,11 @@ impl KafkaSink {
             Some(identity) => Ok(Box::new(TransactionalWriter::start(&self.connection, &self.topic, identity)?)),
             None => Ok(Box::new(KafkaWriter::start(&self.connection, &self.topic)?)),
         }
+    }
+
+    /// Removes the marker's group; see [`crate::SinkSpec::forget`].
+    pub fn forget(&self, identity: &SinkIdentity, made: u64) -> Result<()> {
+        forget(&self.connection, &self.topic, identity, made)
     }
 
     /// Markers of other stores on the topic.

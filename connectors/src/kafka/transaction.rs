@@ -10,6 +10,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
@@ -112,7 +115,11 @@ impl TransactionalWriter {
     /// What an error means, with what the client said before it.
     fn failed(&mut self, what: &str, error: &KafkaError) -> ConnectorError {
         let fatal = self.producer.inner().client().fatal_error().map(|(code, _)| code);
-        let code = fatal.or(error.rdkafka_error_code()).unwrap_or(RDKafkaErrorCode::Fail);
+        let code = match fatal.or(error.rdkafka_error_code()).unwrap_or(RDKafkaErrorCode::Fail) {
+            // A transaction says only that messages were not delivered; why, each of them was told.
+            RDKafkaErrorCode::Inconsistent => self.producer.delivery_error().unwrap_or(RDKafkaErrorCode::Inconsistent),
+            code => code,
+        };
         let at = format!("kafka topic \"{}\" on {}", self.topic, self.producer.bootstrap());
         let name = self.identity.name();
         let said = match error {
@@ -252,6 +259,35 @@ pub(crate) fn foreign_markers(
         }
     }
     Ok(found)
+}
+
+/// Removes the marker's group of a sink that has made rows up to number `made`, unless the marker was set by somebody else.
+///
+/// # Errors
+/// 08006 if the broker does not answer in time, 28000 if it does not allow to delete the group.
+pub(crate) fn forget(connection: &Connection, topic: &str, identity: &SinkIdentity, made: u64) -> Result<()> {
+    let name = identity.name();
+    let at = format!("kafka broker {}", connection.bootstrap());
+    let failed = |e: KafkaError| {
+        let error = format!("{at} did not remove group {name}: {e}");
+        ConnectorError::new(sqlstate::CONNECTION_FAILURE, error)
+    };
+    match committed(&group_consumer(connection, &name)?, topic).map_err(failed)? {
+        Some((sequence, metadata)) if metadata == identity.store && sequence <= made => {}
+        _ => return Ok(()),
+    }
+    let admin: AdminClient<DefaultClientContext> = connection.config(&[], &[]).create().map_err(config_error)?;
+    let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
+    let results = block_on(admin.delete_groups(&[&name], &options)).map_err(failed)?;
+    match results.into_iter().find_map(|result| result.err()) {
+        None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(()),
+        Some((_, RDKafkaErrorCode::GroupAuthorizationFailed)) => Err(ConnectorError::new(
+            sqlstate::INVALID_AUTHORIZATION,
+            format!("{at} does not allow to remove group {name}"),
+        )
+        .with_hint("allow DELETE on the group")),
+        Some((_, code)) => Err(failed(KafkaError::AdminOp(code))),
+    }
 }
 
 /// The marker of a group and its metadata.

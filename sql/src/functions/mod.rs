@@ -12,6 +12,7 @@
 //! * `ranking`: `row_number`, `rank`, `dense_rank`, `ntile` with PostgreSQL's types
 //! * `encoding`: bytes as text; `text`: lengths, `format`, patterns; `json`: builders
 //! * [`windows`]: the functions under TUMBLE and HOP
+//! * [`run`]: `run_time()`, `run_date()` and `run_parameter()` of a task's run, likewise
 //! * [`session`]: `current_user`, `version()` and kin, replaced by constants when a statement is planned
 
 pub mod approx_distinct;
@@ -31,6 +32,7 @@ mod number_template;
 pub mod ordered_set;
 mod own_type;
 mod ranking;
+pub mod run;
 pub mod session;
 pub mod sums;
 mod template;
@@ -168,6 +170,7 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
         with_ties::with_ties(),
     ];
     own.extend(session::all());
+    own.extend(run::all());
     own.extend(datetime::all());
     own.extend(interval::all());
     own.extend(math::all());

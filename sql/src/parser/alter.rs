@@ -1,4 +1,4 @@
-//! ALTER: names, the options of sources, SUSPEND and RESUME.
+//! ALTER: names, the options of sources and tasks, SUSPEND and RESUME.
 
 use datafusion_sql::sqlparser::tokenizer::Token;
 
@@ -8,7 +8,7 @@ use crate::error::{Result, SqlError};
 use crate::statement::{DropKind, Rename, Resume, ResumeAt, SetOptions, SetSchema, Statement, Suspend};
 
 /// What can be suspended.
-const SUSPENDED: [DropKind; 3] = [DropKind::Source, DropKind::MaterializedView, DropKind::Sink];
+const SUSPENDED: [DropKind; 4] = [DropKind::Source, DropKind::MaterializedView, DropKind::Sink, DropKind::Task];
 
 /// `ALTER kind [IF EXISTS] name` and then `RENAME TO name`, `SET SCHEMA name`, `SET (option = value, …)`, `SUSPEND` or
 /// `RESUME [AT position]`.
@@ -33,7 +33,7 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
         return Ok(Statement::Resume(Resume { kind, name, if_exists, at }));
     }
     let has_options = c.at(&["SET"]) && c.rest().get(1).is_some_and(|t| t.token == Token::LParen);
-    if kind == DropKind::Source && has_options {
+    if matches!(kind, DropKind::Source | DropKind::Task) && has_options {
         c.expect(&["SET"])?;
         let options = c.options()?;
         return Ok(Statement::SetOptions(SetOptions { kind, name, if_exists, options }));
@@ -51,6 +51,7 @@ fn known_forms(kind: DropKind) -> &'static str {
     match kind {
         DropKind::Schema => "ALTER ... RENAME TO is what there is",
         DropKind::Source => "ALTER SOURCE ... RENAME TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
+        DropKind::Task => "ALTER TASK ... RENAME TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
         DropKind::MaterializedView | DropKind::Sink => {
             "ALTER ... RENAME TO, SET SCHEMA, SUSPEND and RESUME are what there is"
         }

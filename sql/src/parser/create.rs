@@ -24,6 +24,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.eat(&["SECRET"]) {
         return secret(c, or_replace);
     }
+    if c.eat(&["TASK"]) {
+        return super::task::create(c, or_replace);
+    }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
     } else if c.eat(&["VIEW"]) {
@@ -45,7 +48,6 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
             "UNLOGGED",
             "INDEX",
             "UNIQUE",
-            "TASK",
             "PROCEDURE",
             "TRIGGER",
             "TYPE",

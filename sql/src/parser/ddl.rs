@@ -10,7 +10,7 @@ use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, Stateme
 
 /// Reads the words for a kind of object, if they come next.
 pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
-    const KINDS: [(&[&str], DropKind); 9] = [
+    const KINDS: [(&[&str], DropKind); 10] = [
         (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
         (&["EXTERNAL", "TABLE"], DropKind::ExternalTable),
         (&["SCHEMA"], DropKind::Schema),
@@ -20,6 +20,7 @@ pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
         (&["SINK"], DropKind::Sink),
         (&["FUNCTION"], DropKind::Function),
         (&["SECRET"], DropKind::Secret),
+        (&["TASK"], DropKind::Task),
     ];
     KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
 }
@@ -34,9 +35,8 @@ pub(crate) fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
     }
     match c.word(0).as_deref() {
         Some(
-            word @ ("INDEX" | "TASK" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "USER"
-            | "DATABASE" | "EXTENSION" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT"
-            | "CONSTRAINT"),
+            word @ ("INDEX" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "USER" | "DATABASE"
+            | "EXTENSION" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT" | "CONSTRAINT"),
         ) => Err(c.unsupported(format!("{verb} {word} is not supported"))),
         _ => Err(c.unexpected()),
     }

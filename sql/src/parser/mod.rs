@@ -8,6 +8,7 @@
 //! * [`ddl`]: DROP, COMMENT, TRUNCATE; [`alter`]: ALTER
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
+//! * [`task`]: CREATE TASK, EXECUTE TASK, pg_cron's functions
 //! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
 
 mod alter;
@@ -21,6 +22,7 @@ mod dialect;
 mod dml;
 mod function;
 mod session;
+mod task;
 pub(crate) mod text;
 mod utility;
 
@@ -124,15 +126,17 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "CANCEL" => utility::cancel_jobs(c),
         "DISCARD" => utility::discard(c),
         "DEALLOCATE" => utility::deallocate(c),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "EXECUTE" | "FETCH" | "GRANT"
-        | "LISTEN" | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX"
-        | "REVOKE" | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
+        "EXECUTE" => task::execute(c),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "FETCH" | "GRANT" | "LISTEN"
+        | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX" | "REVOKE"
+        | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }
 
 fn query(c: &mut Cursor<'_>) -> Result<Statement> {
-    Ok(Statement::Query(c.query_to_end()?.0))
+    let query = c.query_to_end()?.0;
+    Ok(task::cron_call(&query).map_or(Statement::Query(query), Statement::Cron))
 }
 
 /// The tokens of a text, without white space and comments.

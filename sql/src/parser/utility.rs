@@ -94,6 +94,7 @@ pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
         (&["FUNCTIONS"], Show::Functions),
         (&["SECRETS"], Show::Secrets),
         (&["JOBS"], Show::Jobs),
+        (&["TASKS"], Show::Tasks),
         (&["ALL"], Show::All),
     ];
     for (words, show) in LISTS {

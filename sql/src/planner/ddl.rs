@@ -18,7 +18,7 @@ use crate::types::normalize;
 /// The existing object of that kind and name.
 ///
 /// # Errors
-/// 42P01, 42883 or 3F000 if there is none, 42809 if it is of another kind.
+/// 42P01, 42704, 42883 or 3F000 if there is none, 42809 if it is of another kind.
 pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
     let name = &existing.name;
     let span = name.0.last().and_then(|p| p.as_ident()).map(|i| i.span);
@@ -36,6 +36,10 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
             return Err(located(error.with_hint("a secret is in no schema: its name is one word")));
         }
         return ctx.catalog.secret(reference.table()).cloned().map_err(|e| located(e.into()));
+    }
+    if kind == DropKind::Task {
+        let found = ctx.catalog.resolve_task(reference.schema(), reference.table(), ctx.search_path);
+        return found.cloned().map_err(|e| located(e.into()));
     }
     if kind == DropKind::Schema {
         let id = ctx.catalog.schema(reference.table()).map_err(|e| located(e.into()))?;
@@ -66,7 +70,7 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
 }
 
 fn is_missing(e: &SqlError) -> bool {
-    matches!(e.sqlstate, "42P01" | "42883" | "3F000" | "42704")
+    matches!(e.sqlstate, "42P01" | "42704" | "42883" | "3F000")
 }
 
 /// `DROP`.
@@ -110,6 +114,8 @@ pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
             check_free(f, &to, object.schema, ctx).map_err(|e| e.with_span(s.to.span))?;
             false
         }
+        // The catalog's own check tells of another task of that name.
+        ObjectKind::Task(_) => false,
         _ => ctx.catalog.find(ctx.catalog.get(object.schema).map_or("", |s| s.name.as_str()), &to).is_some(),
     };
     if taken {
@@ -133,7 +139,7 @@ pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
     }
     if let ObjectKind::Function(f) = &object.kind {
         check_free(f, &object.name, schema, ctx).map_err(|e| e.with_span(s.to.span))?;
-    } else if ctx.catalog.find(&to, &object.name).is_some() {
+    } else if !matches!(object.kind, ObjectKind::Task(_)) && ctx.catalog.find(&to, &object.name).is_some() {
         let message = format!("relation \"{}\" already exists in schema \"{to}\"", object.name);
         return Err(SqlError::new("42P07", message).with_span(s.to.span));
     }
@@ -222,6 +228,7 @@ pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
         DropKind::ExternalTable => "ALTER EXTERNAL TABLE",
         DropKind::Function => "ALTER FUNCTION",
         DropKind::Secret => "ALTER SECRET",
+        DropKind::Task => "ALTER TASK",
     }
 }
 

@@ -8,7 +8,7 @@
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
 //! * [`create`], [`columns`], [`ddl`], [`function`], [`secret`]: definitions; [`dml`]: INSERT, UPDATE, DELETE; [`copy`]: COPY
-//! * `calls`: calls of functions in SQL
+//! * `calls`: calls of functions in SQL; `task`: scheduled SQL
 
 mod asof;
 mod blame;
@@ -39,6 +39,7 @@ mod secret;
 mod sessions;
 mod set_operations;
 mod subqueries;
+mod task;
 mod total_order;
 
 use std::collections::BTreeMap;
@@ -110,6 +111,9 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::CreateSchema(s) => create::schema(s, ctx)?,
         Statement::CreateFunction(s) => function::create(s, ctx)?,
         Statement::CreateSecret(s) => secret::create(s, ctx)?,
+        Statement::CreateTask(s) => task::create(s, ctx)?,
+        Statement::ExecuteTask(s) => task::execute(s, ctx)?,
+        Statement::Cron(s) => task::cron(s, ctx)?,
         Statement::Drop(s) => ddl::drop(s, ctx)?,
         Statement::Rename(s) => ddl::rename(s, ctx)?,
         Statement::SetSchema(s) => ddl::set_schema(s, ctx)?,
@@ -171,6 +175,7 @@ pub fn external_calls(statement: &Statement) -> Vec<ExternalCall> {
     };
     match statement {
         Statement::Query(query) => visit(query),
+        Statement::Cron(s) => visit(&s.query),
         Statement::Explain(explain) => return external_calls(&explain.statement),
         Statement::CreateTableAs(s) => visit(&s.query),
         Statement::CreateMaterializedView(s) => visit(&s.query),
@@ -223,6 +228,7 @@ fn show(show: &Show, ctx: &PlanContext<'_>) -> Result<ShowPlan> {
         Show::Functions => ShowPlan::Functions,
         Show::Secrets => ShowPlan::Secrets,
         Show::Jobs => ShowPlan::Jobs,
+        Show::Tasks => ShowPlan::Tasks,
         Show::All => ShowPlan::AllSettings,
         Show::Setting(name) => ShowPlan::Setting(name.clone()),
         Show::Create(kind, name) => ShowPlan::Create(ddl::find(*kind, name, ctx)?.id),

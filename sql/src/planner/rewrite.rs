@@ -32,7 +32,7 @@ use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::arithmetic::{negate, plain_name};
 use crate::functions::cast::{can_cast, cannot_cast, cast};
-use crate::functions::{in_zone, interval, session};
+use crate::functions::{in_zone, interval, run, session};
 use crate::types::numeric_layout;
 
 /// Runs the pass. Output names stay.
@@ -229,6 +229,9 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<
                 return Ok(Transformed::yes(function.inlined(args, schema, ctx)?));
             }
             if let (Some(value), true) = (session::constant(func.name(), ctx.session), args.is_empty()) {
+                return Ok(Transformed::yes(Expr::Literal(value, None)));
+            }
+            if let Some(value) = run::constant(func.name(), &args, ctx.session)? {
                 return Ok(Transformed::yes(Expr::Literal(value, None)));
             }
             let args = typed_parameters(&func, args, schema);

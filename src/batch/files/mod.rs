@@ -4,6 +4,7 @@
 //! * [`mod@format`]: Parquet, CSV and JSON with their options; [`compression`] of the last two.
 //! * [`infer`]: what columns files have, asked when a table is made; [`widen`]: files that differ in them.
 //! * [`text`]: CSV and JSON, read by us. `named`: Parquet, read by DataFusion, which prunes row groups and pages.
+//! * [`reads`]: which files were read.
 //! * [`input`]: the bytes of a file, whatever store holds it.
 //! * this file: the provider. It lists at execution, and drops the files that the filters on partition columns rule out.
 
@@ -13,6 +14,7 @@ pub mod infer;
 pub mod input;
 pub mod listing;
 mod named;
+pub mod reads;
 pub mod text;
 pub mod widen;
 
@@ -50,6 +52,8 @@ use crate::error::{Error, Result, sqlstate};
 use format::{Format, Text};
 use listing::{DataFile, Location};
 
+pub use reads::{FileReads, FileVersion};
+
 /// Files of some locations as a table.
 #[derive(Debug)]
 pub struct FileTable {
@@ -62,6 +66,7 @@ pub struct FileTable {
     partition_columns: usize,
     /// What it is, for errors: `external table "t"`.
     object: String,
+    reads: Option<Arc<FileReads>>,
 }
 
 /// A file that belongs to the table, with the values of its partition columns.
@@ -93,11 +98,17 @@ impl FileTable {
             of_files.iter().try_for_each(|column| text::check_type(text, column))?;
         }
         let schema = columns_schema(&columns);
-        Ok(Self { locations, format, columns, schema, partition_columns, object: object.into() })
+        Ok(Self { locations, format, columns, schema, partition_columns, object: object.into(), reads: None })
     }
 
     fn of_files(&self) -> &[Column] {
         &self.columns[..self.columns.len() - self.partition_columns]
+    }
+
+    /// The same, of which it is noted which files are read.
+    pub fn with_reads(mut self, reads: Option<Arc<FileReads>>) -> Self {
+        self.reads = reads;
+        self
     }
 
     fn file_schema(&self) -> SchemaRef {
@@ -111,12 +122,19 @@ impl FileTable {
     /// The files with their partition values, those left out that the filters rule out.
     async fn members(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Member>> {
         let files = list(&self.locations, &self.format).await?;
+        let files = match &self.reads {
+            Some(reads) => reads.allowed(files)?,
+            None => files,
+        };
         let fields = self.partition_fields();
         let place = self.locations[0].as_str();
         let values = files.iter().map(|file| partition_of(file, fields, place)).collect::<Result<Vec<_>>>()?;
         let keep = keep_mask(state, fields, &values, filters)?;
-        let kept = files.into_iter().zip(values).zip(keep).filter(|(_, keep)| *keep);
-        Ok(kept.map(|((file, partition), _)| Member { file, partition }).collect())
+        let kept: Vec<_> = files.into_iter().zip(values).zip(keep).filter(|(_, keep)| *keep).collect();
+        if let Some(reads) = &self.reads {
+            reads.note(kept.iter().map(|((file, _), _)| file));
+        }
+        Ok(kept.into_iter().map(|((file, partition), _)| Member { file, partition }).collect())
     }
 
     async fn plan(

@@ -299,7 +299,7 @@ fn system_relations() -> Vec<Relation> {
     for (schema, name, columns) in tables::all() {
         add(schema, name, columns, None);
     }
-    for name in system::names() {
+    for name in system::names().filter(|name| !name.contains('.')) {
         if let Some(columns) = system::schema(name) {
             add(ObjectId::MILLSTREAM, name, columns, system::comment(name));
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -93,6 +94,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
         pipelines: BTreeMap::new(),
         ddl_waiting: Vec::new(),
         retired: Vec::new(),
+        forgetting: Vec::new(),
         condemned: BTreeMap::new(),
         last_report: Instant::now(),
         retention: Retention::new(dead_letter_retention),
@@ -142,6 +144,8 @@ pub(super) struct EpochLoop {
     pub(super) ddl_waiting: Vec<Made>,
     /// What ran for dropped objects, until the drop is committed.
     pub(super) retired: Vec<Retired>,
+    /// Threads that have the outside forget sinks.
+    pub(super) forgetting: Vec<JoinHandle<()>>,
     /// Views that stop with the next epoch, and why.
     pub(super) condemned: BTreeMap<ObjectId, Error>,
     pub(super) last_report: Instant,
@@ -192,8 +196,10 @@ impl EpochLoop {
             if due.is_zero() {
                 return requests;
             }
-            if let Some(Err(e)) = self.committer.poll() {
-                self.recover_from(&e, Work::default());
+            match self.committer.poll() {
+                Some(Ok(())) => self.release(self.epoch),
+                Some(Err(e)) => self.recover_from(&e, Work::default()),
+                None => {}
             }
             match self.commands.recv_timeout(due) {
                 Ok(command) => requests.take(command),
@@ -236,7 +242,8 @@ impl EpochLoop {
     }
 
     pub(super) fn outbox_full(&self) -> bool {
-        self.pipelines.values().any(|p| matches!(&p.target, Target::Sink(outbox) if outbox.is_full(OUTBOX_ROWS_MAX)))
+        let rows_max = failpoint::value("outbox.rows_max", OUTBOX_ROWS_MAX);
+        self.pipelines.values().any(|p| matches!(&p.target, Target::Sink(outbox) if outbox.is_full(rows_max)))
     }
 
     /// Runs one epoch; if it fails, all goes back to the last committed one and those who wait are told.
@@ -295,8 +302,7 @@ impl EpochLoop {
         metrics::histogram!("millstream_epoch_compute_seconds").record(compute.as_secs_f64());
         self.committer.wait()?;
         self.state.committed();
-        let committed = self.epoch;
-        self.retired.retain(|retired| retired.epoch > committed);
+        self.release(self.epoch);
         let frozen = self.state.freeze()?;
         failpoint::pass("commit.frozen")?;
         let own = self.catch_ups.values_mut().map(|c| &mut c.source);
@@ -462,10 +468,12 @@ impl EpochLoop {
                 outbox.wait();
             }
         }
-        if let Err(e) = self.committer.wait() {
-            tracing::error!(error = %e, "the last commit failed");
+        match self.committer.wait() {
+            Ok(()) => self.release(self.epoch),
+            Err(e) => tracing::error!(error = %e, "the last commit failed"),
         }
         self.committer.stop();
+        self.finish_forgetting();
         drop(self.sources);
         if let Err(e) = self.store.flush() {
             tracing::error!(error = %e, "could not flush the store");

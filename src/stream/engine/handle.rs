@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::published::{Published, Publisher};
 use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
+use crate::state::TableId;
 use crate::stream::generated::Generated;
 use crate::stream::plan::PlannedView;
 use millstream_connectors::{DeadLetter, Reset, SinkSpec, SourceSpec};
@@ -75,6 +76,8 @@ pub struct DdlRequest {
     pub steps: Vec<DdlStep>,
     /// A source that goes on elsewhere where its positions are gone.
     pub reset: Option<(ObjectId, Reset)>,
+    /// What a task notes of the run that this is of.
+    pub records: Vec<TaskRecord>,
     pub user: String,
 }
 
@@ -118,9 +121,21 @@ pub enum OnConflict {
     Retry,
 }
 
+/// What is noted of a task's runs, in a table of the task's own: durable with the rows and definitions that it comes with, so
+/// that a run and the note of its success are one. A `None` deletes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskRecord {
+    pub table: TableId,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
+}
+
 /// A statement's or transaction's writes: all or none.
+#[derive(Default)]
 pub struct WriteRequest {
     pub writes: Vec<TableWrite>,
+    /// As of [`DdlRequest::records`].
+    pub records: Vec<TaskRecord>,
 }
 
 impl WriteRequest {
@@ -226,7 +241,8 @@ impl Engine {
     /// Applies a statement's writes; returns once they are visible and durable.
     ///
     /// # Errors
-    /// 23505 for a taken key, 40001 if a row was changed since the statement read it, 53100 if the commit failed.
+    /// 23505 for a taken key, 40001 if a row was changed since the statement read it, 42704 for a record of a task that was
+    /// dropped, 53100 if the commit failed.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteOutcome> {
         self.call(|reply| Command::Write(request, reply)).await
     }

@@ -14,8 +14,9 @@
 //! * `closing`: when time alone closes a window.
 //! * [`catch_up`]: a new view reads a source's history.
 //! * [`throttle`]: how fast a new view takes what was there before it.
-//! * [`table`]: row tables: checks and applies the writes of sessions.
-//! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `sender`: the thread that sends them; `sinks`: the loop's part.
+//! * [`table`]: row tables: checks and applies the writes of sessions; `records`: what tasks note of their runs.
+//! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `piece`: how they are stored; [`waiting`]: what waits,
+//!   for people; `sender`: the thread that sends them, `part_size`: how many at once; `sinks`: the loop's part.
 
 mod alter;
 pub mod catch_up;
@@ -27,9 +28,12 @@ pub mod inserted;
 pub mod intake;
 mod objects;
 pub mod outbox;
+mod part_size;
 mod partition;
+mod piece;
 pub mod pipeline;
 pub mod published;
+mod records;
 mod retention;
 mod rollback;
 mod sender;
@@ -39,10 +43,12 @@ pub mod stats;
 pub mod system;
 pub mod table;
 mod throttle;
+pub mod waiting;
 mod work;
 
 pub use handle::{
-    Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, SinkChange, TableWrite, WriteOutcome, WriteRequest,
+    Change, DdlRequest, DdlStep, Engine, NewObject, OnConflict, SinkChange, TableWrite, TaskRecord, WriteOutcome,
+    WriteRequest,
 };
 pub use objects::{BACKFILL_RATE_LIMIT, LATE_ROWS, LATE_ROWS_KEEP, STATE_TTL};
 pub use published::Published;

@@ -53,7 +53,8 @@ impl EpochLoop {
             return Err(over_limit(limit));
         }
         self.check_suspended(&request.catalog, &request.changes)?;
-        let DdlRequest { catalog, changes, new, writes, steps, user, reset, .. } = request;
+        self.check_records(&request.records)?;
+        let DdlRequest { catalog, changes, new, writes, steps, user, reset, records, .. } = request;
         let entries = self.history_entries(&catalog, &steps, &user);
         let history = system::ddl_entries(work.epoch, work.now_us, &entries)?;
         let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
@@ -73,6 +74,7 @@ impl EpochLoop {
             return Err(e);
         }
         system::put_catalog(&mut self.state, &self.catalog, &changes);
+        self.put_records(&records);
         system::ddl_history()?.apply(&mut self.state, &history, None)?;
         for change in &changes {
             if let Change::Drop(id) = change {

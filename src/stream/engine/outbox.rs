@@ -3,27 +3,25 @@
 //! The loop appends each epoch's rows to the outbox in the epoch's own write. A thread of the sink ([`super::sender`]) reads
 //! the outbox from the published snapshot, delivers the rows in order, and tells the loop how far it is; the loop trims.
 //!
-//! State, under the sink's object: the outbox, number of its first row -> piece of rows; and in its status `next` (the number
-//! after the last row made), `delivered` (the number after the last row that needs no sending), `marked` (the outside has
-//! been told of the sink once), `resume` (where the outside is to be told that the sink is, before anything is sent) and
-//! `suspended` (why nothing is sent).
+//! State, under the sink's object: the outbox, number of its first row -> piece of rows ([`super::piece`]); and in its status
+//! `next` (the number after the last row made), `bytes` (of all pieces ever stored), `delivered` (the number after the last
+//! row that needs no sending), `marked` (the outside has been told of the sink once), `resume` (where the outside is to be
+//! told that the sink is, before anything is sent) and `suspended` (why nothing is sent).
 
-use std::io::Cursor;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use crossbeam_channel::Sender;
 use millstream_catalog::ObjectId;
 use millstream_connectors::{SinkIdentity, SinkSpec};
 
 use super::handle::Command;
+use super::piece::{Chosen, PieceForm};
 use super::published::Publisher;
 use super::sender::{SenderSpec, SinkSender, Start};
 use super::stats::Stats;
@@ -34,13 +32,14 @@ use crate::stream::plan::part;
 
 /// Rows in one stored piece of the outbox.
 const PIECE_ROWS: usize = 8192;
-/// Name of the column that says whether the row is gone.
-const DELETED: &str = "__deleted";
+/// Why a sink is suspended that a person has suspended.
+pub(super) const BY_STATEMENT: &str = "by ALTER SINK ... SUSPEND";
 /// How long an orderly end waits for a sender.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-const NEXT: &[u8] = b"next";
-const DELIVERED: &[u8] = b"delivered";
+pub(super) const NEXT: &[u8] = b"next";
+pub(super) const BYTES: &[u8] = b"bytes";
+pub(super) const DELIVERED: &[u8] = b"delivered";
 pub(super) const MARKED: &[u8] = b"marked";
 pub(super) const RESUME: &[u8] = b"resume";
 const SUSPENDED: &[u8] = b"suspended";
@@ -51,17 +50,21 @@ pub struct Outbox {
     spec: SinkSpec,
     /// Whether rows are only counted (a blackhole).
     discards: bool,
-    schema: SchemaRef,
+    form: PieceForm,
     /// Positions of the sink's key columns: a key that goes and comes back in one epoch is one message.
     key: Vec<usize>,
     key_codec: KeyCodec,
     next_sequence: u64,
+    /// Bytes of all pieces ever stored.
+    bytes: u64,
     /// Number after the last row that needs no sending; past `next_sequence` if rows to come need none either.
     delivered: u64,
     start: Start,
     /// Why nothing is sent.
     suspended: Option<String>,
     sender: Option<SenderThread>,
+    /// Number after the last row that may be outside, see [`SenderSpec::reached`].
+    reached: Arc<AtomicU64>,
     /// Number of the sender, so that what an older one still says is known as that.
     generation: u64,
 }
@@ -85,20 +88,20 @@ impl Outbox {
     /// An empty outbox for rows of `schema`.
     pub fn new(id: ObjectId, spec: SinkSpec, schema: &SchemaRef, key: Vec<usize>) -> Result<Self> {
         let key_types: Vec<DataType> = key.iter().map(|c| schema.field(*c).data_type().clone()).collect();
-        let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new(DELETED, DataType::Boolean, false)));
         Ok(Self {
             id,
             discards: spec.discards(),
+            form: PieceForm::new(schema, spec.tells_before()),
             spec,
-            schema: Arc::new(Schema::new(fields)),
             key_codec: KeyCodec::new(&key_types)?,
             key,
             next_sequence: 0,
+            bytes: 0,
             delivered: 0,
             start: Start::First,
             suspended: None,
             sender: None,
+            reached: Arc::default(),
             generation: 0,
         })
     }
@@ -111,6 +114,7 @@ impl Outbox {
         self.stop();
         let status = self.status();
         self.next_sequence = read_sequence(snapshot, status, NEXT)?.unwrap_or(0);
+        self.bytes = read_sequence(snapshot, status, BYTES)?.unwrap_or(0);
         self.delivered = read_sequence(snapshot, status, DELIVERED)?.unwrap_or(0);
         self.start = Start::read(snapshot, status)?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -143,25 +147,25 @@ impl Outbox {
         self.next_sequence
     }
 
-    /// Appends an epoch's consolidated changes; returns how many messages they are. Of an update only the new row goes
-    /// out; rows that go come before rows that come.
-    pub fn append(&mut self, state: &mut State, delta: &Delta) -> Result<u64> {
-        let (order, deleted) = self.messages(delta)?;
-        let rows = order.len() as u64;
+    /// Appends the consolidated changes of an epoch whose `now()` is `now_us`; returns how many messages they are. An update
+    /// is one message, of the new row; rows that go come before rows that come.
+    pub fn append(&mut self, state: &mut State, delta: &Delta, now_us: i64) -> Result<u64> {
+        let chosen = self.choose(delta)?;
+        let rows = chosen.rows.len() as u64;
         if !self.discards && rows > 0 {
-            let batch = take_record_batch(&delta.batch, &UInt32Array::from(order))?;
-            let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
-            columns.push(Arc::new(BooleanArray::from(deleted)));
-            let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+            let rows = self.form.rows(&delta.batch, chosen)?;
             let mut offset = 0;
-            while offset < batch.num_rows() {
-                let piece = batch.slice(offset, PIECE_ROWS.min(batch.num_rows() - offset));
+            while offset < rows.len() {
+                let piece = rows.slice(offset, PIECE_ROWS.min(rows.len() - offset));
                 let first = self.next_sequence + offset as u64;
-                if first + piece.num_rows() as u64 > self.delivered {
-                    state.put(self.table(), &first.to_be_bytes(), &to_ipc(&piece)?);
+                if first + piece.len() as u64 > self.delivered {
+                    let stored = self.form.write(&piece, now_us, self.bytes)?;
+                    self.bytes += stored.len() as u64;
+                    state.put(self.table(), &first.to_be_bytes(), &stored);
                 }
-                offset += piece.num_rows();
+                offset += piece.len();
             }
+            state.put(self.status(), BYTES, &self.bytes.to_be_bytes());
         }
         self.next_sequence += rows;
         if self.discards {
@@ -171,37 +175,45 @@ impl Outbox {
         Ok(rows)
     }
 
-    /// The rows of a delta in the order to send them, and which of them are deletes. A delete whose key comes back in the
-    /// same epoch is left out.
-    fn messages(&self, delta: &Delta) -> Result<(Vec<u32>, Vec<bool>)> {
+    /// The rows of a delta in the order to send them. One that goes and whose key comes back in the same epoch is not sent
+    /// itself: it is what the row that comes was before.
+    fn choose(&self, delta: &Delta) -> Result<Chosen> {
         let Some(weights) = &delta.weights else {
-            return Ok(((0..delta.rows() as u32).collect(), vec![false; delta.rows()]));
+            let rows = delta.rows();
+            return Ok(Chosen {
+                rows: (0..rows as u32).collect(),
+                deleted: vec![false; rows],
+                before: vec![None; rows],
+            });
         };
         let key: Vec<ArrayRef> = self.key.iter().map(|c| delta.batch.column(*c).clone()).collect();
         // Without a key no row takes the place of another.
         let keys = if key.is_empty() { None } else { Some(self.key_codec.encode(&key)?) };
-        let mut present = std::collections::HashSet::new();
-        let (mut order, mut deleted) = (Vec::new(), Vec::new());
-        let (mut coming, mut coming_deleted) = (Vec::new(), Vec::new());
+        let mut going: HashMap<&[u8], VecDeque<u32>> = HashMap::new();
+        if let Some(keys) = keys.as_ref().filter(|_| self.spec.tells_before()) {
+            for i in (0..delta.rows()).filter(|i| weights.value(*i) < 0) {
+                going.entry(keys.get(i)).or_default().push_back(i as u32);
+            }
+        }
+        let (mut coming, mut come) = (Chosen::default(), HashSet::new());
         for i in 0..delta.rows() {
             for _ in 0..weights.value(i).max(0) {
-                coming.push(i as u32);
-                coming_deleted.push(false);
+                let before = keys.as_ref().and_then(|keys| going.get_mut(keys.get(i))?.pop_front());
+                coming.push(i as u32, false, before);
             }
             if let Some(keys) = keys.as_ref().filter(|_| weights.value(i) > 0) {
-                present.insert(keys.get(i));
+                come.insert(keys.get(i));
             }
         }
+        let mut chosen = Chosen::default();
         for i in 0..delta.rows() {
-            let comes_back = keys.as_ref().is_some_and(|keys| present.contains(keys.get(i)));
+            let comes_back = keys.as_ref().is_some_and(|keys| come.contains(keys.get(i)));
             if weights.value(i) < 0 && !comes_back {
-                order.push(i as u32);
-                deleted.push(true);
+                chosen.push(i as u32, true, None);
             }
         }
-        order.append(&mut coming);
-        deleted.append(&mut coming_deleted);
-        Ok((order, deleted))
+        chosen.extend(coming);
+        Ok(chosen)
     }
 
     /// The outside has all rows below `sequence`; those from `kept` on, where a piece begins, stay.
@@ -272,6 +284,7 @@ impl Outbox {
             return Ok(());
         }
         self.generation += 1;
+        self.reached.fetch_max(self.next_sequence.max(self.delivered), Ordering::AcqRel);
         let stop = Arc::new(AtomicBool::new(false));
         let identity = SinkIdentity { store: around.store.identity().to_string(), sink: self.id.0 };
         let sender = SinkSender::new(SenderSpec {
@@ -284,7 +297,7 @@ impl Outbox {
             status: self.status(),
             start: self.start,
             delivered: self.delivered,
-            made: self.next_sequence,
+            reached: self.reached.clone(),
             epoch: around.epoch,
             store: around.store.clone(),
             publisher: around.publisher.clone(),
@@ -324,6 +337,27 @@ impl Outbox {
         }
     }
 
+    /// Has the outside forget the sink, whose drop is committed: on a thread, as far as the outside allows it. What a sink
+    /// that is in trouble has left there is left: somebody else may go on with it.
+    pub fn forget(mut self, name: String, store: String) -> Option<JoinHandle<()>> {
+        let in_trouble = self.suspended.is_some_and(|reason| reason != BY_STATEMENT);
+        if !self.spec.is_exactly_once() || self.start == Start::First || in_trouble {
+            return None;
+        }
+        let (spec, made, sender) = (self.spec, self.next_sequence.max(self.delivered), self.sender.take());
+        let identity = SinkIdentity { store, sink: self.id.0 };
+        let forget = move || {
+            if let Some(sender) = sender {
+                sender.wait();
+            }
+            if let Err(e) = spec.forget(&identity, made) {
+                tracing::warn!(sink = %name, error = %e, "the outside keeps the marker of a sink that was dropped");
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("drop-sink-{}", self.id)).spawn(forget);
+        thread.map_err(|e| tracing::warn!(error = %e, "no thread for what a dropped sink has left outside")).ok()
+    }
+
     fn table(&self) -> TableId {
         TableId { object: self.id.0, part: part::OUTBOX }
     }
@@ -354,17 +388,61 @@ pub(super) fn read_sequence(snapshot: &Snapshot, table: TableId, key: &[u8]) -> 
         .transpose()
 }
 
-fn to_ipc(batch: &RecordBatch) -> Result<Vec<u8>> {
-    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
-    writer.write(batch)?;
-    Ok(writer.into_inner()?)
+/// The number of a piece's first row, which is its key in the outbox.
+pub(super) fn first_row(key: &[u8]) -> Result<u64> {
+    let corrupt = |_| Error::new(sqlstate::DATA_CORRUPTED, "a sink's outbox has a key that is no number");
+    key.try_into().map(u64::from_be_bytes).map_err(corrupt)
 }
 
-/// Rows of a piece; the last column says which of them are gone.
-pub(super) fn from_ipc(bytes: &[u8]) -> Result<RecordBatch> {
-    let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
-    match reader.next() {
-        Some(batch) => Ok(batch?),
-        None => Err(Error::new(sqlstate::DATA_CORRUPTED, "a piece of a sink's outbox is empty")),
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{Field, Schema};
+    use millstream_catalog::object::{Format, Sink};
+    use millstream_catalog::{Column, SqlType};
+
+    use super::*;
+
+    /// Of a sink with columns (id, v) and key id.
+    fn outbox(format: &str) -> Outbox {
+        let options = [("connector", "kafka"), ("topic", "t"), ("properties.bootstrap.server", "127.0.0.1:1")];
+        let columns: Vec<Column> = ["id", "v"].map(|name| Column::new(name, SqlType::Int8, true)).into();
+        let sink = Sink {
+            columns,
+            query: String::new(),
+            time_zone: "UTC".into(),
+            options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            format: Some(Format { format: format.into(), encode: "json".into(), ..Format::default() }),
+            key: vec![0],
+            emit_on_window_close: false,
+            fingerprint: String::new(),
+        };
+        Outbox::new(ObjectId(7), SinkSpec::new(&sink).unwrap(), &schema(), vec![0]).unwrap()
+    }
+
+    fn schema() -> SchemaRef {
+        let fields: Vec<Field> = ["id", "v"].map(|name| Field::new(name, DataType::Int64, true)).into();
+        Schema::new(fields).into()
+    }
+
+    /// The messages of changes (id, v, weight): what becomes of each row, with the position of the row before.
+    fn chosen(format: &str, changes: &[(i64, i64, i64)]) -> Vec<(u32, bool, Option<u32>)> {
+        let column = |of: fn(&(i64, i64, i64)) -> i64| Int64Array::from_iter_values(changes.iter().map(of));
+        let columns: Vec<ArrayRef> = vec![Arc::new(column(|c| c.0)), Arc::new(column(|c| c.1))];
+        let delta = Delta::new(RecordBatch::try_new(schema(), columns).unwrap(), column(|c| c.2));
+        let Chosen { rows, deleted, before } = outbox(format).choose(&delta).unwrap();
+        rows.into_iter().zip(deleted).zip(before).map(|((row, deleted), before)| (row, deleted, before)).collect()
+    }
+
+    #[test]
+    fn a_row_that_takes_the_place_of_another_knows_it() {
+        let changes = [(1, 10, 1), (2, 20, 1), (1, 9, -1), (3, 30, -1), (4, 40, -1), (4, 41, 1)];
+        let before = [(3, true, None), (0, false, Some(2)), (1, false, None), (5, false, Some(4))];
+        assert_eq!(chosen("debezium", &changes), before);
+        let without = before.map(|(row, deleted, _)| (row, deleted, None));
+        assert_eq!(chosen("upsert", &changes), without);
+        // Rows of one key, which is none then: each takes the place of one at most.
+        let changes = [(1, 1, -1), (1, 2, -1), (1, 3, 2), (1, 4, 1)];
+        assert_eq!(chosen("debezium", &changes), [(2, false, Some(0)), (2, false, Some(1)), (3, false, None)]);
     }
 }

@@ -508,7 +508,7 @@ impl Pipeline {
             if !result.is_empty() {
                 self.counters.rows += match &mut self.target {
                     Target::View(relation) => relation.apply(state, &result.batch, result.weights.as_ref())?,
-                    Target::Sink(outbox) => outbox.append(state, &result)? as i64,
+                    Target::Sink(outbox) => outbox.append(state, &result, now_us)? as i64,
                 };
                 self.counters_changed = true;
                 deltas.push(result);

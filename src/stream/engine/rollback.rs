@@ -112,6 +112,8 @@ impl EpochLoop {
                 self.sources.extend(retired.source.map(|s| (retired.id, s)));
                 self.tables.extend(retired.table.map(|t| (retired.id, t)));
                 self.pipelines.extend(retired.pipeline.map(|p| (retired.id, p)));
+            } else {
+                self.forget(retired);
             }
         }
         let keep: BTreeSet<ObjectId> = self.catalog.objects().map(|o| o.id).collect();

@@ -14,35 +14,32 @@
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
 use crossbeam_channel::Sender;
 use millstream_catalog::ObjectId;
 use millstream_connectors::{DeadLetter, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
 
 use super::handle::Command;
-use super::outbox::{MARKED, RESUME, from_ipc, read_sequence};
+use super::outbox::{MARKED, RESUME, first_row, read_sequence};
+use super::part_size::PartSize;
+use super::piece::SinkRows;
 use super::published::Publisher;
 use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
 use crate::failpoint;
 use crate::state::{Snapshot, Store, TableId};
 
-/// Most rows and bytes of the outbox that are sent together.
-const ROWS_MAX: usize = 32_768;
+/// Most bytes of the outbox that are sent together, about; rows are bounded by [`PartSize`].
 const BYTES_MAX: usize = 16 << 20;
-/// Fewest rows that are sent together after timeouts.
-const ROWS_MIN: usize = 256;
 /// Shortest time from the start of a transaction to the next: in between, epochs gather.
 const TRANSACTION_INTERVAL: Duration = Duration::from_millis(20);
 /// Shortest time from the end of a transaction to the start of the next. The broker completes one after it has said so, and
 /// refuses a next that comes before; the client then waits for 20 ms.
 const TRANSACTION_GAP: Duration = Duration::from_millis(3);
 /// The outside forgets the marker of a group that commits nothing, by default after a week.
-const MARKER_REFRESH: Duration = Duration::from_secs(24 * 3600);
+const MARKER_REFRESH_MS: u64 = 24 * 3600 * 1000;
 /// How long a sender waits after a failure: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long to wait for an acknowledgement before looking for new rows again.
@@ -92,8 +89,9 @@ pub struct SenderSpec {
     pub start: Start,
     /// Number after the last row that needs no sending.
     pub delivered: u64,
-    /// Number after the last row made.
-    pub made: u64,
+    /// Number after the last row that may be outside: the last row made when the first sender of this process started, or
+    /// the last that one of them has sent. A sender that is stopped may still send what was made after that.
+    pub reached: Arc<AtomicU64>,
     /// The epoch that has to be committed before the sender looks at anything.
     pub epoch: u64,
     pub store: Arc<Store>,
@@ -113,9 +111,9 @@ pub struct SinkSender {
     next: Place,
     /// What is on its way, oldest first.
     sent: VecDeque<Sent>,
-    /// Number after the last row that may be outside: what a marker cannot be ahead of.
-    known: u64,
-    rows_max: usize,
+    size: PartSize,
+    /// Rows of the part that was handed over last; 0 if nothing is on its way.
+    tried: usize,
     /// When the last transaction began.
     began: Option<Instant>,
     committed: Instant,
@@ -150,7 +148,7 @@ impl From<Error> for Failure {
 
 /// Rows read from the outbox.
 struct Part {
-    rows: RecordBatch,
+    rows: SinkRows,
     /// Behind the last of them.
     end: Place,
 }
@@ -158,13 +156,13 @@ struct Part {
 impl Part {
     /// Number of its first row.
     fn first(&self) -> u64 {
-        self.end.row - self.rows.num_rows() as u64
+        self.end.row - self.rows.len() as u64
     }
 }
 
 impl SinkSender {
     pub fn new(of: SenderSpec) -> Self {
-        let (start, known) = (of.start, of.made.max(of.delivered));
+        let start = of.start;
         // Pieces that are not trimmed are found by looking for the first.
         let there = Place { row: of.delivered, piece: 0 };
         Self {
@@ -173,8 +171,8 @@ impl SinkSender {
             there,
             next: there,
             sent: VecDeque::new(),
-            known,
-            rows_max: ROWS_MAX,
+            size: PartSize::default(),
+            tried: 0,
             began: None,
             committed: Instant::now(),
         }
@@ -190,17 +188,14 @@ impl SinkSender {
         while !self.is_stopping() {
             let seen = self.of.publisher.current().epoch;
             match self.step(&mut writer) {
-                Ok(true) => {
-                    backoff = BACKOFF.0;
-                    self.rows_max = (self.rows_max * 2).min(ROWS_MAX);
-                }
+                Ok(true) => backoff = BACKOFF.0,
                 Ok(false) => self.of.publisher.wait_beyond(seen, STOP_CHECK),
                 Err(Failure::Passing(e)) => {
                     tracing::warn!(sink = %self.of.name, error = %e, "sink cannot deliver, will try again");
                     self.of.stats.update_sink(self.of.id, |s| s.error = Some(described(&e)));
                     metrics::counter!("millstream_sink_failures_total", "sink" => self.of.name.clone()).increment(1);
                     if e.sqlstate() == sqlstate::CONNECTION_FAILURE {
-                        self.rows_max = (self.rows_max / 2).max(ROWS_MIN);
+                        self.size.timed_out(std::mem::take(&mut self.tried));
                     }
                     writer = None;
                     self.sent.clear();
@@ -297,7 +292,7 @@ impl SinkSender {
         self.commit(writer, at)?;
         failpoint::pass("outbox.marked")?;
         self.go_to(at);
-        self.known = self.known.max(at);
+        self.of.reached.fetch_max(at, Ordering::AcqRel);
         let mut told: Option<Instant> = None;
         while !self.is_stopping() {
             if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
@@ -316,7 +311,9 @@ impl SinkSender {
 
     fn go_on_at_marker(&mut self, writer: &mut dyn SinkWriter) -> Result<(), Failure> {
         let marker = writer.marker().map_err(|e| Failure::Passing(e.into()))?;
-        let (name, next, known) = (&self.of.name, self.there.row, self.known);
+        // What a marker cannot be ahead of. Senders before this one have ended.
+        let known = self.of.reached.load(Ordering::Acquire);
+        let (name, next) = (&self.of.name, self.there.row);
         let lost = |message: String| {
             Failure::Final(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint(format!(
                 "ALTER SINK {name} RESUME AT n sends the rows from number n on: {next} sends all that are not known to be \
@@ -365,40 +362,36 @@ impl SinkSender {
     /// Rows from the next one on, up to as many as go together and none from `upto` on.
     fn read(&mut self, snapshot: &Arc<Snapshot>, upto: u64) -> Result<Option<Part>> {
         let from = self.next.piece.to_be_bytes();
-        let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        let rows_max = self.size.rows_max();
+        let (mut pieces, mut rows, mut bytes) = (Vec::new(), 0, 0);
         let mut end = self.next;
         for entry in snapshot.scan(self.of.outbox, Bound::Included(&from), Bound::Unbounded) {
             let (key, value) = entry?;
-            let corrupt = |_| Error::new(sqlstate::DATA_CORRUPTED, "a sink's outbox has a key that is no number");
-            let first = key.as_slice().try_into().map(u64::from_be_bytes).map_err(corrupt)?;
-            if first >= upto || rows >= self.rows_max || bytes >= BYTES_MAX {
+            let first = first_row(&key)?;
+            if first >= upto || rows >= rows_max || bytes >= BYTES_MAX {
                 break;
             }
-            let batch = from_ipc(&value)?;
-            let after = first + batch.num_rows() as u64;
+            let piece = SinkRows::read(&value)?;
+            let after = first + piece.len() as u64;
             if after <= self.next.row {
                 continue;
             }
             let skipped = self.next.row.saturating_sub(first);
-            let room = (self.rows_max - rows) as u64;
+            let room = (rows_max - rows) as u64;
             let wanted = (after.min(upto) - first - skipped).min(room);
-            batches.push(batch.slice(skipped as usize, wanted as usize));
+            pieces.push(piece.slice(skipped as usize, wanted as usize));
             rows += wanted as usize;
             bytes += value.len();
             let row = first + skipped + wanted;
             end = Place { row, piece: if row == after { row } else { first } };
         }
-        let Some(first) = batches.first() else { return Ok(None) };
-        Ok(Some(Part { rows: concat_batches(&first.schema(), &batches)?, end }))
+        Ok(SinkRows::concat(&pieces)?.map(|rows| Part { rows, end }))
     }
 
     /// What rows become, without those that the outside would never take.
     fn messages(&self, part: &Part, bytes_max: usize) -> Result<(Vec<Message>, Vec<DeadLetter>)> {
-        let rows = &part.rows;
-        let columns = rows.num_columns() - 1;
-        let deleted = rows.column(columns).as_boolean().clone();
-        let visible = rows.project(&(0..columns).collect::<Vec<_>>())?;
-        let mut messages = self.of.spec.encode(&visible, Some(&deleted))?;
+        let SinkRows { rows, deleted, before } = &part.rows;
+        let mut messages = self.of.spec.encode(rows, Some(deleted), before.as_ref())?;
         let bytes = |m: &Message| m.key.as_ref().map_or(0, Vec::len) + m.payload.as_ref().map_or(0, Vec::len);
         if messages.iter().all(|message| bytes(message) <= bytes_max) {
             return Ok((messages, Vec::new()));
@@ -432,14 +425,15 @@ impl SinkSender {
         let exactly_once = self.of.spec.is_exactly_once();
         let published = self.of.publisher.current();
         let Some(mut part) = self.read(&published.snapshot, u64::MAX)? else {
-            if exactly_once && self.committed.elapsed() >= MARKER_REFRESH {
+            let refresh = Duration::from_millis(failpoint::value("outbox.marker_refresh_ms", MARKER_REFRESH_MS));
+            if exactly_once && self.committed.elapsed() >= refresh {
                 self.commit(writer, self.next.row)?;
             }
             let waits = !self.sent.is_empty();
             self.note_acknowledged(writer, if waits { ACKNOWLEDGED_CHECK } else { Duration::ZERO })?;
             return Ok(waits);
         };
-        let is_full = part.rows.num_rows() >= self.rows_max;
+        let is_full = part.rows.len() >= self.size.rows_max();
         if exactly_once && let Some(rest) = self.rest_before_transaction(is_full) {
             std::thread::sleep(rest);
             if !is_full {
@@ -449,7 +443,8 @@ impl SinkSender {
         }
         self.began = Some(Instant::now());
         let (messages, dead) = self.messages(&part, writer.message_bytes_max())?;
-        self.known = self.known.max(part.end.row);
+        self.of.reached.fetch_max(part.end.row, Ordering::AcqRel);
+        self.tried = part.rows.len();
         writer.send(messages).map_err(|e| Failure::Passing(e.into()))?;
         failpoint::pass("outbox.produced")?;
         if exactly_once {
@@ -457,6 +452,7 @@ impl SinkSender {
         }
         self.commit(writer, part.end.row)?;
         failpoint::pass("outbox.sent")?;
+        self.size.went();
         self.next = part.end;
         self.sent.push_back(Sent { end: part.end, dead });
         self.note_acknowledged(writer, Duration::ZERO)?;
@@ -491,6 +487,9 @@ impl SinkSender {
     /// A part is outside.
     fn went(&mut self, sent: Sent) {
         let rows = sent.end.row - self.there.row;
+        if self.sent.is_empty() {
+            self.tried = 0;
+        }
         self.there = sent.end;
         let Place { row, piece } = self.there;
         self.of.stats.update_sink(self.of.id, |s| (s.delivered, s.error) = (row, None));

@@ -1,19 +1,20 @@
-//! What the loop does for sinks beside the rows of their queries: notes how far they are, suspends and resumes them.
+//! What the loop does for sinks beside the rows of their queries: notes how far they are, suspends and resumes them, and has
+//! the outside forget those that were dropped.
+
+use std::time::{Duration, Instant};
 
 use millstream_catalog::ObjectId;
 use millstream_connectors::DeadLetter;
 
 use super::epoch::EpochLoop;
 use super::handle::{Reply, SinkChange};
-use super::outbox::{Outbox, Surroundings};
+use super::objects::Retired;
+use super::outbox::{BY_STATEMENT, Outbox, STOP_PATIENCE, Surroundings};
 use super::pipeline::{Pipeline, Target};
 use super::system;
 use super::work::Work;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::State;
-
-/// Why a sink is suspended that a person has suspended.
-const BY_STATEMENT: &str = "by ALTER SINK ... SUSPEND";
 
 impl EpochLoop {
     /// Starts every sink that does not send and may. It looks at nothing before `epoch`, which it may be a part of, is
@@ -32,6 +33,30 @@ impl EpochLoop {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of what ran for objects whose drop is committed, with `committed` or before.
+    pub(super) fn release(&mut self, committed: u64) {
+        let retired = std::mem::take(&mut self.retired);
+        let (gone, kept): (Vec<Retired>, _) = retired.into_iter().partition(|r| r.epoch <= committed);
+        self.retired = kept;
+        gone.into_iter().for_each(|retired| self.forget(retired));
+    }
+
+    /// Ends what ran for a dropped object; of a sink goes what the outside keeps of it, too.
+    pub(super) fn forget(&mut self, retired: Retired) {
+        self.forgetting.retain(|thread| !thread.is_finished());
+        if let Some(Pipeline { target: Target::Sink(outbox), name, .. }) = retired.pipeline {
+            self.forgetting.extend(outbox.forget(name, self.store.identity().to_string()));
+        }
+    }
+
+    /// Waits a moment for what is being forgotten.
+    pub(super) fn finish_forgetting(&mut self) {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.forgetting.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Changes what a sink's status says; nothing if the sink is gone.

@@ -137,8 +137,10 @@ impl EpochLoop {
             self.later(Command::Write(request, reply));
             return Ok(());
         }
-        match self.apply_all(&request.writes, work) {
+        let applied = self.check_records(&request.records).and_then(|()| self.apply_all(&request.writes, work));
+        match applied {
             Ok(inserted) => {
+                self.put_records(&request.records);
                 let outcome = WriteOutcome { epoch: work.epoch, inserted };
                 work.statements.push(Statement { request, reply, outcome });
                 work.dirty = true;

@@ -460,7 +460,7 @@ fn rows_written_read_back_the_same() {
     }
     let batch = decoder.finish().unwrap().batch;
     let sink = RowFormat::new(&columns, &[], &format("plain"), "t").unwrap();
-    let messages = sink.encode(&batch, None).unwrap();
+    let messages = sink.encode(&batch, None, None).unwrap();
     for message in &messages {
         let text = std::str::from_utf8(message.payload.as_deref().unwrap()).unwrap();
         serde_json::from_str::<serde_json::Value>(text).unwrap();
@@ -483,7 +483,7 @@ fn floats_that_json_has_not_are_null() {
     let format = RowFormat::new(&[column("f", SqlType::Float8)], &[], &format("plain"), "t").unwrap();
     let values: ArrayRef = std::sync::Arc::new(arrow::array::Float64Array::from(vec![f64::NAN, f64::INFINITY, -0.0]));
     let batch = RecordBatch::try_from_iter([("f", values)]).unwrap();
-    let texts: Vec<_> = format.encode(&batch, None).unwrap().into_iter().map(|m| m.payload.unwrap()).collect();
+    let texts: Vec<_> = format.encode(&batch, None, None).unwrap().into_iter().map(|m| m.payload.unwrap()).collect();
     assert_eq!(texts, [b"{\"f\":null}".to_vec(), b"{\"f\":null}".to_vec(), b"{\"f\":-0.0}".to_vec()]);
 }
 
@@ -496,17 +496,17 @@ fn upserts_have_keys_and_tombstones() {
     let deletes = BooleanArray::from(vec![false, true]);
     let upsert = RowFormat::new(&columns, &[0], &format("upsert"), "t").unwrap();
     assert!(upsert.takes_deletes());
-    let messages = upsert.encode(&batch, Some(&deletes)).unwrap();
+    let messages = upsert.encode(&batch, Some(&deletes), None).unwrap();
     assert_eq!(messages[0].key.as_deref(), Some(&b"{\"id\":1}"[..]));
     assert_eq!(messages[0].payload.as_deref(), Some(&b"{\"id\":1,\"name\":\"a\"}"[..]));
     assert_eq!((messages[1].key.as_deref(), messages[1].payload.as_deref()), (Some(&b"{\"id\":2}"[..]), None));
     let by_name = RowFormat::new(&columns, &[1], &format("upsert"), "t").unwrap();
     assert_eq!(
-        by_name.encode(&batch, None).unwrap_err().message(),
+        by_name.encode(&batch, None, None).unwrap_err().message(),
         "NULL in key column \"name\" of a sink of FORMAT UPSERT"
     );
     let plain = RowFormat::new(&columns, &[], &format("plain"), "t").unwrap();
-    assert!(!plain.takes_deletes() && plain.encode(&batch, Some(&deletes)).is_err());
-    assert_eq!(plain.encode(&batch, None).unwrap()[0].key, None);
+    assert!(!plain.takes_deletes() && plain.encode(&batch, Some(&deletes), None).is_err());
+    assert_eq!(plain.encode(&batch, None, None).unwrap()[0].key, None);
     assert!(batch.column(1).as_string_view().is_null(1));
 }
