@@ -107,6 +107,7 @@ impl Session {
             | Plan::CreateExternalTable(_)
             | Plan::CreateSchema { .. }
             | Plan::CreateFunction(_)
+            | Plan::CreateSecret(_)
             | Plan::SetSchema { .. } => return Ok(false),
             Plan::Set { name, .. } => return Ok(name != "search_path"),
             _ => return Ok(true),
