@@ -25,7 +25,7 @@ check: ## rustfmt, clippy and cargo doc, warnings denied
 	  RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
 
 test: ## everything that CI runs: make check, then every test
-	@$(TEST) && dev/kafka/kafka.sh resolve
+	@$(TEST) && dev/kafka/kafka.sh resolve && dev/s3/s3.sh resolve
 	@$(MAKE) --no-print-directory check
 	@. dev/env.sh && cargo test --locked --workspace
 

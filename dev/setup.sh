@@ -2,7 +2,8 @@
 # Installs the system packages that Millstream is built and tested with, and only those that are missing.
 #
 #   dev/setup.sh build     what `make demo`, `make build` and `make check` need
-#   dev/setup.sh test      that, and what the tests need: Java and Maven for Apache Kafka, PostgreSQL to compare with
+#   dev/setup.sh test      that, and what the tests need: Java and Maven for Apache Kafka, PostgreSQL to compare with, Go for
+#                          an S3 server
 #
 # Debian and Ubuntu. As root or with sudo it installs; otherwise it names what is missing and exits 1.
 set -euo pipefail
@@ -46,6 +47,7 @@ if [ "$level" = test ]; then
   need java have_java
   need maven have mvn
   need postgresql have_postgres
+  need golang-go have go
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

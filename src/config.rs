@@ -103,6 +103,8 @@ pub struct BatchConfig {
     pub memory_limit_bytes: usize,
     /// `None`: a directory `spill` in the data directory.
     pub spill_dir: Option<PathBuf>,
+    /// Footers of Parquet files.
+    pub metadata_cache_bytes: usize,
 }
 
 /// The `state.*` settings.
@@ -208,6 +210,8 @@ settings! {
         "Memory of all queries together; past it sorts, joins and aggregates spill to disk.";
     "batch.spill_dir": optional_path => batch.spill_dir, "",
         "Where queries spill; empty: the directory spill in the data directory.";
+    "batch.metadata_cache_bytes": size => batch.metadata_cache_bytes, "64MiB",
+        "Memory for the footers of Parquet files, which are read once while a file does not change.";
     "data_dir": path => data_dir, "millstream-data",
         "Directory of the server's state; created if missing, locked while the server runs.";
     "dead_letter_retention": duration => dead_letter_retention, "30d",
@@ -350,7 +354,7 @@ impl Config {
             snapshot_max_age: Duration::ZERO,
             dead_letter_retention: Duration::ZERO,
             log: LogConfig { format: LogFormat::Text, filter: String::new() },
-            batch: BatchConfig { memory_limit_bytes: 0, spill_dir: None },
+            batch: BatchConfig { memory_limit_bytes: 0, spill_dir: None, metadata_cache_bytes: 0 },
             state: StateConfig {
                 cache_bytes: 0,
                 block_cache_bytes: 0,

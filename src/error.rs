@@ -223,6 +223,9 @@ impl From<ArrowError> for Error {
 
 impl From<DataFusionError> for Error {
     fn from(e: DataFusionError) -> Self {
+        if let Some(ours) = Self::inside(&e) {
+            return ours.clone();
+        }
         match e {
             DataFusionError::ArrowError(e, _) => (*e).into(),
             DataFusionError::Context(_, inner) => (*inner).into(),
@@ -290,21 +293,31 @@ impl Error {
         }
     }
 
+    /// The error of ours that another one was made from, if it was.
+    pub fn inside<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(ours) = error.downcast_ref::<Self>() {
+                return Some(ours);
+            }
+            next = error.source();
+        }
+        None
+    }
+
     fn out_of_memory(message: &str) -> Self {
         Self::new(sqlstate::OUT_OF_MEMORY, message)
             .with_hint("raise batch.memory_limit_bytes or make the query need less memory")
     }
 
     fn from_shared(e: &DataFusionError) -> Self {
+        if let Some(ours) = Self::inside(e) {
+            return ours.clone();
+        }
         match e {
             DataFusionError::External(inner) => {
-                if let Some(ours) = inner.downcast_ref::<Self>() {
-                    ours.clone()
-                } else if let Some(sql) = inner.downcast_ref::<SqlError>() {
-                    sql.clone().into()
-                } else {
-                    Self::internal(inner.to_string())
-                }
+                let sql = inner.downcast_ref::<SqlError>();
+                sql.map_or_else(|| Self::internal(inner.to_string()), |sql| sql.clone().into())
             }
             DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
                 ArrowError::DivideByZero => ArrowError::DivideByZero.into(),

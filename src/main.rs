@@ -10,6 +10,8 @@ use millstream::{demo, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Two libraries for encryption are linked in, and nothing else says which of them is meant.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Cli::parse().command {
         Command::Serve(args) => match Config::load(&args) {
             Ok(config) => server::run(config, server::open),

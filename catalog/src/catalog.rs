@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
-use crate::object::{Object, ObjectId, ObjectKind, Snapshot};
+use crate::object::{Object, ObjectId, ObjectKind, Secret, Snapshot};
 
 /// The schemas that exist without a record; users cannot change what is in them, except `public`.
 const SYSTEM_SCHEMAS: [(ObjectId, &str); 4] = [
@@ -26,6 +26,7 @@ pub struct Catalog {
     functions: BTreeMap<(ObjectId, String, usize), ObjectId>,
     tasks: BTreeMap<(ObjectId, String), ObjectId>,
     schemas: BTreeMap<String, ObjectId>,
+    secrets: BTreeMap<String, ObjectId>,
 }
 
 /// One step from a catalog version to the next, as it is stored.
@@ -129,6 +130,23 @@ impl Catalog {
         self.objects.get(self.by_name.get(&(*schema, name.to_string()))?)
     }
 
+    /// The secret of that name.
+    ///
+    /// # Errors
+    /// 42704 if there is none.
+    pub fn secret(&self, name: &str) -> Result<&Arc<Object>> {
+        let found = self.secrets.get(name).and_then(|id| self.objects.get(id));
+        found.ok_or_else(|| CatalogError::NotFound { kind: "secret", name: name.to_string() })
+    }
+
+    /// All secrets, by name.
+    pub fn secrets(&self) -> impl Iterator<Item = (&Arc<Object>, &Secret)> {
+        self.secrets.values().filter_map(|id| self.objects.get(id)).filter_map(|object| match &object.kind {
+            ObjectKind::Secret(secret) => Some((object, secret)),
+            _ => None,
+        })
+    }
+
     /// The functions `schema.name`, those with fewer arguments first.
     pub fn functions(&self, schema: &str, name: &str) -> impl Iterator<Item = &Arc<Object>> {
         let schema = self.schemas.get(schema).copied();
@@ -226,6 +244,9 @@ impl Catalog {
             ObjectKind::Task(_) => {
                 self.tasks.insert((object.schema, object.name.clone()), object.id);
             }
+            ObjectKind::Secret(_) => {
+                self.secrets.insert(object.name.clone(), object.id);
+            }
             ObjectKind::Snapshot(_) => {}
             _ => {
                 self.by_name.insert((object.schema, object.name.clone()), object.id);
@@ -244,6 +265,9 @@ impl Catalog {
             }
             ObjectKind::Task(_) => {
                 self.tasks.remove(&(object.schema, object.name.clone()));
+            }
+            ObjectKind::Secret(_) => {
+                self.secrets.remove(&object.name);
             }
             ObjectKind::Snapshot(_) => {}
             _ => {
@@ -413,6 +437,12 @@ impl Draft {
                 return Err(CatalogError::Reserved { kind: "schema", name: object.name.clone() });
             }
             return Ok(());
+        }
+        if matches!(object.kind, ObjectKind::Secret(_)) {
+            return match self.catalog.secrets.contains_key(&object.name) {
+                true => Err(CatalogError::Duplicate { kind: "secret", name: object.name.clone() }),
+                false => Ok(()),
+            };
         }
         if object.schema != ObjectId::PUBLIC && object.schema < ObjectId::FIRST_USER {
             let name = self.catalog.schema_name(object).to_string();

@@ -72,6 +72,7 @@ pub enum ObjectKind {
     Snapshot(Snapshot),
     Function(Function),
     Task(Task),
+    Secret(Secret),
 }
 
 /// A column of a relation.
@@ -293,6 +294,30 @@ pub struct Snapshot {
     pub taken_us: i64,
 }
 
+/// What opens stores of the outside: an address and credentials. Secrets have one name space of their own, beside those of
+/// the schemas.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Secret {
+    /// What it opens: `s3`.
+    #[serde(rename = "type")]
+    pub secret_type: String,
+    /// The URLs that it is for begin with this; `None`: all of its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The other options as written, values in the clear; validated by the server.
+    pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Secret {
+    /// The values are no part of it: an object's debug text may end up in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret")
+            .field("secret_type", &self.secret_type)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A scalar function in SQL, which stands for its body wherever it is called. In a schema its name and number of arguments
 /// tell it from others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -408,10 +433,10 @@ impl Object {
         }
     }
 
-    /// Columns of a relation; none for a schema, function or task.
+    /// Columns of a relation; none for a schema, function, task or secret.
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
-            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Task(_) => &[],
+            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Task(_) | ObjectKind::Secret(_) => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -478,6 +503,7 @@ impl ObjectKind {
             Self::Snapshot(_) => "snapshot",
             Self::Function(_) => "function",
             Self::Task(_) => "task",
+            Self::Secret(_) => "secret",
         }
     }
 
@@ -485,7 +511,7 @@ impl ObjectKind {
     /// show as foreign tables. Snapshots do not show.
     pub fn relkind(&self) -> Option<char> {
         Some(match self {
-            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Task(_) => return None,
+            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Task(_) | Self::Secret(_) => return None,
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',

@@ -85,14 +85,25 @@ impl Default for SessionVars {
     }
 }
 
-/// Files whose schema must be read before a statement can be planned: `read_parquet('glob')`, or CREATE EXTERNAL TABLE
+/// Files whose schema must be read before a statement can be planned: `read_parquet('glob')` and kin, or CREATE EXTERNAL TABLE
 /// without a column list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExternalCall {
     /// `parquet`, `csv` or `json`.
     pub format: String,
-    pub location: String,
+    /// Paths, URLs or globs; one at least.
+    pub locations: Vec<String>,
+    /// Keys in lower case.
     pub options: BTreeMap<String, String>,
+    /// The hive partition columns; `None`: those of the folders that all files are in.
+    pub partitions: Option<Vec<String>>,
+}
+
+impl ExternalCall {
+    /// The locations, for messages.
+    pub fn location(&self) -> String {
+        self.locations.join(", ")
+    }
 }
 
 /// What a scan reads.

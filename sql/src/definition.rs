@@ -16,12 +16,15 @@ use millstream_catalog::{Catalog, DEFAULT_SCHEMA, Object, ObjectId, ObjectKind};
 
 use crate::parser::text::Text;
 use crate::parser::{parse, parse_query, tokenize, word_of};
-use crate::planner::{table_reference, written, written_call};
+use crate::planner::{SECRET_OPTION, table_reference, written, written_call};
 use crate::statement::{SinkInput, Statement};
 use crate::types::quote_ident;
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "***";
+
+/// The options of a secret that say what it is for and are no secrets themselves.
+pub const SHOWN_OF_SECRETS: [&str; 6] = ["type", "scope", "region", "endpoint", "url_style", "allow_http"];
 
 /// Whether the value of this option of a WITH clause must not be shown.
 pub fn is_secret(option: &str) -> bool {
@@ -208,9 +211,21 @@ impl<'a> Edits<'a> {
         out + &self.sql[done..]
     }
 
-    /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`, also in the body of a CREATE TASK.
+    /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`, also in the body of a CREATE TASK. Of a
+    /// `CREATE SECRET` that is every value but those that say what it is for. In other statements an option `secret` is the
+    /// name of one.
     fn mask(&mut self) {
         let word = |i: usize| self.tokens.get(i).and_then(word_of);
+        let of_secret = ["CREATE", "SECRET"].map(Some) == [word(0), word(1)].each_ref().map(Option::as_deref)
+            || ["CREATE", "OR", "REPLACE", "SECRET"].map(Some)
+                == [word(0), word(1), word(2), word(3)].each_ref().map(Option::as_deref);
+        let is_hidden = |key: &str| {
+            let key = key.trim_end_matches('.').trim_matches(['"', '\'']).to_lowercase();
+            match of_secret {
+                true => !SHOWN_OF_SECRETS.contains(&key.as_str()),
+                false => key != SECRET_OPTION && is_secret(&key),
+            }
+        };
         let mut secrets = Vec::new();
         if let Some(last) = self.tokens.last()
             && let Token::DollarQuotedString(body) = &last.token
@@ -240,7 +255,7 @@ impl<'a> Edits<'a> {
                     if key.is_empty() || goes_on {
                         key.push_str(&part.to_string());
                         key.push('.');
-                    } else if is_secret(&key) {
+                    } else if is_hidden(&key) {
                         secrets.push((token.span.start, token.span.end));
                     }
                 }
@@ -655,5 +670,13 @@ mod tests {
         let task = "CREATE TASK t AS $x$ CREATE SINK k FROM v WITH (properties.sasl.password = 'x'); SELECT 1 $x$";
         assert_eq!(masked(task), task.replace("'x'", "'***'"));
         assert_eq!(masked("not 'sql"), "not 'sql");
+        let shown =
+            masked("create or replace secret s with (type = 's3', KEY_ID = 'a', \"secret\" 'b', region = 'c', x = d)");
+        assert_eq!(
+            shown,
+            "create or replace secret s with (type = 's3', KEY_ID = '***', \"secret\" '***', region = 'c', x = '***')"
+        );
+        let named = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/' WITH (secret = 's')";
+        assert_eq!(masked(named), named);
     }
 }

@@ -36,8 +36,8 @@ pub use functions::{FunctionSet, functions};
 pub use parser::{parse, parse_expr, parse_query};
 pub use plan::{Plan, PlannedQuery};
 pub use planner::{
-    AsofJoin, AsofParts, Sessions, checked_arithmetic, column_expression, external_calls, generation_expression, plan,
-    plan_query, source_schema_call, without_asof, without_sessions,
+    AsofJoin, AsofParts, SECRET_OPTION, Sessions, checked_arithmetic, column_expression, external_calls,
+    generation_expression, plan, plan_query, source_schema_call, without_asof, without_sessions,
 };
 pub use statement::{Parsed, Statement};
 pub use types::quote_ident;

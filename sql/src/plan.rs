@@ -7,7 +7,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_common::TableReference;
 use datafusion_common::tree_node::TreeNodeRecursion;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use millstream_catalog::object::{ExternalTable, Function, Sink, Source, Table, View};
+use millstream_catalog::object::{ExternalTable, Function, Secret, Sink, Source, Table, View};
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, Object, ObjectId, SqlType};
 
@@ -43,6 +43,7 @@ pub enum Plan {
     CreateTask(CreateTaskPlan),
     ExecuteTask(ExecuteTaskPlan),
     Cron(CronPlan),
+    CreateSecret(CreateSecretPlan),
     Drop(DropPlan),
     Rename {
         id: ObjectId,
@@ -251,6 +252,8 @@ pub struct CreateSinkPlan {
 pub struct CreateExternalTablePlan {
     pub name: NewName,
     pub table: ExternalTable,
+    /// The secret that it names.
+    pub references: BTreeMap<String, ObjectId>,
 }
 
 /// `CREATE FUNCTION`.
@@ -261,6 +264,15 @@ pub struct CreateFunctionPlan {
     /// The functions that its body calls.
     pub references: BTreeMap<String, ObjectId>,
     /// The function whose definition this one takes the place of.
+    pub replaces: Option<ObjectId>,
+}
+
+/// `CREATE SECRET`.
+#[derive(Debug, Clone)]
+pub struct CreateSecretPlan {
+    pub name: String,
+    pub secret: Secret,
+    /// The secret whose values these take the place of.
     pub replaces: Option<ObjectId>,
 }
 
@@ -353,10 +365,12 @@ pub enum CopyTarget {
 pub struct CopyToPlan {
     pub query: PlannedQuery,
     pub target: CopyTarget,
-    /// `parquet`, `csv`, `json`, or `text` (STDOUT's default), from option FORMAT or the file's extension.
+    /// `parquet`, `csv`, `json`, or `text` (STDOUT's default), from option FORMAT or the file's name.
     pub format: String,
     /// The other options, keys in lower case.
     pub options: BTreeMap<String, String>,
+    /// Positions of the columns whose values become folders.
+    pub partition_by: Vec<usize>,
 }
 
 /// `COPY table FROM STDIN`.
@@ -381,6 +395,7 @@ pub enum ShowPlan {
     Sinks,
     Schemas,
     Functions,
+    Secrets,
     Jobs,
     Tasks,
     AllSettings,

@@ -1,6 +1,7 @@
 //! The statements of the dialect as they are written, before any name is looked up.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use datafusion_sql::sqlparser::ast;
 use millstream_catalog::object::Volatility;
@@ -58,6 +59,7 @@ pub enum Statement {
     ExecuteTask(ExecuteTask),
     /// A SELECT that is one call of a function of pg_cron's.
     Cron(CronCall),
+    CreateSecret(CreateSecret),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -270,6 +272,22 @@ pub struct CreateSchema {
     pub if_not_exists: bool,
 }
 
+/// `CREATE SECRET`.
+#[derive(Clone, PartialEq)]
+pub struct CreateSecret {
+    pub name: ast::Ident,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    /// Keys in lower case, values in the clear.
+    pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for CreateSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSecret").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// `CREATE FUNCTION`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateFunction {
@@ -303,6 +321,7 @@ pub enum DropKind {
     ExternalTable,
     Function,
     Task,
+    Secret,
 }
 
 impl DropKind {
@@ -318,6 +337,7 @@ impl DropKind {
             Self::ExternalTable => "external table",
             Self::Function => "function",
             Self::Task => "task",
+            Self::Secret => "secret",
         }
     }
 }
@@ -484,6 +504,7 @@ pub enum Show {
     Sinks,
     Schemas,
     Functions,
+    Secrets,
     Jobs,
     Tasks,
     /// All settings.

@@ -33,7 +33,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::filter_pushdown::physical_optimizer_rules;
+use super::jobs::{Job, Jobs};
 use super::memory::SpillPool;
+use super::stores::Stores;
 use crate::error::{Error, Result, sqlstate};
 
 /// Batches that may wait between a query and the client that reads it.
@@ -54,6 +56,8 @@ pub struct BatchOptions {
     pub spill_dir: PathBuf,
     /// Most bytes that spill files may take.
     pub spill_limit_bytes: u64,
+    /// Memory for the footers of Parquet files, in bytes.
+    pub metadata_cache_bytes: usize,
     /// Threads for batch work, and parts that a plan is split into unless memory is too small for them.
     pub threads: usize,
 }
@@ -65,6 +69,7 @@ impl BatchOptions {
             memory_limit_bytes: 1 << 30,
             spill_dir: spill_dir.into(),
             spill_limit_bytes: 100 << 30,
+            metadata_cache_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, NonZeroUsize::get),
         }
     }
@@ -97,11 +102,13 @@ pub struct StatementOptions {
     pub time_zone: String,
     /// What `now()` is throughout the statement.
     pub now: DateTime<Utc>,
+    /// What is told how far it is, if anything.
+    pub job: Option<Arc<Job>>,
 }
 
 impl Default for StatementOptions {
     fn default() -> Self {
-        Self { time_zone: "UTC".into(), now: Utc::now() }
+        Self { time_zone: "UTC".into(), now: Utc::now(), job: None }
     }
 }
 
@@ -120,6 +127,8 @@ pub type RowStream = (SchemaRef, SendableRecordBatchStream);
 /// The batch engine of one server.
 pub struct Batch {
     env: Arc<RuntimeEnv>,
+    stores: Arc<Stores>,
+    jobs: Jobs,
     base: SessionState,
     function_names: Arc<BTreeSet<String>>,
     /// Functions that read settings, rebuilt where a statement's settings differ from the base.
@@ -152,12 +161,32 @@ impl Batch {
         let runtime =
             Builder::new_multi_thread().worker_threads(options.threads).thread_name("batch").enable_all().build()?;
         let handle = runtime.handle().clone();
-        Ok(Self { env, base, function_names, configurable, runtime: Some(runtime), handle })
+        let stores = Arc::new(Stores::new(env.clone()));
+        Ok(Self {
+            env,
+            stores,
+            jobs: Jobs::default(),
+            base,
+            function_names,
+            configurable,
+            runtime: Some(runtime),
+            handle,
+        })
     }
 
     /// The memory pool, spill files and caches that statements share.
     pub fn runtime_env(&self) -> &Arc<RuntimeEnv> {
         &self.env
+    }
+
+    /// The statements that run.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// The object stores that statements share.
+    pub fn stores(&self) -> &Arc<Stores> {
+        &self.stores
     }
 
     /// The names of all functions that statements can call.
@@ -199,10 +228,10 @@ impl Batch {
     ) -> Result<RowStream> {
         let state = self.state(options);
         let plan = resolve(plan, resolver)?;
-        let task = self.handle.spawn(Attempt { state, plan }.start());
+        let task = self.handle.spawn(Attempt { state, plan, job: options.job.clone() }.start());
         let (rows, second) = AbortOnDrop(task).await?;
         let schema = rows.schema();
-        Ok((schema.clone(), self.forward(schema, rows, second)))
+        Ok((schema.clone(), self.forward(schema, rows, second, options.job.clone())))
     }
 
     /// Runs a query to its end and keeps all of its rows.
@@ -276,9 +305,12 @@ impl Batch {
         schema: SchemaRef,
         mut rows: SendableRecordBatchStream,
         mut second: Option<Attempt>,
+        job: Option<Arc<Job>>,
     ) -> SendableRecordBatchStream {
         let (sender, receiver) = mpsc::channel(RESULT_QUEUE_BATCHES);
         let task = self.handle.spawn(async move {
+            // The job is there until the last row is.
+            let _job = job;
             while let Some(batch) = rows.next().await {
                 if let (Err(error), Some(attempt)) = (&batch, second.take())
                     && matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
@@ -363,6 +395,7 @@ fn check_schema(scan: &TableScan, provider: &dyn TableProvider) -> Result<()> {
 struct Attempt {
     state: SessionState,
     plan: LogicalPlan,
+    job: Option<Arc<Job>>,
 }
 
 impl Attempt {
@@ -371,6 +404,9 @@ impl Attempt {
     async fn start(mut self) -> Result<(SendableRecordBatchStream, Option<Self>), DataFusionError> {
         let physical = self.state.create_physical_plan(&self.plan).await?;
         let rows = execute_stream(physical.clone(), self.state.task_ctx())?;
+        if let Some(job) = &self.job {
+            job.watch(physical.clone());
+        }
         let optimizer = &mut self.state.config_mut().options_mut().optimizer;
         if !optimizer.prefer_hash_join || !has_hash_join(&physical) {
             return Ok((rows, None));
@@ -425,6 +461,7 @@ fn task_error(e: tokio::task::JoinError) -> Error {
 /// Gives errors of damaged files their SQLSTATE; all others keep what they have.
 fn with_state(e: DataFusionError) -> DataFusionError {
     match e.find_root() {
+        _ if Error::inside(&e).is_some() => e,
         DataFusionError::ParquetError(cause) => {
             Error::new(sqlstate::DATA_CORRUPTED, format!("a parquet file cannot be read: {cause}")).into()
         }
@@ -445,6 +482,7 @@ fn runtime_env(options: &BatchOptions) -> Result<Arc<RuntimeEnv>> {
         .with_disk_manager_builder(disk)
         // Folders are listed anew by every statement: a cached list would hide files written since.
         .with_object_list_cache_limit(0)
+        .with_metadata_cache_limit(options.metadata_cache_bytes)
         .build_arc()?;
     Ok(env)
 }

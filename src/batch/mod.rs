@@ -1,11 +1,14 @@
 //! Batch SQL: logical plans run on DataFusion, over views and tables of one snapshot, over files, over the catalogs.
 //!
 //! * [`context`]: the runtime, memory pool and threads that all statements share, and how one plan is run on them.
+//! * [`jobs`]: the statements that run, and how far each of them is.
 //! * [`memory`]: the memory pool, which leaves room for spilling.
 //! * [`filter_pushdown`]: DataFusion's physical optimizer rules, one of them confined.
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
-//! * [`files`]: Parquet, CSV and JSON files as tables: external tables and `read_parquet`.
+//! * [`stores`]: the one place that turns a location and a session's secrets into an object store.
+//! * [`files`]: Parquet, CSV and JSON files as tables: external tables, `read_parquet`, `read_csv` and `read_json`.
 //! * [`copy`]: `COPY (query) TO 'file'`.
+//! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client and for CSV files.
 //! * [`mod@series`]: `generate_series`; [`mod@sleep`]: `pg_sleep`.
 //! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
 //! * [`system`]: `millstream.*`, the server's inside; [`lazy`]: tables whose rows are made when they are read.
@@ -15,13 +18,17 @@
 
 pub mod context;
 pub mod copy;
+pub mod delimited;
 pub mod files;
 mod filter_pushdown;
+pub mod jobs;
 pub mod lazy;
+pub mod lines;
 mod memory;
 pub mod pg_catalog;
 pub mod series;
 pub mod sleep;
+pub mod stores;
 pub mod system;
 pub mod tables;
 #[cfg(test)]

@@ -126,6 +126,30 @@ const DEFINITIONS: &[Definition] = &[
         ],
     },
     Definition {
+        name: "external_tables",
+        comment: "external tables: files that are read as tables",
+        columns: &[
+            ("schema", Text, "schema of the table"),
+            ("name", Text, "name of the table"),
+            ("format", Text, "PARQUET, CSV or JSON"),
+            ("location", Text, "path, URL or glob of the files"),
+            ("secret", Text, "secret that it names; NULL for one that is found by its scope, and for local files"),
+            ("partition_columns", Text, "names of the hive partition columns"),
+            ("options", Text, "other options of the format"),
+        ],
+    },
+    Definition {
+        name: "secrets",
+        comment: "what opens object stores; the values are shown nowhere",
+        columns: &[
+            ("name", Text, "name of the secret"),
+            ("type", Text, "what it opens: s3"),
+            ("scope", Text, "URLs that it is for begin with this; NULL: all of its type"),
+            ("endpoint", Text, "address of the server; NULL: that of the region"),
+            ("region", Text, "region of the buckets"),
+        ],
+    },
+    Definition {
         name: "dead_letters",
         comment: "messages that could not be decoded",
         columns: &[
@@ -194,7 +218,8 @@ const DEFINITIONS: &[Definition] = &[
     },
     Definition {
         name: "jobs",
-        comment: "work in the background: the backfill of new views, and what views that were suspended catch up with",
+        comment: "work that takes its time: the backfill of new views, what views that were suspended catch up with, and \
+                  statements that run for a second at least",
         columns: &[
             ("id", Int8, "number of the job"),
             ("kind", Text, "kind of the work"),
@@ -202,10 +227,15 @@ const DEFINITIONS: &[Definition] = &[
             ("name", Text, "name of the object that it is for"),
             ("status", Text, "running, suspended or failed"),
             ("progress", Float8, "part that is done, from 0 to 1"),
-            ("rows_done", Int8, "rows that are done"),
+            ("rows_done", Int8, "rows that are done; of a statement, that it has read"),
             ("rows_total", Int8, "rows that there are to do, about"),
             ("started_at", Timestamptz, "when it was started"),
             ("error", Text, "why it failed"),
+            ("bytes_done", Int8, "bytes of files that a statement has read"),
+            ("rows_written", Int8, "rows that a statement has written to files"),
+            ("bytes_written", Int8, "bytes of these files so far, about"),
+            ("pid", Int4, "session of a statement, as pg_backend_pid() gives it"),
+            ("statement", Text, "statement that runs, secrets masked"),
         ],
     },
     Definition {

@@ -9,7 +9,9 @@ use datafusion::datasource::{TableProvider, source_as_provider};
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::SessionContext;
+use millstream_catalog::Catalog;
 
+use super::stores::{Access, Stores};
 use super::{Batch, BatchOptions, Functions, Resolver, StatementOptions};
 use crate::error::Result;
 
@@ -26,6 +28,11 @@ impl Resolver for AsPlanned {
 pub fn engine(dir: &Path, memory_limit_bytes: usize) -> Batch {
     let options = BatchOptions { memory_limit_bytes, threads: 2, ..BatchOptions::new(dir.join("spill")) };
     Batch::new(&options, &Functions::default(), Vec::new()).unwrap()
+}
+
+/// Local files and no secrets.
+pub fn local() -> Access {
+    Access::new(Arc::new(Stores::new(Arc::default())), Arc::new(Catalog::new()))
 }
 
 /// Plans SQL over the given tables.

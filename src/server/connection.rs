@@ -225,14 +225,23 @@ where
         let execution = guarded(self.session.execute(statement, parameters, interrupts.token.clone()));
         tokio::pin!(execution);
         let mut gone = None;
-        let result = tokio::select! {
-            biased;
-            result = &mut execution => result,
-            _ = interrupts.wait() => execution.await,
-            e = self.socket.left(false) => {
+        let result = loop {
+            let notice = tokio::select! {
+                biased;
+                result = &mut execution => break result,
+                _ = interrupts.wait() => break execution.await,
+                e = self.socket.left(false) => {
+                    gone = Some(e);
+                    interrupts.token.cancel();
+                    break execution.await;
+                }
+                notice = interrupts.report() => notice,
+            };
+            put_notice(&mut self.socket.output, &notice);
+            if let Err(e) = self.socket.flush().await {
                 gone = Some(e);
                 interrupts.token.cancel();
-                execution.await
+                break execution.await;
             }
         };
         metrics::histogram!("millstream_statement_duration_seconds").record(started.elapsed().as_secs_f64());
@@ -252,6 +261,7 @@ where
             deadline: self.session.statement_timeout().map(|timeout| Instant::now() + timeout),
             running: self.running.clone(),
             kill: self.kill.clone(),
+            progress: self.session.progress(),
         }
     }
 

@@ -24,6 +24,7 @@ pub fn database_options(config: &Config) -> DatabaseOptions {
     options.store.max_write_set_bytes = config.state.max_write_set_bytes;
     options.batch.memory_limit_bytes = config.batch.memory_limit_bytes;
     options.batch.spill_dir = config.spill_dir();
+    options.batch.metadata_cache_bytes = config.batch.metadata_cache_bytes;
     options.limits.rows = config.epoch.max_rows;
     options.limits.bytes = config.epoch.max_bytes;
     options.limits.time = Duration::from_millis(config.epoch.max_ms);

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cancel::{Reason, Running};
 use super::encode::{Format, RowEncoder};
-use super::message::put;
+use super::message::{put, put_notice};
 use super::socket::{Disconnect, FLUSH_BYTES, Socket};
 use crate::error::{Error, Result};
-use crate::session::api::{CopyOut, OutputFormat, RowsTag};
+use crate::session::api::{CopyOut, Notice, OutputFormat, ProgressReport, RowsTag};
 
 /// Why a statement did not end well.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Interrupts {
     pub running: Arc<Running>,
     /// The server waits no longer.
     pub kill: CancellationToken,
+    /// What the client wants to hear of the statement while it runs.
+    pub progress: Option<ProgressReport>,
 }
 
 impl Interrupts {
@@ -71,6 +73,17 @@ impl Interrupts {
             () = self.kill.cancelled() => self.running.cancel(Reason::Shutdown),
         }
         self.failure()
+    }
+
+    /// The next report of progress; never, for a client that did not ask for any.
+    pub async fn report(&self) -> Notice {
+        let Some(progress) = &self.progress else { return pending().await };
+        loop {
+            tokio::time::sleep(progress.every).await;
+            if let Some(notice) = (progress.now)() {
+                return notice;
+            }
+        }
     }
 
     /// What a cancelled statement ends with.
@@ -202,16 +215,21 @@ async fn next_item<S, T>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let left = async {
-        // A stream that only has to be polled once more should not cost a packet of its own.
-        tokio::task::yield_now().await;
-        socket.left(has_rows).await
-    };
-    tokio::select! {
-        biased;
-        failure = interrupts.wait() => Err(failure),
-        item = stream.next() => Ok(item),
-        gone = left => Err(gone.into()),
+    loop {
+        let left = async {
+            // A stream that only has to be polled once more should not cost a packet of its own.
+            tokio::task::yield_now().await;
+            socket.left(has_rows).await
+        };
+        let notice = tokio::select! {
+            biased;
+            failure = interrupts.wait() => return Err(failure),
+            item = stream.next() => return Ok(item),
+            gone = left => return Err(gone.into()),
+            notice = interrupts.report() => notice,
+        };
+        put_notice(&mut socket.output, &notice);
+        flush(socket, interrupts).await?;
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,6 +125,11 @@ pub trait SqlSession: Send + 'static {
 
     /// `statement_timeout`.
     fn statement_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What to tell the client of the statement that starts now while it runs, if the client wants to know.
+    fn progress(&self) -> Option<ProgressReport> {
         None
     }
 
@@ -277,6 +283,15 @@ impl Notice {
         self.hint = Some(hint.into());
         self
     }
+}
+
+/// How far the running statement is, for its client.
+#[derive(Clone)]
+pub struct ProgressReport {
+    /// How often it is told.
+    pub every: Duration,
+    /// What is told; `None` while nothing runs.
+    pub now: Arc<dyn Fn() -> Option<Notice> + Send + Sync>,
 }
 
 /// What reaches a client that is waiting for nothing.

@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::datasource::MemTable;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use futures::{StreamExt, stream};
 use millstream_catalog::{Column, SqlType};
 use millstream_sql::functions::cast::cast_array;
@@ -15,11 +16,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{CopyChunk, CopyIn, CopyOut, Response};
-use super::delimited::Delimited;
-use super::lines::{Lines, shortened};
 use super::{Scope, Session, complete, query};
 use crate::batch::Batch;
-use crate::batch::copy::CopyFile;
+use crate::batch::copy::CopyTo;
+use crate::batch::copy::options::CopyOptions;
+use crate::batch::delimited::Delimited;
+use crate::batch::lines::{Lines, shortened};
 use crate::error::{Error, Result, sqlstate};
 
 /// Rows that one piece of output holds: a slow client should not have to take a whole batch at once.
@@ -31,9 +33,17 @@ impl Session {
     pub(super) async fn copy_to(&self, p: CopyToPlan, scope: &Scope, cancel: CancellationToken) -> Result<Response> {
         match &p.target {
             CopyTarget::File(path) => {
-                let file = CopyFile::new(path, &p.format, &p.options)?;
-                let rows = self.rows_of(p.query.plan, &[], scope, &cancel).await?;
-                let rows = file.write(&self.database.batch, rows).await?;
+                let batch = &self.database.batch;
+                let schema = p.query.output_schema();
+                let options = CopyOptions::new(path, &p.format, &p.options)?;
+                let zone = self.settings.time_zone();
+                let (partition_by, handle) = (p.partition_by.clone(), batch.handle());
+                let copy =
+                    CopyTo::new(path, options, schema.clone(), partition_by, zone, &scope.access, handle).await?;
+                let plan = sorted_by(p.query.plan, &p.partition_by)?;
+                let rows = query::renamed(self.rows_of(plan, &[], scope, &cancel).await?, schema);
+                let written = scope.options.job.as_ref().map(|job| job.written.clone()).unwrap_or_default();
+                let rows = copy.write(batch, rows, written, cancel).await?;
                 Ok(complete(format!("COPY {rows}")))
             }
             CopyTarget::Stdout => {
@@ -73,8 +83,8 @@ impl Session {
             return Err(Error::internal("no COPY is open"));
         };
         self.database.doing(self.id, Some(statement));
-        let names = p.columns.iter().map(|c| c.name.as_str()).collect();
-        let mut lines = Lines::new(&format, &p.insert.checks.table, names);
+        let names = p.columns.iter().map(|c| c.name.clone()).collect();
+        let mut lines = Lines::new(&format, format!("COPY {}", p.insert.checks.table), names);
         let mut input = Input::new(&p, self.settings.time_zone(), &self.database.batch)?;
         loop {
             match chunks.recv().await {
@@ -160,6 +170,16 @@ impl<'a> Input<'a> {
         }
         Error::internal("a batch of COPY failed, and none of its rows")
     }
+}
+
+/// The rows of a plan in the order of some columns: those of one folder come together, so that one file at a time is open.
+fn sorted_by(plan: LogicalPlan, columns: &[usize]) -> Result<LogicalPlan> {
+    if columns.is_empty() {
+        return Ok(plan);
+    }
+    let all = plan.schema().columns();
+    let keys: Vec<_> = columns.iter().map(|i| Expr::Column(all[*i].clone()).sort(true, false)).collect();
+    Ok(LogicalPlanBuilder::from(plan).sort(keys)?.build()?)
 }
 
 /// A batch in parts of at most [`PIECE_ROWS`].

@@ -175,6 +175,11 @@ impl Inner {
         }
     }
 
+    /// What a session is doing.
+    pub fn statement(&self, session: u64) -> Option<String> {
+        self.sessions.lock().get(&session).and_then(|info| info.statement.clone())
+    }
+
     /// Notes what a client calls itself.
     pub fn named(&self, session: u64, application_name: String) {
         if let Some(info) = self.sessions.lock().get_mut(&session) {

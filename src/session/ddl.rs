@@ -23,6 +23,7 @@ use super::definitions::{self, PARALLELISM, StoredQuery};
 use super::transaction::{Transaction, is_outside};
 use super::{Scope, Session, complete};
 use crate::batch::files;
+use crate::batch::jobs::FIRST_ID;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::table::table_relation;
 use crate::stream::engine::{
@@ -237,6 +238,13 @@ impl Session {
 
     pub(super) async fn cancel_jobs(&self, jobs: &[u32], parsed: &Parsed) -> Result<Response> {
         for job in jobs {
+            if *job >= FIRST_ID {
+                if !self.database.batch.jobs().cancel(*job) {
+                    return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("job {job} does not exist"))
+                        .with_hint("SHOW JOBS and millstream.jobs list them"));
+                }
+                continue;
+            }
             self.database.engine.cancel_job(ObjectId(*job), &parsed.text, &self.client.user).await?;
         }
         Ok(complete("CANCEL JOB"))
@@ -321,19 +329,15 @@ impl Session {
 
     pub(super) async fn create_external_table(
         &mut self,
-        mut p: CreateExternalTablePlan,
+        p: CreateExternalTablePlan,
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
-        if p.table.columns.is_empty() {
-            let spec = files::FileTableSpec::of(&p.table);
-            p.table.columns = files::infer_columns(&self.database.batch, &spec).await?;
-        } else {
-            files::check_declared(&self.database.batch, &p.table).await?;
-        }
+        let secret = scope.access.secret_of(&p.table.options, &p.references);
+        files::check_declared(&self.database.batch, &scope.access, &p.table, secret).await?;
         let mut draft = self.draft(scope);
         let id = draft.new_id();
-        draft.create(self.object(id, &p.name, parsed, ObjectKind::ExternalTable(p.table), BTreeMap::new()))?;
+        draft.create(self.object(id, &p.name, parsed, ObjectKind::ExternalTable(p.table), p.references))?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         Ok(complete("CREATE EXTERNAL TABLE"))
     }
@@ -461,7 +465,7 @@ impl Session {
     }
 
     /// Applies a statement's changes, or keeps them for COMMIT.
-    async fn apply(
+    pub(super) async fn apply(
         &mut self,
         draft: Draft,
         new: Vec<NewObject>,

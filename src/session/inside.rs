@@ -15,8 +15,11 @@ use millstream_sql::SystemTables;
 
 use super::database::Database;
 use super::definitions;
+use super::secrets;
 use super::settings::Settings;
+use crate::batch::jobs::Job;
 use crate::batch::pg_catalog::{CatalogView, PgCatalog, Setting};
+use crate::batch::stores::Access;
 use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, TableId};
@@ -107,6 +110,8 @@ impl system::Inside for Inside {
             "view_state" => rows(&schema, self.view_state()?),
             "sinks" => rows(&schema, self.sinks()?),
             "jobs" => rows(&schema, self.jobs()),
+            "external_tables" => rows(&schema, self.external_tables()),
+            "secrets" => rows(&schema, self.secrets()),
             "sessions" => rows(&schema, self.sessions()),
             "settings" => rows(&schema, self.settings()),
             "view_errors" => self.view_errors(&schema),
@@ -319,7 +324,59 @@ impl Inside {
             row.insert("error", optional_text(stats.failed.as_deref().or(stats.trouble.as_deref())));
             out.push(row);
         }
+        out.extend(self.statements());
         out
+    }
+
+    /// The statements that have run for long enough to be looked at.
+    fn statements(&self) -> Vec<Row> {
+        let row = |job: Arc<Job>| {
+            let progress = job.progress();
+            Row::from_iter([
+                ("id", int(i64::from(job.id))),
+                ("kind", text(job.kind)),
+                ("status", text("running")),
+                ("rows_done", int(progress.rows_read as i64)),
+                ("bytes_done", int(progress.bytes_read as i64)),
+                ("rows_written", int(progress.rows_written as i64)),
+                ("bytes_written", int(progress.bytes_written as i64)),
+                ("started_at", timestamptz(job.started_us)),
+                ("pid", ScalarValue::Int32(Some(job.process_id))),
+                ("statement", optional_text(job.statement.as_deref())),
+            ])
+        };
+        self.database.batch.jobs().long().into_iter().map(row).collect()
+    }
+
+    fn external_tables(&self) -> Vec<Row> {
+        let catalog = &self.published.catalog;
+        let access = Access::new(self.database.batch.stores().clone(), catalog.clone());
+        let mut out = Vec::new();
+        for object in catalog.objects() {
+            let ObjectKind::ExternalTable(table) = &object.kind else { continue };
+            let shown = |(key, value): (&String, &String)| match millstream_sql::is_secret(key) {
+                true => format!("{key}={}", millstream_sql::MASK),
+                false => format!("{key}={value}"),
+            };
+            let options = table.options.iter().filter(|(key, _)| *key != millstream_sql::SECRET_OPTION).map(shown);
+            let options = options.collect::<Vec<_>>().join(", ");
+            let mut row = Row::from_iter(self.name_of(object));
+            row.insert("format", text(&table.stored_as));
+            row.insert("location", text(&table.location));
+            row.insert("secret", optional_text(access.secret_of(&table.options, &object.references)));
+            row.insert("partition_columns", text(&table.partition_columns.join(", ")));
+            row.insert("options", text(&options));
+            out.push(row);
+        }
+        out
+    }
+
+    fn secrets(&self) -> Vec<Row> {
+        let shown = self.published.catalog.secrets().filter_map(|(object, _)| secrets::shown(object));
+        let row = |values: [Option<String>; 5]| {
+            Row::from_iter(secrets::COLUMNS.into_iter().zip(values.iter().map(|v| optional_text(v.as_deref()))))
+        };
+        shown.map(row).collect()
     }
 
     fn sessions(&self) -> Vec<Row> {

@@ -3,6 +3,7 @@
 //! They are written out when they are asked for, and not kept as gauges, so that a dropped object leaves no sample behind.
 
 use std::fmt::{Display, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_catalog::{Catalog, Object, ObjectKind};
 
@@ -42,7 +43,24 @@ pub fn render(database: &Inner) -> String {
     families.extend(views(database, &published.catalog));
     families.extend(sinks(database, &published));
     families.extend(tasks(&published));
+    families.extend(stores(database));
     families.into_iter().map(|f| f.text).collect()
+}
+
+fn stores(database: &Inner) -> Vec<Family> {
+    let traffic = database.batch.stores().traffic();
+    let counters = [
+        ("millstream_object_store_requests_total", "Requests to object stores since the start.", &traffic.requests),
+        ("millstream_object_store_failures_total", "Requests to object stores that failed.", &traffic.failures),
+        ("millstream_object_store_read_bytes_total", "Bytes read from object stores.", &traffic.bytes_read),
+        ("millstream_object_store_written_bytes_total", "Bytes written to object stores.", &traffic.bytes_written),
+    ];
+    let family = |(name, help, counter): (&'static str, &str, &AtomicU64)| {
+        let mut family = Family::new(name, "counter", help);
+        family.sample(&[("type", "s3")], counter.load(Ordering::Relaxed));
+        family
+    };
+    counters.into_iter().map(family).collect()
 }
 
 fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {

@@ -2,8 +2,8 @@
 //!
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
-//! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client.
-//! * [`query`], [`ddl`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`query`], [`ddl`], [`secrets`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`progress`]: how far a long statement is, told to its client.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
 //! * [`tasks`]: scheduled SQL.
 //! * [`transaction`], [`overlay`]: what BEGIN … COMMIT holds together, and its changes over the tables it reads.
@@ -16,17 +16,17 @@ mod copy;
 pub mod database;
 mod ddl;
 mod definitions;
-mod delimited;
 mod dml;
 mod explain;
 mod inside;
-mod lines;
 mod memory;
 mod metrics;
 mod overlay;
+mod progress;
 mod query;
 mod resolver;
 mod rows;
+mod secrets;
 mod settings;
 mod show;
 pub mod tasks;
@@ -44,13 +44,16 @@ use millstream_sql::{ExternalCall, Parsed, Plan, PlanContext, RunVars, SessionVa
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::api::{ClientInfo, Description, Notice, OutputFormat, Parameter, Response, SqlSession, TransactionStatus};
+use self::api::{
+    ClientInfo, Description, Notice, OutputFormat, Parameter, ProgressReport, Response, SqlSession, TransactionStatus,
+};
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
 use self::rows::LateNotices;
 use self::settings::Settings;
 use self::tasks::reads::Reads;
 use self::transaction::Transaction;
+use crate::batch::stores::Access;
 use crate::batch::{StatementOptions, pg_catalog};
 use crate::error::{Error, Result};
 use crate::stream::engine::{Published, TaskRecord};
@@ -75,6 +78,8 @@ pub struct Session {
     reads: Option<Arc<Reads>>,
     /// ... and what is to be noted with the next commit.
     task_records: Vec<TaskRecord>,
+    /// The statement that runs, for a client that wants to be told how far it is.
+    progress: progress::Watched,
 }
 
 /// What a statement is planned and run with.
@@ -83,6 +88,8 @@ struct Scope {
     inside: Inside,
     external: HashMap<ExternalCall, Arc<dyn TableProvider>>,
     external_schemas: HashMap<ExternalCall, SchemaRef>,
+    /// The stores of files, with the secrets that there are.
+    access: Access,
     /// The format of the source that is made, with the schema that was asked for.
     source_format: Option<Format>,
     /// The rows that a client sent with COPY.
@@ -114,6 +121,7 @@ impl Session {
             run_vars: None,
             reads: None,
             task_records: Vec::new(),
+            progress: progress::Watched::default(),
             database,
             id,
             client,
@@ -131,8 +139,9 @@ impl Session {
         let view = self.transaction.as_ref().and_then(Transaction::view);
         let published = view.cloned().unwrap_or_else(|| self.database.engine.published());
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
+        let access = Access::new(self.database.batch.stores().clone(), published.catalog.clone());
         for call in millstream_sql::external_calls(statement) {
-            let table = query::external_table(&self.database.batch, &call, self.reads.as_deref()).await?;
+            let table = query::external_table(&self.database.batch, &access, &call, self.reads.as_deref()).await?;
             external.insert(call, table);
         }
         let mut external_schemas: HashMap<ExternalCall, SchemaRef> =
@@ -154,10 +163,11 @@ impl Session {
             published,
             external,
             external_schemas,
+            access,
             source_format,
             input: None,
             vars: self.vars(),
-            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now },
+            options: StatementOptions { time_zone: self.settings.time_zone().to_string(), now, job: None },
             cancel: CancellationToken::new(),
         })
     }
@@ -208,6 +218,12 @@ impl Session {
         let types: Vec<Option<SqlType>> = parameters.iter().map(sql_type_of).collect();
         let plan = self.plan(parsed, &scope, &types)?;
         self.check_transaction(&plan)?;
+        if let Some(kind) = progress::kind_of(&plan) {
+            let text = self.database.statement(self.id);
+            let job = self.database.batch.jobs().begin(kind, self.client.process_id, text, cancel.clone());
+            self.progress.watch(&job);
+            scope.options.job = Some(job);
+        }
         match plan {
             Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
             Plan::Explain(explain) => self.explain(explain, parsed, parameters, &scope).await,
@@ -224,6 +240,7 @@ impl Session {
             Plan::CreateTask(p) => self.create_task(p, parsed, &scope).await,
             Plan::ExecuteTask(p) => self.execute_task(p, &scope, cancel).await,
             Plan::Cron(p) => self.cron(p, parsed, parameters, &scope).await,
+            Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,
@@ -345,6 +362,10 @@ impl SqlSession for Session {
 
     fn statement_timeout(&self) -> Option<std::time::Duration> {
         self.settings.timeout("statement_timeout")
+    }
+
+    fn progress(&self) -> Option<ProgressReport> {
+        Some(self.progress.report(self.settings.timeout(progress::SETTING)?))
     }
 
     fn idle_in_transaction_timeout(&self) -> Option<std::time::Duration> {

@@ -22,6 +22,7 @@ use super::resolver::StatementResolver;
 use super::tasks::cron;
 use super::tasks::reads::Reads;
 use super::{Scope, Session, explain, show};
+use crate::batch::stores::Access;
 use crate::batch::{Batch, files};
 use crate::error::{Error, Result, sqlstate};
 
@@ -118,6 +119,7 @@ impl Scope {
             inside: &self.inside,
             transaction: session.transaction.as_ref(),
             external: &self.external,
+            access: &self.access,
             input: self.input.as_ref(),
             notices: &session.late_notices,
             now_us: self.options.now.timestamp_micros(),
@@ -129,18 +131,13 @@ impl Scope {
 /// Files that a statement names, with their schema.
 pub async fn external_table(
     batch: &Batch,
+    access: &Access,
     call: &ExternalCall,
     reads: Option<&Reads>,
 ) -> Result<Arc<dyn TableProvider>> {
-    match call.format.as_str() {
-        "parquet" => {
-            let table = files::read_parquet(batch, &call.location).await?;
-            let reads = reads.map(|reads| reads.files(call.location.clone())).transpose()?;
-            Ok(Arc::new(table.with_reads(reads)))
-        }
-        other => Err(Error::unsupported(format!("read_{other}() is not supported"))
-            .with_hint("CREATE EXTERNAL TABLE reads CSV and JSON files, read_parquet() reads Parquet")),
-    }
+    let table = files::read(batch, access, call).await?;
+    let reads = reads.map(|reads| reads.files(call.location())).transpose()?;
+    Ok(Arc::new(table.with_reads(reads)))
 }
 
 /// The parameters and columns of a planned statement.

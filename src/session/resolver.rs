@@ -19,6 +19,7 @@ use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
 use crate::batch::series::SeriesRows;
+use crate::batch::stores::Access;
 use crate::batch::tables::RowTable;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Relation, TableId};
@@ -37,6 +38,8 @@ pub struct StatementResolver<'a> {
     pub transaction: Option<&'a Transaction>,
     /// Files that the statement names, looked up before it was planned.
     pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
+    /// Opens the places of external tables.
+    pub access: &'a Access,
     /// The rows that the client sent.
     pub input: Option<&'a Arc<dyn TableProvider>>,
     pub notices: &'a LateNotices,
@@ -60,7 +63,7 @@ impl Resolver for StatementResolver<'_> {
                 .external
                 .get(call)
                 .cloned()
-                .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location))),
+                .ok_or_else(|| Error::internal(format!("the files of \"{}\" were not looked up", call.location()))),
             Target::WorkTable(name) => Ok(Arc::new(CteWorkTable::new(name, source.schema.clone()))),
             Target::Input => self.input.cloned().ok_or_else(|| Error::internal("the rows of COPY are not there")),
         }
@@ -97,15 +100,17 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::ExternalTable(table) => {
+                let secret = self.access.secret_of(&table.options, &object.references);
                 let reads = self.reads.map(|reads| reads.files(self.name_of(object))).transpose()?;
-                Ok(Arc::new(FileTable::new(table)?.with_reads(reads)))
+                Ok(Arc::new(FileTable::new(table, &object.describe(), self.access, secret)?.with_reads(reads)))
             }
             ObjectKind::View(_)
             | ObjectKind::Sink(_)
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
-            | ObjectKind::Task(_) => {
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_) => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }

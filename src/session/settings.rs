@@ -77,6 +77,13 @@ const KNOWN: &[Known] = &[
         Kind::Parallelism,
         "Shards of the operators of new continuous views; 0 is as many as there are cores.",
     ),
+    known(
+        "progress_interval",
+        "0",
+        false,
+        Kind::Duration,
+        "How often a client is told how far its statement is; 0 is never.",
+    ),
     known("search_path", "public", false, Kind::SearchPath, "Schemas in which names are looked up."),
     known("server_encoding", "UTF8", true, Kind::Fixed, "Encoding of the database."),
     known("server_version", "17.0", true, Kind::Fixed, "PostgreSQL version that is spoken."),

@@ -7,7 +7,7 @@ use millstream_catalog::{Object, ObjectKind, SqlType};
 use millstream_sql::plan::ShowPlan;
 
 use super::api::{Response, RowsTag};
-use super::{Scope, Session, memory};
+use super::{Scope, Session, memory, secrets};
 use crate::error::{Error, Result, sqlstate};
 
 impl Session {
@@ -55,9 +55,14 @@ impl Session {
                 let rows: Vec<_> = catalog.objects().filter_map(row).collect();
                 memory::text_rows(&columns(&show), &rows, tag())
             }
+            ShowPlan::Secrets => {
+                let rows: Vec<_> =
+                    catalog.secrets().filter_map(|(object, _)| secrets::shown(object)).map(Vec::from).collect();
+                memory::text_rows(&columns(&show), &rows, tag())
+            }
             ShowPlan::Jobs => {
                 let stats = self.database.engine.stats().views();
-                let rows: Vec<_> = catalog
+                let mut rows: Vec<_> = catalog
                     .objects()
                     .filter_map(|o| Some((o, stats.get(&o.id)?.backfill?)))
                     .map(|(o, backfill)| {
@@ -70,6 +75,11 @@ impl Session {
                         ]
                     })
                     .collect();
+                rows.extend(self.database.batch.jobs().long().iter().map(|job| {
+                    let statement = job.statement.clone().unwrap_or_default();
+                    let rows_read = job.progress().rows_read.to_string();
+                    vec![Some(job.id.to_string()), Some(statement), Some(job.kind.into()), Some(rows_read), None]
+                }));
                 memory::text_rows(&columns(&show), &rows, tag())
             }
             ShowPlan::Tasks => {
@@ -113,7 +123,7 @@ impl Session {
                     Error::new(sqlstate::UNDEFINED_TABLE, format!("object with OID {id} does not exist any more"))
                 })?;
                 let name = match object.kind {
-                    ObjectKind::Schema => object.name.clone(),
+                    ObjectKind::Schema | ObjectKind::Secret(_) => object.name.clone(),
                     _ => format!("{}.{}", catalog.schema_name(object), object.name),
                 };
                 let definition = millstream_sql::current_definition(object, catalog);
@@ -133,6 +143,7 @@ fn columns(show: &ShowPlan) -> Vec<&str> {
     match show {
         ShowPlan::Schemas => vec!["name"],
         ShowPlan::Functions => vec!["schema", "name", "arguments", "returns"],
+        ShowPlan::Secrets => secrets::COLUMNS.to_vec(),
         ShowPlan::Jobs => vec!["id", "object", "kind", "rows_done", "rows_total"],
         ShowPlan::Tasks => vec!["schema", "name", "suspended", "schedule"],
         ShowPlan::AllSettings => vec!["name", "setting", "description"],

@@ -527,6 +527,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         // What it runs is not of this transaction.
         Plan::ExecuteTask(_) => ("EXECUTE TASK", Elsewhere),
         Plan::Cron(p) => (p.function.name(), Outside),
+        Plan::CreateSecret(_) => ("CREATE SECRET", Inside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {

@@ -35,11 +35,36 @@ async fn a_secret_is_shown_nowhere() {
     let mut server = Server::start();
     let session = busy(&server, "inside-secret").await;
     session.run("ALTER SOURCE s RENAME TO renamed").await;
+    session
+        .run(
+            "CREATE SECRET bucket WITH (type = 's3', key_id = 'hunter2 id', secret = 'hunter2 key', session_token = 'hunter2 \
+             token', endpoint = 'http://127.0.0.1:1', allow_http = true, scope = 's3://b/')",
+        )
+        .await;
+    session
+        .run(
+            "CREATE OR REPLACE SECRET bucket WITH (type = 's3', key_id = 'hunter2', secret = $$hunter2$$, endpoint = \
+                 'http://127.0.0.1:1', allow_http = true, scope = 's3://b/')",
+        )
+        .await;
+    // What fails shows it neither: not the statement that gives it, nor one that uses it.
+    for sql in [
+        "CREATE SECRET bucket WITH (type = 's3', secret = 'hunter2')",
+        "CREATE SECRET other WITH (type = 's3', key_id = 'hunter2')",
+        "CREATE SECRET other WITH (type = 's3', secret_key = 'hunter2')",
+        "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 's3://b/x.csv' WITH (secret = 'bucket')",
+        "COPY (SELECT 1 AS a) TO 's3://b/x.csv'",
+    ] {
+        let failure = session.error(sql).await;
+        assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
+    }
     let shown = session.value("SELECT new_definition FROM millstream.ddl_history WHERE name = 'renamed'").await;
     assert!(shown.contains("properties.sasl.password = '***'") && shown.contains("'ann'"), "{shown}");
     let all = server.psql(
         "SHOW CREATE SOURCE renamed;\n\\d renamed\n\\d+ renamed\nSELECT * FROM millstream.ddl_history;\n\
-         SELECT * FROM millstream.sources;\nSELECT * FROM millstream.sessions;\nSELECT * FROM pg_foreign_table;",
+         SELECT * FROM millstream.sources;\nSELECT * FROM millstream.sessions;\nSELECT * FROM pg_foreign_table;\n\
+         SHOW SECRETS;\nSHOW CREATE SECRET bucket;\nSELECT * FROM millstream.secrets;\nSELECT * FROM millstream.external_tables;\n\
+         EXPLAIN SELECT * FROM millstream.secrets;",
     );
     assert!(all.contains("***") && all.contains("ann"), "{all}");
     assert!(!all.contains("hunter2"), "{all}");

@@ -9,8 +9,8 @@ use super::columns::{Elements, elements};
 use super::cursor::Cursor;
 use crate::error::{Result, SqlError};
 use crate::statement::{
-    CreateExternalTable, CreateMaterializedView, CreateSchema, CreateSink, CreateSource, CreateTable, CreateTableAs,
-    CreateView, IncludeClause, SinkInput, Statement,
+    CreateExternalTable, CreateMaterializedView, CreateSchema, CreateSecret, CreateSink, CreateSource, CreateTable,
+    CreateTableAs, CreateView, IncludeClause, SinkInput, Statement,
 };
 
 /// `CREATE …`.
@@ -23,6 +23,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     }
     if c.eat(&["TASK"]) {
         return super::task::create(c, or_replace);
+    }
+    if c.eat(&["SECRET"]) {
+        return secret(c, or_replace);
     }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
@@ -54,7 +57,6 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
             "USER",
             "DATABASE",
             "EXTENSION",
-            "SECRET",
             "CONNECTION",
             "AGGREGATE",
             "RECURSIVE",
@@ -277,6 +279,20 @@ fn external_table(c: &mut Cursor<'_>) -> Result<Statement> {
         partition_by: partition_by.unwrap_or_default(),
         options: options.unwrap_or_default(),
     }))
+}
+
+fn secret(c: &mut Cursor<'_>, or_replace: bool) -> Result<Statement> {
+    let if_not_exists = c.if_not_exists();
+    if or_replace && if_not_exists {
+        return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS exclude each other"));
+    }
+    let name = c.ident()?;
+    if c.rest().first().is_some_and(|t| t.token == Token::Period) {
+        return Err(c.unexpected().with_hint("a secret is in no schema: its name is one word"));
+    }
+    c.expect(&["WITH"])?;
+    let options = c.options()?;
+    Ok(Statement::CreateSecret(CreateSecret { name, or_replace, if_not_exists, options }))
 }
 
 fn schema(c: &mut Cursor<'_>) -> Result<Statement> {

@@ -20,6 +20,7 @@ pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
         (&["SINK"], DropKind::Sink),
         (&["FUNCTION"], DropKind::Function),
         (&["TASK"], DropKind::Task),
+        (&["SECRET"], DropKind::Secret),
     ];
     KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
 }
@@ -35,7 +36,7 @@ pub(crate) fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
     match c.word(0).as_deref() {
         Some(
             word @ ("INDEX" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "USER" | "DATABASE"
-            | "EXTENSION" | "SECRET" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT" | "CONSTRAINT"),
+            | "EXTENSION" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT" | "CONSTRAINT"),
         ) => Err(c.unsupported(format!("{verb} {word} is not supported"))),
         _ => Err(c.unexpected()),
     }

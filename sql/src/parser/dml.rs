@@ -11,6 +11,7 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use super::cursor::Cursor;
 use crate::error::{Result, SqlError};
 use crate::statement::{Copy, CopyEnd, CopyRelation, Delete, Insert, Statement, Update};
+use crate::types::normalize;
 
 /// `INSERT INTO …`.
 pub(crate) fn insert(c: &mut Cursor<'_>) -> Result<Statement> {
@@ -278,6 +279,11 @@ fn copy_option_list(c: &mut Cursor<'_>) -> Result<BTreeMap<String, String>> {
         }
         c.eat_token(&Token::Eq);
         let value = match c.parser.peek_token().token {
+            // PARTITION_BY (a, b)
+            Token::LParen => {
+                let names: Vec<String> = c.ident_list()?.iter().map(normalize).collect();
+                names.join(",")
+            }
             Token::Comma | Token::RParen => "true".to_string(),
             Token::Word(w) => {
                 c.parser.next_token();

@@ -92,6 +92,7 @@ pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
         (&["SINKS"], Show::Sinks),
         (&["SCHEMAS"], Show::Schemas),
         (&["FUNCTIONS"], Show::Functions),
+        (&["SECRETS"], Show::Secrets),
         (&["JOBS"], Show::Jobs),
         (&["TASKS"], Show::Tasks),
         (&["ALL"], Show::All),

@@ -7,7 +7,7 @@ use millstream_catalog::{Column, ObjectId, SqlType};
 
 use super::provider::table_reference;
 use super::query::plan_query;
-use super::{columns, dml};
+use super::{columns, dml, secret};
 use crate::context::{ExternalCall, PlanContext};
 use crate::error::{Result, SqlError};
 use crate::plan::{
@@ -172,7 +172,7 @@ pub(crate) fn source_schema_call(s: &CreateSource) -> Option<ExternalCall> {
     let mut options = s.options.clone();
     options.extend(format.options.iter().map(|(name, value)| (format!("encode.{name}"), value.clone())));
     options.insert("format".into(), format.format.clone());
-    Some(ExternalCall { format: format.encode.clone(), location: s.name.to_string(), options })
+    Some(ExternalCall { format: format.encode.clone(), locations: vec![s.name.to_string()], options, partitions: None })
 }
 
 pub(crate) fn catalog_format(clause: &FormatClause) -> Format {
@@ -275,6 +275,7 @@ pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> 
         columns.push(column);
     }
     columns::check_names(&columns)?;
+    let references = secret::named(&s.options, ctx)?;
     let table = ExternalTable {
         columns,
         stored_as: s.stored_as.clone(),
@@ -282,7 +283,7 @@ pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> 
         partition_columns,
         options: s.options.clone(),
     };
-    Ok(Plan::CreateExternalTable(CreateExternalTablePlan { name, table }))
+    Ok(Plan::CreateExternalTable(CreateExternalTablePlan { name, table, references }))
 }
 
 fn found_columns(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> Result<Vec<Column>> {
@@ -315,7 +316,13 @@ fn columns_of(schema: &SchemaRef) -> Result<Vec<Column>> {
 
 /// What to ask for the columns of a CREATE EXTERNAL TABLE without a list.
 pub(crate) fn external_schema_call(s: &CreateExternalTable) -> ExternalCall {
-    ExternalCall { format: s.stored_as.to_lowercase(), location: s.location.clone(), options: s.options.clone() }
+    let partitions = s.partition_by.iter().map(normalize).collect();
+    ExternalCall {
+        format: s.stored_as.to_lowercase(),
+        locations: vec![s.location.clone()],
+        options: s.options.clone(),
+        partitions: Some(partitions),
+    }
 }
 
 /// `CREATE SCHEMA`.

@@ -34,6 +34,13 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
         let found = ctx.catalog.resolve_task(reference.schema(), reference.table(), ctx.search_path);
         return found.cloned().map_err(|e| located(e.into()));
     }
+    if kind == DropKind::Secret {
+        if reference.schema().is_some() {
+            let error = SqlError::syntax(format!("\"{name}\" is not the name of a secret"));
+            return Err(located(error.with_hint("a secret is in no schema: its name is one word")));
+        }
+        return ctx.catalog.secret(reference.table()).cloned().map_err(|e| located(e.into()));
+    }
     if kind == DropKind::Schema {
         let id = ctx.catalog.schema(reference.table()).map_err(|e| located(e.into()))?;
         return ctx.catalog.get(id).cloned().ok_or_else(|| SqlError::internal("schema without a record"));
@@ -98,6 +105,7 @@ pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
         Altered::Object(object) => object,
         Altered::Missing(plan) => return Ok(*plan),
     };
+    in_schema(&object, "renamed")?;
     let to = normalize(&s.to);
     let taken = match &object.kind {
         ObjectKind::Schema => ctx.catalog.schema(&to).is_ok(),
@@ -123,6 +131,7 @@ pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
         Altered::Object(object) => object,
         Altered::Missing(plan) => return Ok(*plan),
     };
+    in_schema(&object, "moved")?;
     let to = normalize(&s.to);
     let schema = ctx.catalog.schema(&to).map_err(|e| SqlError::from(e).with_span(s.to.span))?;
     if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
@@ -135,6 +144,15 @@ pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
         return Err(SqlError::new("42P07", message).with_span(s.to.span));
     }
     Ok(Plan::SetSchema { id: object.id, kind: s.kind, schema })
+}
+
+/// Secrets are known by their names to whatever names them in its options.
+fn in_schema(object: &Object, what: &str) -> Result<()> {
+    match &object.kind {
+        ObjectKind::Secret(_) => Err(SqlError::unsupported(format!("{} cannot be {what}", object.describe()))
+            .with_hint("create it under its new name; CREATE OR REPLACE SECRET changes its values")),
+        _ => Ok(()),
+    }
 }
 
 /// `ALTER … SET (option = value, …)`.
@@ -210,6 +228,7 @@ pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
         DropKind::ExternalTable => "ALTER EXTERNAL TABLE",
         DropKind::Function => "ALTER FUNCTION",
         DropKind::Task => "ALTER TASK",
+        DropKind::Secret => "ALTER SECRET",
     }
 }
 

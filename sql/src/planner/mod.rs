@@ -7,7 +7,7 @@
 //! * [`blame`]: the place of an error in the text
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
-//! * [`create`], [`columns`], [`ddl`], [`function`]: definitions; [`dml`]: INSERT, UPDATE, DELETE
+//! * [`create`], [`columns`], [`ddl`], [`function`], [`secret`]: definitions; [`dml`]: INSERT, UPDATE, DELETE; [`copy`]: COPY
 //! * `calls`: calls of functions in SQL; `task`: scheduled SQL
 
 mod asof;
@@ -17,6 +17,7 @@ mod checked;
 mod columns;
 mod common_type;
 mod constants;
+mod copy;
 mod create;
 mod ddl;
 mod dml;
@@ -34,6 +35,7 @@ mod recursive;
 mod refuse;
 mod relations;
 mod rewrite;
+mod secret;
 mod sessions;
 mod set_operations;
 mod subqueries;
@@ -52,15 +54,14 @@ pub use checked::checked_arithmetic;
 pub use columns::{column_expression, generation_expression};
 pub(crate) use provider::{table_reference, written, written_call};
 pub use query::plan_query;
+pub use secret::SECRET_OPTION;
 pub(crate) use sessions::FRAME_END as SESSION_FRAME_END;
 pub use sessions::{Sessions, without_sessions};
 
 use crate::context::{ExternalCall, PlanContext};
 use crate::error::{Result, SqlError};
-use crate::plan::{CopyFromPlan, CopyTarget, CopyToPlan, ExplainPlan, Plan, ShowPlan};
-use crate::statement::{
-    Copy, CopyEnd, CopyRelation, CreateExternalTable, Parsed, Show, SinkInput, Statement, TransactionModes,
-};
+use crate::plan::{ExplainPlan, Plan, ShowPlan};
+use crate::statement::{Copy, CopyRelation, CreateExternalTable, Parsed, Show, SinkInput, Statement, TransactionModes};
 
 impl Parsed {
     /// [`plan`], with errors that know their position.
@@ -112,6 +113,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::CreateTask(s) => task::create(s, ctx)?,
         Statement::ExecuteTask(s) => task::execute(s, ctx)?,
         Statement::Cron(s) => task::cron(s, ctx)?,
+        Statement::CreateSecret(s) => secret::create(s, ctx)?,
         Statement::Drop(s) => ddl::drop(s, ctx)?,
         Statement::Rename(s) => ddl::rename(s, ctx)?,
         Statement::SetSchema(s) => ddl::set_schema(s, ctx)?,
@@ -123,7 +125,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::Update(s) => dml::update(s, ctx)?,
         Statement::Delete(s) => dml::delete(s, ctx)?,
         Statement::Truncate(s) => dml::truncate(s, ctx)?,
-        Statement::Copy(s) => copy(s, ctx)?,
+        Statement::Copy(s) => copy::copy(s, ctx)?,
         Statement::Show(s) => Plan::Show(show(s, ctx)?),
         Statement::Set(s) => Plan::Set { local: s.local, name: s.name.clone(), value: s.value.clone() },
         Statement::Reset(name) => Plan::Reset(name.clone()),
@@ -224,48 +226,11 @@ fn show(show: &Show, ctx: &PlanContext<'_>) -> Result<ShowPlan> {
         Show::Sinks => ShowPlan::Sinks,
         Show::Schemas => ShowPlan::Schemas,
         Show::Functions => ShowPlan::Functions,
+        Show::Secrets => ShowPlan::Secrets,
         Show::Jobs => ShowPlan::Jobs,
         Show::Tasks => ShowPlan::Tasks,
         Show::All => ShowPlan::AllSettings,
         Show::Setting(name) => ShowPlan::Setting(name.clone()),
         Show::Create(kind, name) => ShowPlan::Create(ddl::find(*kind, name, ctx)?.id),
     })
-}
-
-fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
-    let mut options = copy.options.clone();
-    let given = options.remove("format");
-    let file = match &copy.target {
-        CopyEnd::ToFile(file) | CopyEnd::FromFile(file) => Some(file.clone()),
-        CopyEnd::ToStdout | CopyEnd::FromStdin => None,
-    };
-    let by_extension = file.as_deref().and_then(|f| f.rsplit_once('.')).map(|(_, e)| e.to_lowercase());
-    let format = given
-        .or_else(|| by_extension.filter(|e| ["parquet", "csv", "json"].contains(&e.as_str())))
-        .unwrap_or_else(|| "text".into());
-    if !["text", "csv", "json", "parquet"].contains(&format.as_str()) {
-        return Err(SqlError::new("22023", format!("COPY format \"{format}\" not recognized"))
-            .with_hint("the formats are text, csv, json, parquet"));
-    }
-    match &copy.target {
-        CopyEnd::ToFile(_) | CopyEnd::ToStdout => {
-            let query = match &copy.source {
-                CopyRelation::Query(query) => query.clone(),
-                CopyRelation::Table { name, columns } => dml::select_columns(name, columns),
-            };
-            let query = plan_query(&query, ctx)?;
-            let target = file.map_or(CopyTarget::Stdout, CopyTarget::File);
-            Ok(Plan::CopyTo(CopyToPlan { query, target, format, options }))
-        }
-        CopyEnd::FromFile(file) => Err(SqlError::unsupported(format!("COPY FROM '{file}' is not supported"))
-            .with_hint("send the file: \\copy table FROM 'file' in psql; or INSERT INTO table SELECT * FROM read_parquet('file')")),
-        CopyEnd::FromStdin => {
-            let CopyRelation::Table { name, columns } = &copy.source else {
-                return Err(SqlError::syntax("COPY FROM fills a table, not a query"));
-            };
-            let object = dml::target_table(name, ctx)?;
-            let (insert, columns) = dml::copy_from(columns, &object, ctx)?;
-            Ok(Plan::CopyFrom(CopyFromPlan { insert, columns, format, options }))
-        }
-    }
 }

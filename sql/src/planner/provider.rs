@@ -97,7 +97,8 @@ impl<'a> Provider<'a> {
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
-            | ObjectKind::Task(_) => {
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }
@@ -201,7 +202,9 @@ impl ContextProvider for Provider<'_> {
         _args: Vec<datafusion_expr::Expr>,
     ) -> DfResult<Arc<dyn TableSource>> {
         Err(SqlError::new("42883", format!("table function {name} does not exist"))
-            .with_hint("the table functions are tumble, hop, generate_series, unnest and read_parquet")
+            .with_hint(
+                "the table functions are tumble, hop, generate_series, unnest, read_parquet, read_csv and read_json",
+            )
             .into())
     }
 

@@ -1,9 +1,11 @@
-//! TUMBLE, HOP, CUMULATE, SESSION, generate_series, read_parquet and FOR SYSTEM_TIME AS OF in FROM.
+//! TUMBLE, HOP, CUMULATE, SESSION, generate_series, read_parquet and kin, and FOR SYSTEM_TIME AS OF in FROM.
 //!
 //! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
 //! slide, size)` an unnest of `hop_starts`, then `window_end`; `CUMULATE(t, ts, step, size)` an unnest of `cumulate_ends`.
 //! All of these run as they are in a batch; the stream planner knows the shapes. `SESSION` is a node of its own (`session`).
+//! `files`: the functions that read files.
 
+mod files;
 mod session;
 
 use std::collections::HashMap;
@@ -54,6 +56,11 @@ impl RelationPlanner for WindowRelations {
         if let Some(plan) = super::asof::planned(&relation, context)? {
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))));
         }
+        if let Some(call) = files::call(&relation) {
+            let (call, alias) = call?;
+            let plan = self.files(call)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        }
         let Some((name, args, alias)) = call(&relation) else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -63,7 +70,6 @@ impl RelationPlanner for WindowRelations {
             "cumulate" => (window(args, context, Windows::Cumulate)?, alias),
             "session" => (session::session(args, context)?, alias),
             "generate_series" => series(args, alias, context)?,
-            "read_parquet" | "read_csv" | "read_json" => (self.files(&name, args)?, alias),
             _ => return Ok(RelationPlanning::Original(Box::new(relation))),
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
@@ -144,34 +150,14 @@ fn call(relation: &TableFactor) -> Option<(String, Vec<ast::Expr>, Option<TableA
     Some((normalize(ident), args, alias.clone()))
 }
 
-/// Files that a query's relations read, in the order of their appearance.
+/// Files that a query's relation reads.
 pub(crate) fn external_call(relation: &TableFactor) -> Option<ExternalCall> {
-    let (name, args, _) = call(relation)?;
-    file_call(&name, &args).ok()
-}
-
-fn file_call(name: &str, args: &[ast::Expr]) -> Result<ExternalCall> {
-    let Some(format) = name.strip_prefix("read_") else {
-        return Err(SqlError::new("42883", format!("table function {name} does not exist")));
-    };
-    if !matches!(format, "parquet" | "csv" | "json") {
-        return Err(SqlError::new("42883", format!("table function {name} does not exist")));
-    }
-    match args {
-        [ast::Expr::Value(value)] => match &value.value {
-            ast::Value::SingleQuotedString(location) => {
-                Ok(ExternalCall { format: format.to_string(), location: location.clone(), options: Default::default() })
-            }
-            _ => Err(SqlError::new("42883", format!("{name} takes a path as a string"))),
-        },
-        _ => Err(SqlError::new("42883", format!("{name} takes one path, as a string"))
-            .with_hint("for example read_parquet('/data/*.parquet')")),
-    }
+    files::call(relation)?.ok().map(|(call, _)| call)
 }
 
 impl WindowRelations {
-    fn files(&self, name: &str, args: Vec<ast::Expr>) -> Result<LogicalPlan> {
-        let call = file_call(name, &args)?;
+    fn files(&self, call: ExternalCall) -> Result<LogicalPlan> {
+        let name = format!("read_{}", call.format);
         let schema = self.external.get(&call).ok_or_else(|| {
             SqlError::unsupported(format!("{name} is not supported here"))
                 .with_hint("use it in a query; for a view, CREATE EXTERNAL TABLE first")

@@ -30,7 +30,7 @@ impl Db {
             Plan::CreateTable(p) => (p.name, ObjectKind::Table(p.table), BTreeMap::new()),
             Plan::CreateSource(p) => (p.name, ObjectKind::Source(p.source), BTreeMap::new()),
             Plan::CreateView(p) => (p.name, ObjectKind::View(p.view), p.references),
-            Plan::CreateExternalTable(p) => (p.name, ObjectKind::ExternalTable(p.table), BTreeMap::new()),
+            Plan::CreateExternalTable(p) => (p.name, ObjectKind::ExternalTable(p.table), p.references),
             other => panic!("setup: {other:?}"),
         };
         let NewName { schema, name, .. } = name;

@@ -1,177 +1,279 @@
-//! What columns files have, asked from the files when a table is made or `read_parquet` is called.
+//! What columns files have, asked from the files when a table is made or a `read_…` function is called.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::compute::can_cast_types;
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::common::DataFusionError;
-use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::datasource::file_format::FileFormat;
 use datafusion::execution::session_state::SessionState;
 use datafusion::object_store;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
-use millstream_catalog::object::ExternalTable;
 use millstream_catalog::{Column, SqlType};
 
-use super::FileTable;
-use super::format::Format;
+use super::format::{Format, LineFormat, Text, parquet};
+use super::input;
 use super::listing::{DataFile, Location};
+use super::text::guess::{self, Shape};
+use super::text::{self, csv_sample, json_sample};
+use super::widen::{common, fits};
 use crate::batch::context::{Batch, StatementOptions};
+use crate::batch::stores::Store;
 use crate::error::{Error, Result, sqlstate};
 
-/// What `CREATE EXTERNAL TABLE` says of the files, before their columns are known.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FileTableSpec {
-    pub stored_as: String,
-    pub location: String,
-    /// Names of the hive partition columns.
-    pub partition_columns: Vec<String>,
-    pub options: BTreeMap<String, String>,
-}
+/// Files that are opened at the same time.
+pub(super) const FILES_AT_ONCE: usize = 16;
+/// Files of text whose first rows say what columns there are; all footers of Parquet files are read.
+const TEXT_FILES_MAX: usize = 64;
 
-impl FileTableSpec {
-    /// What a table's definition says of its files.
-    pub fn of(table: &ExternalTable) -> Self {
-        Self {
-            stored_as: table.stored_as.clone(),
-            location: table.location.clone(),
-            partition_columns: table.partition_columns.clone(),
-            options: table.options.clone(),
-        }
-    }
+/// What is known of a file's columns without reading its rows.
+#[derive(Debug)]
+pub struct FileColumns {
+    pub name: String,
+    pub columns: Vec<(String, SqlType)>,
 }
 
 /// The columns of the files, those of the partition folders last. Partition values that are all whole numbers are BIGINT,
 /// all dates DATE, else TEXT.
 ///
 /// # Errors
-/// 58P01 if nothing is there, XX001 naming a damaged file, 0A000 for a column of a type that SQL does not have,
-/// 22023 for invalid options.
-pub async fn infer_columns(batch: &Batch, spec: &FileTableSpec) -> Result<Vec<Column>> {
-    let location = Location::parse(&spec.location)?;
-    let format = Format::new(&spec.stored_as, &spec.options)?;
-    let files = list(batch, &location, &format).await?;
-    if files.is_empty() {
-        let message =
-            format!("location \"{}\" has no {} files to take the columns from", spec.location, spec.stored_as);
+/// 42804 naming the file whose column has another type than that of the others, XX001 naming a damaged file, 0A000 for a
+/// column of a type that SQL does not have.
+pub async fn columns_of(
+    batch: &Batch,
+    format: &Format,
+    locations: &[Location],
+    files: &[DataFile],
+    partition_columns: &[String],
+) -> Result<Vec<Column>> {
+    let found = file_columns(batch, format, &locations[0].store, files).await?;
+    let mut columns: Vec<Column> = Vec::new();
+    let mut first_of: Vec<&str> = Vec::new();
+    for file in &found {
+        // A column that files repeat from their folder is the folder's.
+        for (name, sql_type) in file.columns.iter().filter(|(name, _)| !partition_columns.contains(name)) {
+            let Some(at) = columns.iter().position(|c| c.name == *name) else {
+                columns.push(Column::new(name, sql_type.clone(), true));
+                first_of.push(&file.name);
+                continue;
+            };
+            let there = &mut columns[at];
+            there.sql_type = match (format, common(&there.sql_type, sql_type)) {
+                (_, Some(both)) => both,
+                // Text can be anything that is guessed.
+                (Format::Text(_), None) => text_of_both(&there.sql_type, sql_type),
+                (Format::Parquet, None) => {
+                    let message = format!(
+                        "column \"{name}\" of file \"{}\" is {sql_type}, and that of \"{}\" is {}",
+                        file.name, first_of[at], there.sql_type
+                    );
+                    return Err(Error::new("42804", message).with_hint("declare the columns, or read the files apart"));
+                }
+            };
+        }
+    }
+    for name in partition_columns {
+        columns.push(Column::new(name, partition_type(name, files), true));
+    }
+    if columns.is_empty() {
+        let message = format!("the files of \"{}\" have no columns", locations[0].as_str());
         return Err(Error::new(sqlstate::UNDEFINED_FILE, message).with_hint("declare the columns"));
     }
-    columns(batch, &location, &format, &files, &spec.partition_columns).await
+    Ok(columns)
 }
 
-/// Checks declared columns against the files that are there now: each exists and can be cast.
+fn text_of_both(a: &SqlType, b: &SqlType) -> SqlType {
+    let is_nested = |t: &SqlType| matches!(t, SqlType::Array(_) | SqlType::Record(_) | SqlType::Jsonb);
+    if is_nested(a) || is_nested(b) { SqlType::Jsonb } else { SqlType::Text }
+}
+
+/// Checks declared columns against the files that are there now: some file has each, and none has it with a type that does
+/// not fit. `files` is not empty.
 ///
 /// # Errors
-/// 42703 for a column that no file has, 42804 for one that cannot be cast, and those of reading the files. No error if
-/// the location has no files yet.
-pub async fn check_declared(batch: &Batch, table: &ExternalTable) -> Result<()> {
-    let location = Location::parse(&table.location)?;
-    let format = Format::new(&table.stored_as, &table.options)?;
-    let files = list(batch, &location, &format).await?;
-    // Columns of CSV files go by position, and are text until they are read as what was declared.
-    if files.is_empty() || matches!(format, Format::Csv(_)) {
+/// 42703 for a column that no file has, 42804 for one that cannot be read as declared, and those of reading the files.
+pub async fn check_declared(
+    batch: &Batch,
+    format: &Format,
+    location: &Location,
+    files: &[DataFile],
+    declared: &[Column],
+) -> Result<()> {
+    // Without a header the columns of CSV files go by position, and are text until they are read as what was declared.
+    if let Format::Text(Text { lines: LineFormat::Csv { delimited, .. }, .. }) = format
+        && delimited.header == crate::batch::delimited::Header::None
+    {
         return Ok(());
     }
-    let found = file_schemas(batch, &format, &files).await?;
-    let declared = &table.columns[..table.columns.len() - table.partition_columns.len()];
+    let found = file_columns(batch, format, &location.store, files).await?;
     for column in declared {
-        let fields: Vec<_> = found.iter().filter_map(|schema| schema.field_with_name(&column.name).ok()).collect();
-        if fields.is_empty() {
-            let mut names: Vec<_> = found.iter().flat_map(|s| s.fields().iter().map(|f| f.name().as_str())).collect();
+        let has = |file: &FileColumns| file.columns.iter().any(|(name, _)| *name == column.name);
+        if !found.iter().any(has) && !is_empty_text(format, &found) {
+            let mut names: Vec<_> =
+                found.iter().flat_map(|f| f.columns.iter().map(|(name, _)| name.as_str())).collect();
             names.sort_unstable();
             names.dedup();
-            let message = format!("column \"{}\" is not in the files of \"{}\"", column.name, table.location);
+            let message = format!("column \"{}\" is not in the files of \"{}\"", column.name, location.as_str());
             return Err(Error::new(sqlstate::UNDEFINED_COLUMN, message)
                 .with_hint(format!("the files have: {}", names.join(", "))));
         }
-        let fits = |field: &&Field| {
-            let can_cast = |from| millstream_sql::functions::cast::can_cast(&from, &column.sql_type, true);
-            SqlType::of(field).is_none_or(can_cast) && can_cast_types(field.data_type(), &column.sql_type.arrow_type())
-        };
-        if let Some(other) = fields.iter().find(|field| !fits(field)) {
-            let has = SqlType::of(other).map_or_else(|| other.data_type().to_string(), |t| t.to_string());
-            let message = format!(
-                "column \"{}\" of the files of \"{}\" is {has} and cannot be read as {}",
-                column.name, table.location, column.sql_type
-            );
-            return Err(Error::new("42804", message));
+    }
+    if *format == Format::Parquet {
+        for file in &found {
+            check_types(file, declared)?;
         }
     }
     Ok(())
 }
 
-/// The table that `read_parquet('glob')` stands for. Folders `name=value` that all files are in become columns.
+/// JSON lines need not name a field that is NULL, so that empty files tell nothing.
+fn is_empty_text(format: &Format, found: &[FileColumns]) -> bool {
+    matches!(format, Format::Text(_)) && found.iter().all(|f| f.columns.is_empty())
+}
+
+/// Whether a Parquet file's columns can be read as the table's.
 ///
 /// # Errors
-/// As [`infer_columns`].
-pub async fn read_parquet(batch: &Batch, glob: &str) -> Result<FileTable> {
-    let location = Location::parse(glob)?;
-    let files = list(batch, &location, &Format::Parquet).await?;
-    if files.is_empty() {
-        return Err(Error::new(sqlstate::UNDEFINED_FILE, format!("no Parquet file in \"{glob}\"")));
+/// 42804 naming the file, the column and both types.
+pub(super) fn check_types(file: &FileColumns, declared: &[Column]) -> Result<()> {
+    for column in declared {
+        let found = file.columns.iter().find(|(name, _)| *name == column.name);
+        if let Some((_, sql_type)) = found.filter(|(_, found)| !fits(found, &column.sql_type)) {
+            let message = format!(
+                "column \"{}\" of file \"{}\" is {sql_type} and cannot be read as {}",
+                column.name, file.name, column.sql_type
+            );
+            return Err(Error::new("42804", message)
+                .with_hint(format!("declare it as {sql_type} and cast it in the query, or correct the file")));
+        }
     }
-    let names = |file: &DataFile| file.partition.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    let mut partition_columns = names(&files[0]);
-    if files.iter().any(|file| names(file) != partition_columns) {
-        partition_columns.clear();
-    }
-    let columns = columns(batch, &location, &Format::Parquet, &files, &partition_columns).await?;
-    FileTable::new(&ExternalTable {
-        columns,
-        stored_as: "PARQUET".into(),
-        location: glob.into(),
-        partition_columns,
-        options: BTreeMap::new(),
+    Ok(())
+}
+
+/// The columns of each file; of many files of text, of some.
+async fn file_columns(batch: &Batch, format: &Format, store: &Store, files: &[DataFile]) -> Result<Vec<FileColumns>> {
+    let (format, store) = (format.clone(), store.clone());
+    let files = match format {
+        Format::Parquet => files.to_vec(),
+        Format::Text(_) => files.iter().take(TEXT_FILES_MAX).cloned().collect(),
+    };
+    let state = batch.state(&StatementOptions::default());
+    let task = batch.handle().spawn(async move {
+        stream::iter(files)
+            .map(|file| {
+                let (format, store, state) = (format.clone(), store.clone(), state.clone());
+                async move {
+                    match format {
+                        Format::Parquet => parquet_columns(&state, &store, &file).await,
+                        Format::Text(text) => text_columns(text, store, file).await,
+                    }
+                }
+            })
+            .boxed()
+            .buffered(FILES_AT_ONCE)
+            .try_collect()
+            .await
+    });
+    task.await.map_err(|e| Error::internal(format!("reading the columns of files failed: {e}")))?
+}
+
+async fn parquet_columns(state: &SessionState, store: &Store, file: &DataFile) -> Result<FileColumns> {
+    let metas = std::slice::from_ref(&file.meta);
+    let schema = parquet(state).infer_schema(state, &store.objects, metas).await;
+    let schema = schema.map_err(|e| file_error(e, &file.name))?;
+    of_schema(&file.name, &schema)
+}
+
+/// A Parquet file's columns by its schema.
+///
+/// # Errors
+/// 0A000 for a column of a type that SQL does not have.
+pub(super) fn of_schema(name: &str, schema: &Arc<Schema>) -> Result<FileColumns> {
+    let columns = schema.fields().iter().map(|field| Ok((field.name().clone(), sql_type(field, name)?)));
+    Ok(FileColumns { name: name.into(), columns: columns.collect::<Result<_>>()? })
+}
+
+fn sql_type(field: &Field, file: &str) -> Result<SqlType> {
+    SqlType::from_arrow(field.data_type()).ok_or_else(|| {
+        let (name, of) = (field.name(), field.data_type());
+        Error::unsupported(format!("column \"{name}\" of file \"{file}\" has type {of}, which SQL does not have"))
+            .with_hint("declare the columns and leave this one out")
     })
+}
+
+async fn text_columns(format: Text, store: Store, file: DataFile) -> Result<FileColumns> {
+    let read = move || -> Result<FileColumns> {
+        let bytes = input::open(&store, &file.meta)?;
+        let text = format.compression_of(&file.name).reader(bytes).map_err(|e| text::read_error(&file.name, e))?;
+        let columns = match &format.lines {
+            LineFormat::Csv { delimited, null } => {
+                let (names, columns) = csv_sample(delimited, null.as_deref(), format.sample_rows, &file.name, text)?;
+                check_names(&names, &file.name)?;
+                names
+                    .into_iter()
+                    .zip(columns)
+                    .map(|(name, column)| (name, guess::of_texts(&column).sql_type()))
+                    .collect()
+            }
+            LineFormat::Json => {
+                let fields = match json_sample(format.sample_rows, &file.name, text)? {
+                    Shape::Record(fields) => fields,
+                    _ => Vec::new(),
+                };
+                fields.into_iter().map(|(name, shape)| (name, shape.sql_type())).collect()
+            }
+        };
+        Ok(FileColumns { name: file.name, columns })
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|e| Error::internal(format!("reading the first rows of a file failed: {e}")))?
+}
+
+fn check_names(names: &[String], file: &str) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("column \"{name}\" is in the header of file \"{file}\" more than once");
+            Err(Error::new("42701", message).with_hint("with header = false, columns go by their places"))
+        }
+    }
 }
 
 /// The error of reading one file, naming it.
-pub(super) fn file_error(e: DataFusionError, path: &str) -> Error {
+pub(super) fn file_error(e: DataFusionError, file: &str) -> Error {
+    if let Some(ours) = Error::inside(&e) {
+        return ours.clone();
+    }
     let cause = e.find_root().strip_backtrace();
     match e.find_root() {
         DataFusionError::ObjectStore(e) if matches!(**e, object_store::Error::NotFound { .. }) => {
-            Error::new(sqlstate::UNDEFINED_FILE, format!("file \"/{path}\" is gone"))
+            Error::new(sqlstate::UNDEFINED_FILE, format!("file \"{file}\" is gone"))
+        }
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) if cause.contains("Permission denied") => {
+            super::listing::denied(file)
         }
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => {
-            Error::new(sqlstate::IO_ERROR, format!("file \"/{path}\" cannot be read: {cause}"))
+            Error::new(sqlstate::IO_ERROR, format!("file \"{file}\" cannot be read: {cause}"))
         }
-        _ => Error::new(sqlstate::DATA_CORRUPTED, format!("file \"/{path}\" is damaged: {cause}")),
+        DataFusionError::ResourcesExhausted(_) => e.into(),
+        DataFusionError::ArrowError(inner, _) if inner.to_string().contains("non-nullable") => Error::new(
+            sqlstate::NOT_NULL_VIOLATION,
+            format!("file \"{file}\" has NULL in a column that is declared NOT NULL"),
+        )
+        .with_detail(cause),
+        DataFusionError::ArrowError(inner, _)
+            if matches!(**inner, datafusion::arrow::error::ArrowError::CastError(_)) =>
+        {
+            Error::new(
+                sqlstate::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("a value of file \"{file}\" does not fit: {cause}"),
+            )
+            .with_hint("declare the column with a wider type")
+        }
+        _ => Error::new(sqlstate::DATA_CORRUPTED, format!("file \"{file}\" is damaged: {cause}"))
+            .with_hint("it is no whole Parquet file: write it again, or take it away"),
     }
-}
-
-async fn list(batch: &Batch, location: &Location, format: &Format) -> Result<Vec<DataFile>> {
-    let (location, extensions) = (location.clone(), format.extensions());
-    let listed = batch.handle().spawn_blocking(move || location.list(extensions)).await;
-    listed.map_err(|e| Error::internal(format!("listing files failed: {e}")))?
-}
-
-async fn columns(
-    batch: &Batch,
-    location: &Location,
-    format: &Format,
-    files: &[DataFile],
-    partition_columns: &[String],
-) -> Result<Vec<Column>> {
-    let schema = file_schema(batch, location, format, files).await?;
-    let mut columns = Vec::new();
-    // A column that files repeat from their folder is the folder's.
-    for field in schema.fields().iter().filter(|f| !partition_columns.contains(f.name())) {
-        columns.push(Column::new(field.name(), sql_type(field, location)?, true));
-    }
-    for name in partition_columns {
-        columns.push(Column::new(name, partition_type(name, files), true));
-    }
-    Ok(columns)
-}
-
-fn sql_type(field: &Field, location: &Location) -> Result<SqlType> {
-    SqlType::from_arrow(field.data_type()).ok_or_else(|| {
-        let (name, of, place) = (field.name(), field.data_type(), location.as_str());
-        Error::unsupported(format!(
-            "column \"{name}\" of the files of \"{place}\" has type {of}, which SQL does not have"
-        ))
-        .with_hint("declare the columns and leave this one out")
-    })
 }
 
 fn partition_type(name: &str, files: &[DataFile]) -> SqlType {
@@ -185,62 +287,4 @@ fn partition_type(name: &str, files: &[DataFile]) -> SqlType {
         () if values().all(|v| v.len() == 10 && v.parse::<Date>().is_ok()) => SqlType::Date,
         () => SqlType::Text,
     }
-}
-
-/// The columns of each file.
-async fn file_schemas(batch: &Batch, format: &Format, files: &[DataFile]) -> Result<Vec<Arc<Schema>>> {
-    let state = batch.state(&StatementOptions::default());
-    let format = format.clone();
-    let metas: Vec<_> = files.iter().map(|f| f.meta.clone()).collect();
-    let task = batch.handle().spawn(async move {
-        let reader = format.reader(&state);
-        let mut schemas = Vec::with_capacity(metas.len());
-        for meta in &metas {
-            let schema = schema_of(&state, reader.as_ref(), std::slice::from_ref(meta)).await;
-            schemas.push(schema.map_err(|e| file_error(e, meta.location.as_ref()))?);
-        }
-        Ok(schemas)
-    });
-    task.await.map_err(|e| Error::internal(format!("reading file schemas failed: {e}")))?
-}
-
-/// The columns of all files together, as the files have them.
-async fn file_schema(batch: &Batch, location: &Location, format: &Format, files: &[DataFile]) -> Result<Arc<Schema>> {
-    let state = batch.state(&StatementOptions::default());
-    let format = format.clone();
-    let metas: Vec<_> = files.iter().map(|f| f.meta.clone()).collect();
-    let task = batch.handle().spawn(async move {
-        let reader = format.reader(&state);
-        match schema_of(&state, reader.as_ref(), &metas).await {
-            Ok(schema) => Ok(schema),
-            // Asked one by one, the files tell which of them it was.
-            Err(together) => {
-                for meta in &metas {
-                    let one = std::slice::from_ref(meta);
-                    if let Err(e) = schema_of(&state, reader.as_ref(), one).await {
-                        return Err(file_error(e, meta.location.as_ref()));
-                    }
-                }
-                Err(together.into())
-            }
-        }
-    });
-    let joined = task.await.map_err(|e| Error::internal(format!("reading file schemas failed: {e}")))?;
-    joined.map_err(|e: Error| match e.sqlstate() {
-        sqlstate::DATA_CORRUPTED | sqlstate::UNDEFINED_FILE | sqlstate::IO_ERROR => e,
-        _ => Error::new(
-            sqlstate::DATA_CORRUPTED,
-            format!("the files of \"{}\" have no common columns: {}", location.as_str(), e.message()),
-        )
-        .with_hint("declare the columns"),
-    })
-}
-
-async fn schema_of(
-    state: &SessionState,
-    reader: &dyn datafusion::datasource::file_format::FileFormat,
-    metas: &[object_store::ObjectMeta],
-) -> datafusion::error::Result<Arc<Schema>> {
-    let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
-    reader.infer_schema(state, &store, metas).await
 }

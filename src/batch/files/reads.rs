@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use datafusion::object_store::ObjectMeta;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +11,7 @@ use crate::error::{Error, Result, sqlstate};
 /// A file as it was: another size or time is another file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileVersion {
+    /// As people name it: `/data/x.csv`, `s3://bucket/x.csv`.
     pub path: String,
     pub size: u64,
     /// Microseconds since 1970.
@@ -19,11 +19,11 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    fn of(meta: &ObjectMeta) -> Self {
+    fn of(file: &DataFile) -> Self {
         Self {
-            path: format!("/{}", meta.location),
-            size: meta.size,
-            modified_us: meta.last_modified.timestamp_micros(),
+            path: file.name.clone(),
+            size: file.meta.size,
+            modified_us: file.meta.last_modified.timestamp_micros(),
         }
     }
 }
@@ -57,7 +57,7 @@ impl FileReads {
         let Some(only) = &self.only else { return Ok(files) };
         let mut there: HashMap<String, (FileVersion, DataFile)> = HashMap::with_capacity(files.len());
         for file in files {
-            let version = FileVersion::of(&file.meta);
+            let version = FileVersion::of(&file);
             there.insert(version.path.clone(), (version, file));
         }
         let as_it_was = |wanted: &FileVersion| {
@@ -74,7 +74,7 @@ impl FileReads {
     }
 
     /// Notes what is read.
-    pub(super) fn note<'a>(&self, files: impl Iterator<Item = &'a ObjectMeta>) {
+    pub(super) fn note<'a>(&self, files: impl Iterator<Item = &'a DataFile>) {
         self.read.lock().extend(files.map(FileVersion::of));
     }
 }

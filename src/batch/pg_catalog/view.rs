@@ -152,9 +152,15 @@ impl Relation {
         names.join(", ")
     }
 
+    fn is_external_table(&self) -> bool {
+        matches!(self.object.as_ref().map(|o| &o.kind), Some(ObjectKind::ExternalTable(_)))
+    }
+
     /// Options of a source, sink or external table as `key=value`, secrets masked.
     pub fn options(&self) -> Vec<String> {
-        let pair = |(key, value): (&String, &String)| match millstream_sql::is_secret(key) {
+        // Of an external table the option is the name of one.
+        let is_name = |key: &str| key == millstream_sql::SECRET_OPTION && self.is_external_table();
+        let pair = |(key, value): (&String, &String)| match millstream_sql::is_secret(key) && !is_name(key) {
             true => format!("{key}={MASK}"),
             false => format!("{key}={value}"),
         };

@@ -1,4 +1,4 @@
-//! PostgreSQL's `text` and `csv` formats: COPY's options, and rows as lines for COPY … TO STDOUT.
+//! PostgreSQL's `text` and `csv` formats: COPY's options, and rows as lines for COPY … TO.
 //!
 //! [`super::lines`] reads what is written here.
 

@@ -1,4 +1,5 @@
-//! The lines of COPY … FROM STDIN taken apart: PostgreSQL's `text` and `csv` formats, in pieces that end anywhere.
+//! Lines taken apart, of COPY … FROM STDIN and of CSV files: PostgreSQL's `text` and `csv` formats, in pieces that end
+//! anywhere.
 //!
 //! Delimiter, quote and escape are one ASCII byte each, so that UTF-8 can be searched for them byte by byte.
 
@@ -13,9 +14,14 @@ const QUOTED_CHARS_MAX: usize = 100;
 /// Takes bytes, gives rows of text.
 pub struct Lines<'a> {
     format: &'a Delimited,
-    /// Name of the table and of the columns that a line has.
-    table: &'a str,
-    columns: Vec<&'a str>,
+    /// What is read, for the context of errors: `COPY t`, `file "x.csv"`.
+    place: String,
+    /// Names of the columns that a line has.
+    columns: Vec<String>,
+    /// It is a file: its header says which columns it has, lines without anything are no rows, and no marker ends it.
+    is_file: bool,
+    /// What is NULL beside the format's own text.
+    also_null: Option<String>,
     /// What is not taken apart yet, and how far it was searched for the end of its line.
     pending: Vec<u8>,
     searched: usize,
@@ -36,10 +42,12 @@ pub struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     /// Nothing read yet.
-    pub fn new(format: &'a Delimited, table: &'a str, columns: Vec<&'a str>) -> Self {
+    pub fn new(format: &'a Delimited, place: impl Into<String>, columns: Vec<String>) -> Self {
         Self {
             format,
-            table,
+            place: place.into(),
+            is_file: false,
+            also_null: None,
             pending: Vec::new(),
             searched: 0,
             quoted: false,
@@ -52,6 +60,16 @@ impl<'a> Lines<'a> {
             scratch: Vec::new(),
             columns,
         }
+    }
+
+    /// The same of a file, whose columns are those of its header if it has one. Before that is read there are none.
+    pub fn of_file(format: &'a Delimited, place: impl Into<String>, columns: Vec<String>, null: Option<&str>) -> Self {
+        Self { is_file: true, also_null: null.map(str::to_string), ..Self::new(format, place, columns) }
+    }
+
+    /// The columns that a line has.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
     }
 
     /// Rows that wait to be taken.
@@ -125,15 +143,21 @@ impl<'a> Lines<'a> {
 
     fn take_line(&mut self, line: &[u8]) -> Result<()> {
         self.line += 1;
+        // Some programs begin every text file with a mark of its encoding.
+        let line =
+            line.strip_prefix(b"\xef\xbb\xbf".as_slice()).filter(|_| self.is_file && self.line == 1).unwrap_or(line);
         let line = match line.strip_suffix(b"\r") {
             Some(rest) if self.format.csv || rest.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0 => rest,
             _ => line,
         };
+        if line.is_empty() && self.is_file && (self.before_header || self.columns.len() > 1) {
+            return Ok(());
+        }
         if std::mem::take(&mut self.before_header) {
-            return self.check_header(line);
+            return if self.is_file { self.take_header(line) } else { self.check_header(line) };
         }
         // In csv too, as psql sends it before version 18; a value is quoted where it looks like this.
-        if line == b"\\." {
+        if line == b"\\." && !self.is_file {
             self.ended = true;
             return Ok(());
         }
@@ -155,7 +179,7 @@ impl<'a> Lines<'a> {
                     let byte = other.map_or_else(|e| self.scratch[e.valid_up_to()], |_| 0);
                     let error = format!("invalid byte sequence for encoding \"UTF8\": {byte:#04x}");
                     let error = Error::new(sqlstate::CHARACTER_NOT_IN_REPERTOIRE, error);
-                    return Err(error.with_context(format!("COPY {}, line {}", self.table, self.line)));
+                    return Err(error.with_context(format!("{}, line {}", self.place, self.line)));
                 }
             }
         }
@@ -173,7 +197,9 @@ impl<'a> Lines<'a> {
             true => self.csv_field(line)?,
             false => self.text_field(line)?,
         };
-        let is_null = is_plain && line[..end] == *self.format.null.as_bytes();
+        let is_null_text = |null: &str| line[..end] == *null.as_bytes();
+        let is_null =
+            is_plain && (is_null_text(&self.format.null) || self.also_null.as_deref().is_some_and(is_null_text));
         Ok((is_null, line.get(end + 1..)))
     }
 
@@ -233,6 +259,18 @@ impl<'a> Lines<'a> {
         Ok((at, is_plain))
     }
 
+    /// The columns that the header names.
+    fn take_header(&mut self, line: &[u8]) -> Result<()> {
+        self.columns.clear();
+        let mut rest = Some(line);
+        while let Some(bytes) = rest {
+            rest = self.field(bytes).map_err(|e| self.at_line(e, line))?.1;
+            self.columns.push(String::from_utf8_lossy(&self.scratch).into_owned());
+        }
+        self.rows = self.columns.iter().map(|_| StringViewBuilder::new()).collect();
+        Ok(())
+    }
+
     fn check_header(&mut self, line: &[u8]) -> Result<()> {
         if self.format.header != Header::Match {
             return Ok(());
@@ -242,7 +280,7 @@ impl<'a> Lines<'a> {
         while let Some(bytes) = rest {
             rest = self.field(bytes)?.1;
             let name = String::from_utf8_lossy(&self.scratch);
-            if let Some(expected) = self.columns.get(names).filter(|expected| **expected != name) {
+            if let Some(expected) = self.columns.get(names).filter(|expected| **expected != *name) {
                 let at = names + 1;
                 let error =
                     format!("column name mismatch in header line field {at}: got \"{name}\", expected \"{expected}\"");
@@ -259,7 +297,7 @@ impl<'a> Lines<'a> {
 
     fn at_line(&self, error: Error, line: &[u8]) -> Error {
         let text = String::from_utf8_lossy(line);
-        error.with_context(format!("COPY {}, line {}: \"{}\"", self.table, self.line, shortened(&text)))
+        error.with_context(format!("{}, line {}: \"{}\"", self.place, self.line, shortened(&text)))
     }
 }
 
@@ -296,7 +334,7 @@ mod tests {
         let options: BTreeMap<_, _> = options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let format = Delimited::new("COPY ... FROM STDIN", format, &options)?;
         let read_in = |length: usize| {
-            let mut lines = Lines::new(&format, "t", vec!["a", "b"]);
+            let mut lines = Lines::new(&format, "COPY t", vec!["a".into(), "b".into()]);
             text.chunks(length).try_for_each(|piece| lines.push(piece))?;
             lines.finish()?;
             let count = lines.len();
@@ -338,6 +376,21 @@ mod tests {
             read("csv", &options, b"-;'it\\'s; \\\\'\n'-';x").unwrap(),
             [row("NULL", "it's; \\"), row("-", "x")]
         );
+    }
+
+    #[test]
+    fn files_say_their_columns_and_end_where_they_end() {
+        let format = Delimited::new("", "csv", &BTreeMap::from([("header".to_string(), "true".to_string())])).unwrap();
+        let mut lines = Lines::of_file(&format, "file \"x\"", Vec::new(), Some("NA"));
+        lines.push(b"\xef\xbb\xbfa,\"b c\"\n\n1,NA\n\\.,\n").unwrap();
+        lines.finish().unwrap();
+        assert_eq!(lines.columns(), ["a", "b c"]);
+        let (columns, line_of_row) = lines.take();
+        assert_eq!(line_of_row, [3, 4]);
+        assert_eq!(columns[0].as_string_view().value(1), "\\.");
+        assert_eq!(columns[1].null_count(), 2);
+        let error = lines.push(b"1\n").unwrap_err();
+        assert_eq!(error.context(), Some("file \"x\", line 5: \"1\""));
     }
 
     #[test]
