@@ -211,15 +211,18 @@ impl<'a> Edits<'a> {
         out + &self.sql[done..]
     }
 
-    /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`, also in the body of a CREATE TASK. Of a
-    /// `CREATE SECRET` that is every value but those that say what it is for. In other statements an option `secret` is the
-    /// name of one.
+    /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`. Of a `CREATE SECRET` that is every value
+    /// but those that say what it is for. In other statements an option `secret` is the name of one. Also in the body of a
+    /// CREATE TASK.
     fn mask(&mut self) {
         let word = |i: usize| self.tokens.get(i).and_then(word_of);
-        let of_secret = ["CREATE", "SECRET"].map(Some) == [word(0), word(1)].each_ref().map(Option::as_deref)
-            || ["CREATE", "OR", "REPLACE", "SECRET"].map(Some)
-                == [word(0), word(1), word(2), word(3)].each_ref().map(Option::as_deref);
-        let is_hidden = |key: &str| {
+        let makes_secret = |first: usize| {
+            let words: Vec<_> = (first..first + 4).map_while(word).collect();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            matches!(words.as_slice(), ["CREATE", "SECRET", ..] | ["CREATE", "OR", "REPLACE", "SECRET"])
+        };
+        let mut of_secret = false;
+        let is_hidden = |key: &str, of_secret: bool| {
             let key = key.trim_end_matches('.').trim_matches(['"', '\'']).to_lowercase();
             match of_secret {
                 true => !SHOWN_OF_SECRETS.contains(&key.as_str()),
@@ -238,6 +241,8 @@ impl<'a> Edits<'a> {
         let mut in_options = false;
         let mut key = String::new();
         for (i, token) in self.tokens.iter().enumerate() {
+            let is_create = matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case("CREATE"));
+            of_secret |= is_create && !in_options && makes_secret(i);
             match &token.token {
                 Token::LParen => {
                     let before = i.checked_sub(1).and_then(word);
@@ -247,6 +252,7 @@ impl<'a> Edits<'a> {
                     key.clear();
                 }
                 Token::RParen => in_options = false,
+                Token::SemiColon => of_secret = false,
                 Token::Comma => key.clear(),
                 Token::Eq | Token::Period | Token::Minus => {}
                 _ if !in_options => {}
@@ -255,7 +261,7 @@ impl<'a> Edits<'a> {
                     if key.is_empty() || goes_on {
                         key.push_str(&part.to_string());
                         key.push('.');
-                    } else if is_hidden(&key) {
+                    } else if is_hidden(&key, of_secret) {
                         secrets.push((token.span.start, token.span.end));
                     }
                 }

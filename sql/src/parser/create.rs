@@ -42,7 +42,7 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     } else if c.eat(&["SCHEMA"]) {
         schema(c)
     } else {
-        const KNOWN: [&str; 20] = [
+        const KNOWN: [&str; 19] = [
             "TEMP",
             "TEMPORARY",
             "UNLOGGED",

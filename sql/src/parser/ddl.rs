@@ -10,7 +10,7 @@ use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, Stateme
 
 /// Reads the words for a kind of object, if they come next.
 pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
-    const KINDS: [(&[&str], DropKind); 9] = [
+    const KINDS: [(&[&str], DropKind); 10] = [
         (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
         (&["EXTERNAL", "TABLE"], DropKind::ExternalTable),
         (&["SCHEMA"], DropKind::Schema),

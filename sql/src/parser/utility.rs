@@ -84,7 +84,7 @@ fn explain_options(c: &mut Cursor<'_>, analyze: &mut bool, verbose: &mut bool) -
 /// `SHOW …`.
 pub(crate) fn show(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["SHOW"])?;
-    const LISTS: [(&[&str], Show); 10] = [
+    const LISTS: [(&[&str], Show); 11] = [
         (&["MATERIALIZED", "VIEWS"], Show::MaterializedViews),
         (&["TABLES"], Show::Tables),
         (&["SOURCES"], Show::Sources),

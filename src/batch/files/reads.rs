@@ -20,11 +20,7 @@ pub struct FileVersion {
 
 impl FileVersion {
     fn of(file: &DataFile) -> Self {
-        Self {
-            path: file.name.clone(),
-            size: file.meta.size,
-            modified_us: file.meta.last_modified.timestamp_micros(),
-        }
+        Self { path: file.name.clone(), size: file.meta.size, modified_us: file.meta.last_modified.timestamp_micros() }
     }
 }
 
