@@ -241,11 +241,11 @@ impl Catalog {
             ObjectKind::Function(f) => {
                 self.functions.insert((object.schema, object.name.clone(), f.arguments.len()), object.id);
             }
-            ObjectKind::Secret(_) => {
-                self.secrets.insert(object.name.clone(), object.id);
-            }
             ObjectKind::Task(_) => {
                 self.tasks.insert((object.schema, object.name.clone()), object.id);
+            }
+            ObjectKind::Secret(_) => {
+                self.secrets.insert(object.name.clone(), object.id);
             }
             ObjectKind::Snapshot(_) => {}
             _ => {
@@ -263,11 +263,11 @@ impl Catalog {
             ObjectKind::Function(f) => {
                 self.functions.remove(&(object.schema, object.name.clone(), f.arguments.len()));
             }
-            ObjectKind::Secret(_) => {
-                self.secrets.remove(&object.name);
-            }
             ObjectKind::Task(_) => {
                 self.tasks.remove(&(object.schema, object.name.clone()));
+            }
+            ObjectKind::Secret(_) => {
+                self.secrets.remove(&object.name);
             }
             ObjectKind::Snapshot(_) => {}
             _ => {

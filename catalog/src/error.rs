@@ -33,13 +33,11 @@ impl CatalogError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Self::NotFound { kind: "schema", .. } => "3F000",
-            Self::NotFound { kind: "secret", .. } => "42704",
-            Self::NotFound { kind: "task", .. } => "42704",
+            Self::NotFound { kind: "task" | "secret", .. } => "42704",
             Self::NotFound { .. } => "42P01",
             Self::Duplicate { kind: "schema", .. } => "42P06",
             Self::Duplicate { kind: "function", .. } => "42723",
-            Self::Duplicate { kind: "task", .. } => "42710",
-            Self::Duplicate { kind: "secret", .. } => "42710",
+            Self::Duplicate { kind: "task" | "secret", .. } => "42710",
             Self::Duplicate { .. } => "42P07",
             Self::WrongKind { .. } => "42809",
             Self::InUse { .. } => "2BP01",

@@ -71,8 +71,8 @@ pub enum ObjectKind {
     ExternalTable(ExternalTable),
     Snapshot(Snapshot),
     Function(Function),
-    Secret(Secret),
     Task(Task),
+    Secret(Secret),
 }
 
 /// A column of a relation.
@@ -433,10 +433,10 @@ impl Object {
         }
     }
 
-    /// Columns of a relation; none for a schema, function, secret or task.
+    /// Columns of a relation; none for a schema, function, task or secret.
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
-            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Secret(_) | ObjectKind::Task(_) => &[],
+            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Task(_) | ObjectKind::Secret(_) => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -502,8 +502,8 @@ impl ObjectKind {
             Self::ExternalTable(_) => "external table",
             Self::Snapshot(_) => "snapshot",
             Self::Function(_) => "function",
-            Self::Secret(_) => "secret",
             Self::Task(_) => "task",
+            Self::Secret(_) => "secret",
         }
     }
 
@@ -511,7 +511,7 @@ impl ObjectKind {
     /// show as foreign tables. Snapshots do not show.
     pub fn relkind(&self) -> Option<char> {
         Some(match self {
-            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Secret(_) | Self::Task(_) => return None,
+            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Task(_) | Self::Secret(_) => return None,
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',

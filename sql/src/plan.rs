@@ -40,10 +40,10 @@ pub enum Plan {
         name: String,
     },
     CreateFunction(CreateFunctionPlan),
-    CreateSecret(CreateSecretPlan),
     CreateTask(CreateTaskPlan),
     ExecuteTask(ExecuteTaskPlan),
     Cron(CronPlan),
+    CreateSecret(CreateSecretPlan),
     Drop(DropPlan),
     Rename {
         id: ObjectId,

@@ -55,11 +55,11 @@ pub enum Statement {
     CreateExternalTable(CreateExternalTable),
     CreateSchema(CreateSchema),
     CreateFunction(CreateFunction),
-    CreateSecret(CreateSecret),
     CreateTask(CreateTask),
     ExecuteTask(ExecuteTask),
     /// A SELECT that is one call of a function of pg_cron's.
     Cron(CronCall),
+    CreateSecret(CreateSecret),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -320,8 +320,8 @@ pub enum DropKind {
     Sink,
     ExternalTable,
     Function,
-    Secret,
     Task,
+    Secret,
 }
 
 impl DropKind {
@@ -336,8 +336,8 @@ impl DropKind {
             Self::Sink => "sink",
             Self::ExternalTable => "external table",
             Self::Function => "function",
-            Self::Secret => "secret",
             Self::Task => "task",
+            Self::Secret => "secret",
         }
     }
 }

@@ -73,7 +73,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Rows that wait to be taken.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.row_lines.len()
     }
 
@@ -337,7 +337,7 @@ mod tests {
             let mut lines = Lines::new(&format, "COPY t", vec!["a".into(), "b".into()]);
             text.chunks(length).try_for_each(|piece| lines.push(piece))?;
             lines.finish()?;
-            let count = lines.len();
+            let count = lines.waiting();
             let (columns, _) = lines.take();
             let value = |column: usize, row: usize| {
                 let column = columns[column].as_string_view();

@@ -90,7 +90,7 @@ impl Session {
             match chunks.recv().await {
                 Some(CopyChunk::Data(bytes)) => {
                     lines.push(&bytes)?;
-                    if lines.len() >= BATCH_ROWS {
+                    if lines.waiting() >= BATCH_ROWS {
                         input.add(&mut lines)?;
                     }
                 }

@@ -67,8 +67,8 @@ pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> 
         | ObjectKind::View(_)
         | ObjectKind::ExternalTable(_)
         | ObjectKind::Function(_)
-        | ObjectKind::Secret(_)
-        | ObjectKind::Task(_) => None,
+        | ObjectKind::Task(_)
+        | ObjectKind::Secret(_) => None,
     })
 }
 

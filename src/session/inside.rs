@@ -29,6 +29,7 @@ use crate::stream::engine::source::positions_at;
 use crate::stream::engine::stats::EpochStats;
 use crate::stream::engine::system as stored;
 use crate::stream::engine::waiting::Waiting;
+use crate::stream::plan::StateTable;
 
 /// The server as one statement sees it.
 #[derive(Clone)]
@@ -240,7 +241,7 @@ impl Inside {
                 continue;
             }
             let plan = definitions::plan_of(&self.published.catalog, object)?;
-            for (operator, part, layout) in plan.state_tables() {
+            for StateTable { operator, part, layout } in plan.state_tables() {
                 // What a sink makes waits in its outbox, see `sinks`.
                 if operator.is_none() && !is_view {
                     continue;

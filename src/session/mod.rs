@@ -72,14 +72,14 @@ pub struct Session {
     late_notices: LateNotices,
     /// The COPY whose rows the client is to send.
     copying: Option<copy::Copying>,
-    /// The statement that runs, for a client that wants to be told how far it is.
-    progress: progress::Watched,
     /// The run of a task that its statements belong to, ...
     run_vars: Option<RunVars>,
     /// ... what they read, ...
     reads: Option<Arc<Reads>>,
     /// ... and what is to be noted with the next commit.
     task_records: Vec<TaskRecord>,
+    /// The statement that runs, for a client that wants to be told how far it is.
+    progress: progress::Watched,
 }
 
 /// What a statement is planned and run with.
@@ -118,10 +118,10 @@ impl Session {
             notices: Vec::new(),
             late_notices: LateNotices::default(),
             copying: None,
-            progress: progress::Watched::default(),
             run_vars: None,
             reads: None,
             task_records: Vec::new(),
+            progress: progress::Watched::default(),
             database,
             id,
             client,
@@ -237,10 +237,10 @@ impl Session {
             Plan::CreateExternalTable(p) => self.create_external_table(p, parsed, &scope).await,
             Plan::CreateSchema { name } => self.create_schema(name, parsed, &scope).await,
             Plan::CreateFunction(p) => self.create_function(p, parsed, &scope).await,
-            Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
             Plan::CreateTask(p) => self.create_task(p, parsed, &scope).await,
             Plan::ExecuteTask(p) => self.execute_task(p, &scope, cancel).await,
             Plan::Cron(p) => self.cron(p, parsed, parameters, &scope).await,
+            Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,

@@ -102,16 +102,15 @@ impl StatementResolver<'_> {
             ObjectKind::ExternalTable(table) => {
                 let secret = self.access.secret_of(&table.options, &object.references);
                 let reads = self.reads.map(|reads| reads.files(self.name_of(object))).transpose()?;
-                let provider = FileTable::new(table, &object.describe(), self.access, secret)?;
-                Ok(Arc::new(provider.with_reads(reads)))
+                Ok(Arc::new(FileTable::new(table, &object.describe(), self.access, secret)?.with_reads(reads)))
             }
             ObjectKind::View(_)
             | ObjectKind::Sink(_)
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
-            | ObjectKind::Secret(_)
-            | ObjectKind::Task(_) => {
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_) => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }

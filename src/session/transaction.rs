@@ -523,11 +523,11 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::CreateExternalTable(_) => ("CREATE EXTERNAL TABLE", Inside),
         Plan::CreateSchema { .. } => ("CREATE SCHEMA", Inside),
         Plan::CreateFunction(_) => ("CREATE FUNCTION", Inside),
-        Plan::CreateSecret(_) => ("CREATE SECRET", Inside),
         Plan::CreateTask(_) => ("CREATE TASK", Outside),
         // What it runs is not of this transaction.
         Plan::ExecuteTask(_) => ("EXECUTE TASK", Elsewhere),
         Plan::Cron(p) => (p.function.name(), Outside),
+        Plan::CreateSecret(_) => ("CREATE SECRET", Inside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {

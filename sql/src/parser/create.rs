@@ -21,11 +21,11 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.eat(&["FUNCTION"]) {
         return super::function::function(c, or_replace);
     }
-    if c.eat(&["SECRET"]) {
-        return secret(c, or_replace);
-    }
     if c.eat(&["TASK"]) {
         return super::task::create(c, or_replace);
+    }
+    if c.eat(&["SECRET"]) {
+        return secret(c, or_replace);
     }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)

@@ -19,8 +19,8 @@ pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
         (&["VIEW"], DropKind::View),
         (&["SINK"], DropKind::Sink),
         (&["FUNCTION"], DropKind::Function),
-        (&["SECRET"], DropKind::Secret),
         (&["TASK"], DropKind::Task),
+        (&["SECRET"], DropKind::Secret),
     ];
     KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
 }

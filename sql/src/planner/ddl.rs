@@ -30,16 +30,16 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
         return function::find(existing, ctx).map_err(located);
     }
     let reference = table_reference(name)?;
+    if kind == DropKind::Task {
+        let found = ctx.catalog.resolve_task(reference.schema(), reference.table(), ctx.search_path);
+        return found.cloned().map_err(|e| located(e.into()));
+    }
     if kind == DropKind::Secret {
         if reference.schema().is_some() {
             let error = SqlError::syntax(format!("\"{name}\" is not the name of a secret"));
             return Err(located(error.with_hint("a secret is in no schema: its name is one word")));
         }
         return ctx.catalog.secret(reference.table()).cloned().map_err(|e| located(e.into()));
-    }
-    if kind == DropKind::Task {
-        let found = ctx.catalog.resolve_task(reference.schema(), reference.table(), ctx.search_path);
-        return found.cloned().map_err(|e| located(e.into()));
     }
     if kind == DropKind::Schema {
         let id = ctx.catalog.schema(reference.table()).map_err(|e| located(e.into()))?;
@@ -227,8 +227,8 @@ pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
         DropKind::Sink => "ALTER SINK",
         DropKind::ExternalTable => "ALTER EXTERNAL TABLE",
         DropKind::Function => "ALTER FUNCTION",
-        DropKind::Secret => "ALTER SECRET",
         DropKind::Task => "ALTER TASK",
+        DropKind::Secret => "ALTER SECRET",
     }
 }
 

@@ -97,8 +97,8 @@ impl<'a> Provider<'a> {
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
-            | ObjectKind::Secret(_)
-            | ObjectKind::Task(_) => {
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }

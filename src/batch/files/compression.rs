@@ -68,7 +68,9 @@ impl Compression {
     pub fn writer<W: Write>(self, to: W) -> io::Result<Compressing<W>> {
         Ok(match self {
             Self::None => Compressing::None(to),
-            Self::Gzip => Compressing::Gzip(flate2::write::GzEncoder::new(to, flate2::Compression::default())),
+            Self::Gzip => {
+                Compressing::Gzip(Box::new(flate2::write::GzEncoder::new(to, flate2::Compression::default())))
+            }
             Self::Zstd => Compressing::Zstd(Box::new(zstd::stream::write::Encoder::new(to, 0)?)),
         })
     }
@@ -77,7 +79,7 @@ impl Compression {
 /// A writer that compresses.
 pub enum Compressing<W: Write> {
     None(W),
-    Gzip(flate2::write::GzEncoder<W>),
+    Gzip(Box<flate2::write::GzEncoder<W>>),
     Zstd(Box<zstd::stream::write::Encoder<'static, W>>),
 }
 

@@ -3,8 +3,8 @@
 //! * [`listing`]: which files, with the values of their hive partition folders.
 //! * [`mod@format`]: Parquet, CSV and JSON with their options; [`compression`] of the last two.
 //! * [`infer`]: what columns files have, asked when a table is made; [`widen`]: files that differ in them.
-//! * [`text`]: CSV and JSON, read by us. `named`: Parquet, read by DataFusion, which prunes row groups and pages.
 //! * [`reads`]: which files were read.
+//! * [`text`]: CSV and JSON, read by us. `named`: Parquet, read by DataFusion, which prunes row groups and pages.
 //! * [`input`]: the bytes of a file, whatever store holds it.
 //! * this file: the provider. It lists at execution, and drops the files that the filters on partition columns rule out.
 
@@ -130,11 +130,12 @@ impl FileTable {
         let place = self.locations[0].as_str();
         let values = files.iter().map(|file| partition_of(file, fields, place)).collect::<Result<Vec<_>>>()?;
         let keep = keep_mask(state, fields, &values, filters)?;
-        let kept: Vec<_> = files.into_iter().zip(values).zip(keep).filter(|(_, keep)| *keep).collect();
+        let kept = files.into_iter().zip(values).zip(keep).filter(|(_, keep)| *keep);
+        let kept: Vec<Member> = kept.map(|((file, partition), _)| Member { file, partition }).collect();
         if let Some(reads) = &self.reads {
-            reads.note(kept.iter().map(|((file, _), _)| file));
+            reads.note(kept.iter().map(|member| &member.file));
         }
-        Ok(kept.into_iter().map(|((file, partition), _)| Member { file, partition }).collect())
+        Ok(kept)
     }
 
     async fn plan(

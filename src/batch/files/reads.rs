@@ -11,7 +11,7 @@ use crate::error::{Error, Result, sqlstate};
 /// A file as it was: another size or time is another file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileVersion {
-    /// A path, or the URL of an object.
+    /// As people name it: `/data/x.csv`, `s3://bucket/x.csv`.
     pub path: String,
     pub size: u64,
     /// Microseconds since 1970.

@@ -167,16 +167,17 @@ impl PlannedView {
         lines.iter().map(|line| readable(line)).collect()
     }
 
-    /// The tables of state: number and title of the operator that has it (none for the view's own rows), its part, and its
-    /// layout in words.
-    pub fn state_tables(&self) -> Vec<(Option<(usize, String)>, u16, String)> {
-        let own = (None, part::ROWS, self.layout_in_words());
+    /// The tables of state, the view's own rows first.
+    pub fn state_tables(&self) -> Vec<StateTable> {
+        let own = StateTable { operator: None, part: part::ROWS, layout: self.layout_in_words() };
         let of_nodes = self.nodes.iter().enumerate().flat_map(|(i, node)| {
             let Description { title, state, .. } = node.operator.describe();
             let title = readable(&title);
-            state
-                .into_iter()
-                .map(move |s| (Some((i, title.clone())), s.part, readable(&format!("{} by {}", s.layout, s.key))))
+            state.into_iter().map(move |s| StateTable {
+                operator: Some((i, title.clone())),
+                part: s.part,
+                layout: readable(&format!("{} by {}", s.layout, s.key)),
+            })
         });
         std::iter::once(own).chain(of_nodes).collect()
     }
@@ -239,6 +240,16 @@ impl PlannedView {
         let names: Vec<_> = columns.iter().map(|c| self.properties.schema.field(*c).name().as_str()).collect();
         names.join(", ")
     }
+}
+
+/// A table of a view's state.
+pub struct StateTable {
+    /// Number and title of the operator that has it; `None` for the view's own rows.
+    pub operator: Option<(usize, String)>,
+    /// Its part number in the view's key space.
+    pub part: u16,
+    /// How it is laid out, in words.
+    pub layout: String,
 }
 
 /// Plans a continuous query.

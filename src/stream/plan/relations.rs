@@ -51,8 +51,8 @@ impl Relations for CatalogRelations<'_> {
             | ObjectKind::View(_)
             | ObjectKind::Sink(_)
             | ObjectKind::Function(_)
-            | ObjectKind::Secret(_)
-            | ObjectKind::Task(_) => {
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_) => {
                 Err(Error::unsupported(format!("a continuous view cannot read {}", object.describe()))
                     .with_hint("continuous views read sources, tables and materialized views"))
             }

@@ -12,7 +12,7 @@ use crate::server::Server;
 
 const PARTITIONS: i32 = 4;
 /// How long a cluster may take to see that a leader is gone, and a client to find the new one.
-const FAILOVER_LIMIT: Duration = Duration::from_secs(60);
+const FAILOVER_LIMIT: Duration = Duration::from_secs(150);
 
 /// A thread that sends numbers from 0 on, until it is stopped.
 struct Numbers {
@@ -51,13 +51,15 @@ async fn goes_on(session: &Session) {
     let before: u64 = session.value(acknowledged).await.parse().expect("a number");
     let start = Instant::now();
     while session.value(acknowledged).await.parse::<u64>().expect("a number") < before + 1000 {
-        let error = session.rows("SELECT status, error FROM millstream.sinks").await;
-        assert!(start.elapsed() < FAILOVER_LIMIT, "stands at {before}: {error:?}");
+        let sink = session.rows("SELECT status, outbox_rows, lag_seconds, error FROM millstream.sinks").await;
+        let source = session.rows("SELECT \"partition\", status, position, lag FROM millstream.sources").await;
+        assert!(start.elapsed() < FAILOVER_LIMIT, "stands at {before}: {sink:?}, {source:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "three more Java processes: make kill"]
 async fn leaders_die() {
     let started = Instant::now();
     let mut cluster = Cluster::start();

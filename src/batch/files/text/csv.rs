@@ -62,7 +62,7 @@ pub(super) fn read(
     };
     let at_end = pieces(file, text, &mut |bytes| {
         lines.push(bytes).map_err(placed)?;
-        if lines.len() < reader.batch_rows { Ok(true) } else { flush(&mut lines) }
+        if lines.waiting() < reader.batch_rows { Ok(true) } else { flush(&mut lines) }
     })?;
     if at_end {
         lines.finish().map_err(placed)?;
@@ -132,7 +132,7 @@ pub fn sample(
     let mut lines = Lines::of_file(&as_header, "", Vec::new(), null);
     let at_end = pieces(file, text, &mut |bytes| {
         lines.push(bytes).map_err(placed)?;
-        Ok(lines.len() < rows)
+        Ok(lines.waiting() < rows)
     })?;
     if at_end {
         lines.finish().map_err(placed)?;

@@ -2,10 +2,9 @@
 
 mod results;
 
-use std::hash::BuildHasher;
 use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::ArrayRef;
 
 use super::chunks::{Entry, Memory, Partition, Unread, View, push_chunk_key};
 use super::frame::{Reach, edge_values};
@@ -18,7 +17,6 @@ use crate::stream::cached::CachedTable;
 use crate::stream::changelog::Delta;
 use crate::stream::operator::EpochContext;
 use crate::stream::operator::groups::Groups;
-use crate::stream::operator::project::row_error;
 
 /// The work of an epoch.
 pub(super) struct Epoch {
