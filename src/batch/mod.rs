@@ -7,6 +7,7 @@
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`stores`]: the one place that turns a location and a session's secrets into an object store.
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables, `read_parquet`, `read_csv` and `read_json`.
+//! * [`lake`]: Delta Lake tables.
 //! * [`copy`]: `COPY (query) TO 'file'`.
 //! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client and for CSV files.
 //! * [`mod@series`]: `generate_series`; [`mod@sleep`]: `pg_sleep`.
@@ -22,6 +23,7 @@ pub mod delimited;
 pub mod files;
 mod filter_pushdown;
 pub mod jobs;
+pub mod lake;
 pub mod lazy;
 pub mod lines;
 mod memory;

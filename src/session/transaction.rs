@@ -511,6 +511,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         | Plan::RollbackTo(_)
         | Plan::Flush
         | Plan::Nothing { .. }
+        | Plan::DescribeHistory(_)
         | Plan::Deallocate(_) => ("", None),
         Plan::CopyTo(p) => match p.target {
             CopyTarget::Stdout => ("COPY TO", None),
@@ -556,6 +557,9 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::Insert(_) => ("INSERT", Inside),
         Plan::Update(_) => ("UPDATE", Inside),
         Plan::Delete(_) => ("DELETE", Inside),
+        Plan::Merge(_) => ("MERGE", Inside),
+        Plan::Optimize(_) => ("OPTIMIZE", Outside),
+        Plan::Vacuum(_) => ("VACUUM", Outside),
         Plan::Truncate { .. } => ("TRUNCATE TABLE", Inside),
         Plan::CopyFrom(_) => ("COPY FROM", Inside),
         Plan::CancelJobs(_) => ("CANCEL JOB", Elsewhere),
