@@ -36,6 +36,7 @@ use super::filter_pushdown::physical_optimizer_rules;
 use super::jobs::{Job, Jobs};
 use super::lake::Snapshots;
 use super::memory::SpillPool;
+use super::sinks::Places;
 use super::stores::Stores;
 use crate::error::{Error, Result, sqlstate};
 
@@ -195,6 +196,11 @@ impl Batch {
     /// The versions of Delta tables that were read last.
     pub fn snapshots(&self) -> &Arc<Snapshots> {
         &self.snapshots
+    }
+
+    /// What sinks that write files need.
+    pub fn places(&self) -> Places {
+        Places::new(self.stores.clone(), self.snapshots.clone(), self.handle.clone())
     }
 
     /// The names of all functions that statements can call.

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use millstream_catalog::object::{Format, MaterializedView, Sink, Snapshot, columns_schema};
 use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind};
-use millstream_connectors::{Reset, SinkSpec, SourceSpec};
+use millstream_connectors::{Reset, SourceSpec};
 use millstream_sql::plan::{
     CreateExternalTablePlan, CreateFunctionPlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan,
     CreateTableAsPlan, CreateTablePlan, CreateViewPlan, DropPlan, NewName, PlannedQuery, all_rows,
@@ -316,13 +316,17 @@ impl Session {
         };
         let planned = definitions::plan_stored(draft.catalog(), &stored)?;
         sink.fingerprint = planned.fingerprint();
-        let spec = SinkSpec::new(&sink)?;
+        let spec = self.database.batch.places().spec(&sink, &p.name.name, draft.catalog())?;
         if !planned.properties.append_only && !spec.takes_deletes() {
-            return Err(Error::unsupported(format!(
-                "sink \"{}\" of FORMAT PLAIN takes append-only queries, and the rows of this one change",
-                p.name.name
-            ))
-            .with_hint("use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"));
+            let (what, hint) = match spec.commit_interval() {
+                Some(_) => {
+                    ("into files", "use EMIT ON WINDOW CLOSE in the view, or a task with INSERT OVERWRITE or MERGE")
+                }
+                None => ("of FORMAT PLAIN", "use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"),
+            };
+            let message =
+                format!("sink \"{}\" {what} takes append-only queries, and the rows of this one change", p.name.name);
+            return Err(Error::unsupported(message).with_hint(hint));
         }
         check_sink_key(&p.name.name, &sink, &planned)?;
         let probe = spec.clone();

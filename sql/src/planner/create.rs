@@ -222,8 +222,11 @@ pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
             (query, text)
         }
     };
-    let query = renamed(plan_query(&query, ctx)?, &[])?;
+    let mut query = renamed(plan_query(&query, ctx)?, &[])?;
     no_parameters(&query)?;
+    if let Some("delta" | "parquet") = s.options.get("connector").map(|c| c.to_lowercase()).as_deref() {
+        query.references.extend(secret::named(&s.options, ctx)?);
+    }
     let mut key = Vec::new();
     if let Some(names) = s.options.get("primary_key") {
         for written in names.split(',') {
