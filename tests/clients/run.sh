@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The tests with clients and systems of others: every *.py of this folder, against a server that each starts itself.
+#
+#   tests/clients/run.sh [NAME...]     all of them, or delta for delta.py
+#
+# Python packages go into a virtual environment in the cache folder, by name from the registry that pip is set up for. What
+# cannot be installed is named here, and its checks are reported as skipped. MILLSTREAM_BINARY names a server that is built
+# already; without it the debug binary is built.
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cd "$here/../.."
+# shellcheck source=../../dev/env.sh
+. dev/env.sh
+
+packages=(deltalake==1.6.6 pyarrow 'psycopg[binary]' duckdb==1.5.5 duckdb-extension-delta==1.5.5 duckdb-extensions pytz)
+venv="$MILLSTREAM_CACHE/clients-$(printf '%s\n' "${packages[@]}" | cksum | cut -d' ' -f1)"
+
+say() { echo "clients: $*" >&2; }
+
+make_venv() {
+  command -v python3 >/dev/null || { say "python3 is missing"; exit 1; }
+  mkdir -p "$MILLSTREAM_CACHE"
+  # Two runs may come here at once; the second waits and then finds the work done.
+  exec 9>"$MILLSTREAM_CACHE/clients.lock"
+  flock 9
+  if [ ! -f "$venv/.complete" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv" || { say "python3 cannot make a virtual environment: install python3-venv"; exit 1; }
+    say "installing ${packages[*]} into $venv"
+    local missing=() package
+    for package in "${packages[@]}"; do
+      "$venv/bin/pip" install --quiet --disable-pip-version-check "$package" </dev/null >&2 || missing+=("$package")
+    done
+    # With something missing, the next run tries again.
+    if [ ${#missing[@]} -eq 0 ]; then touch "$venv/.complete"; else say "could not install ${missing[*]}"; fi
+  fi
+  flock -u 9
+  exec 9>&-
+}
+
+make_venv
+if [ -z "${MILLSTREAM_BINARY:-}" ]; then
+  cargo build --locked --bin millstream
+  MILLSTREAM_BINARY="$CARGO_TARGET_DIR/debug/millstream"
+fi
+export MILLSTREAM_BINARY PYTHONDONTWRITEBYTECODE=1
+
+status=0
+for script in "$here"/*.py; do
+  name="$(basename "$script" .py)"
+  [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
+  say "$name"
+  "$venv/bin/python" "$script" </dev/null || status=1
+done
+exit $status
