@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests with clients and systems of others: every *.py of this folder, against a server that each starts itself.
+# The tests with clients and systems of others: every *.py of this folder, each with a server that it starts.
 #
 #   tests/clients/run.sh [NAME...]     all of them, or delta for delta.py
 #
 # Python packages go into a virtual environment in the cache folder, by name from the registry that pip is set up for. What
-# cannot be installed is named here, and its checks are reported as skipped. MILLSTREAM_BINARY names a server that is built
+# cannot be installed is told with pip's reason, and its checks are reported as skipped. MILLSTREAM_BINARY names a server that is built
 # already; without it the debug binary is built.
 set -euo pipefail
 
@@ -19,21 +19,22 @@ venv="$MILLSTREAM_CACHE/clients-$(printf '%s\n' "${packages[@]}" | cksum | cut -
 say() { echo "clients: $*" >&2; }
 
 make_venv() {
-  command -v python3 >/dev/null || { say "python3 is missing"; exit 1; }
+  command -v python3 >/dev/null || { say "python3 is missing: run dev/setup.sh clients"; exit 1; }
   mkdir -p "$MILLSTREAM_CACHE"
   # Two runs may come here at once; the second waits and then finds the work done.
   exec 9>"$MILLSTREAM_CACHE/clients.lock"
   flock 9
   if [ ! -f "$venv/.complete" ]; then
     rm -rf "$venv"
-    python3 -m venv "$venv" || { say "python3 cannot make a virtual environment: install python3-venv"; exit 1; }
+    python3 -m venv "$venv" || { say "python3 cannot make a virtual environment: run dev/setup.sh clients"; exit 1; }
     say "installing ${packages[*]} into $venv"
-    local missing=() package
+    local package
     for package in "${packages[@]}"; do
-      "$venv/bin/pip" install --quiet --disable-pip-version-check "$package" </dev/null >&2 || missing+=("$package")
+      "$venv/bin/pip" install --quiet --disable-pip-version-check "$package" </dev/null >"$venv/pip.log" 2>&1 ||
+        echo "$package could not be installed: $(grep -v '^$' "$venv/pip.log" | tail -n 1)" >>"$venv/missing"
     done
     # With something missing, the next run tries again.
-    if [ ${#missing[@]} -eq 0 ]; then touch "$venv/.complete"; else say "could not install ${missing[*]}"; fi
+    [ -f "$venv/missing" ] || touch "$venv/.complete"
   fi
   flock -u 9
   exec 9>&-
@@ -45,6 +46,7 @@ if [ -z "${MILLSTREAM_BINARY:-}" ]; then
   MILLSTREAM_BINARY="$CARGO_TARGET_DIR/debug/millstream"
 fi
 export MILLSTREAM_BINARY PYTHONDONTWRITEBYTECODE=1
+[ ! -f "$venv/missing" ] || sed 's/^/clients: /' "$venv/missing" >&2
 
 status=0
 for script in "$here"/*.py; do

@@ -55,8 +55,8 @@ def plain(value):
 
 
 def sorted_rows(rows):
-    """Rows as a sorted list of plain values."""
-    return sorted((plain(list(row)) for row in rows), key=repr)
+    """Rows, or values of one column, as a sorted list of plain values."""
+    return sorted((plain(list(row) if isinstance(row, (list, tuple)) else row) for row in rows), key=repr)
 
 
 def same(what, found, expected):

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import math
+import time
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -181,6 +182,25 @@ def every_change(readers):
     return f"{len(kept)} versions of {len(changes)} statements, {rows} rows in all, as each was right after it: {readers.names}"
 
 
+def past_moments(readers):
+    """TIMESTAMP AS OF moments between versions."""
+    place, session = readers.place("moments"), readers.session
+    session.run(f"CREATE EXTERNAL TABLE moments (id INT) STORED AS DELTA LOCATION '{place}'")
+    seen = []
+    for n in range(4):
+        session.run(f"INSERT INTO moments VALUES ({n})")
+        time.sleep(0.1)
+        seen.append((datetime.datetime.now(UTC), n + 1))
+        time.sleep(0.1)
+    for moment, rows in seen:
+        found = session.run(f"SELECT id FROM moments TIMESTAMP AS OF '{moment.isoformat()}'")
+        assert len(found) == rows, f"{len(found)} rows instead of {rows} at {moment}"
+        table = DeltaTable(str(place))
+        table.load_as_version(moment)
+        readers.same(f"the table at {moment}", table.to_pyarrow_table()["id"].to_pylist(), [id for [id] in found])
+    return f"{len(seen)} moments: our SELECT and deltalake's load_as_version"
+
+
 def appends_with_checkpoints(readers):
     """120 appends, so that checkpoints are written and read."""
     place, session = readers.place("appended"), readers.session
@@ -223,5 +243,5 @@ def vacuumed(readers):
 
 
 CHECKS = [
-    every_type, nested_records, partitions_of_every_type, partitions_of_negative_numerics, every_change, appends_with_checkpoints, vacuumed,
+    every_type, nested_records, partitions_of_every_type, partitions_of_negative_numerics, every_change, past_moments, appends_with_checkpoints, vacuumed,
 ]  # fmt: skip
