@@ -12,6 +12,10 @@
 --   15        on the next day (of the last day: on the first)
 --   16 to 17  it comes twice in the stream
 --   18 to 19  the ledger has one beside it that nobody paid
+--
+-- `numbers` counts from 0 to $PAYMENTS - 1; run.sh makes its files.
+
+CREATE EXTERNAL TABLE numbers (g BIGINT) STORED AS PARQUET LOCATION '$DIR/numbers/';
 
 CREATE VIEW made AS
 SELECT g AS txn_id, 1 + g * 7919 % $ACCOUNTS AS account,
@@ -21,25 +25,26 @@ SELECT g AS txn_id, 1 + g * 7919 % $ACCOUNTS AS account,
   CASE WHEN g % ($PAYMENTS / $DAYS / 20) = 7 THEN g % ($PAYMENTS / $DAYS) / ($PAYMENTS / $DAYS / 20) ELSE -1 END AS slot,
   -- The place of the other payment of the swap.
   g % ($PAYMENTS / $DAYS) = 7 + 3 * $ACCOUNTS AS is_swapped
-FROM generate_series(0, $PAYMENTS - 1) AS s (g);
+FROM numbers;
 
 COPY (
   SELECT txn_id, account, currency, amount, DATE '2026-01-01' + day::INT AS d FROM made
   UNION ALL
   SELECT txn_id, account, currency, amount, DATE '2026-01-01' + day::INT FROM made WHERE slot BETWEEN 16 AND 17
-) TO '$DIR/stream/' WITH (FORMAT parquet, ROWS_PER_FILE 1000000);
+) TO '$DIR/stream/' WITH (FORMAT parquet, ROWS_PER_FILE $LOAD_ROWS);
 
 CREATE VIEW booked AS
-SELECT CASE WHEN copy = 2 AND slot >= 18 THEN -txn_id ELSE txn_id END AS txn_id,
-  CASE WHEN slot = 13 THEN account % $ACCOUNTS + 1 ELSE account END AS account,
+SELECT txn_id, CASE WHEN slot = 13 THEN account % $ACCOUNTS + 1 ELSE account END AS account,
   CASE WHEN slot = 12 THEN CASE currency WHEN 'EUR' THEN 'GBP' ELSE 'EUR' END ELSE currency END AS currency,
   CASE WHEN slot = 0 THEN ((txn_id + 3 * $ACCOUNTS) * 104729 % 500000 + 1) / 100.0
     WHEN is_swapped THEN ((txn_id - 3 * $ACCOUNTS) * 104729 % 500000 + 1) / 100.0
     WHEN slot BETWEEN 9 AND 11 THEN amount + 0.01
     WHEN slot = 14 THEN NULL ELSE amount END::NUMERIC(18,2) AS amount,
   DATE '2026-01-01' + (CASE WHEN slot = 15 THEN (day + 1) % $DAYS ELSE day END)::INT AS d
-FROM made CROSS JOIN (VALUES (1), (2)) AS c (copy)
-WHERE (copy = 1 AND slot NOT BETWEEN 1 AND 4) OR (copy = 2 AND (slot BETWEEN 5 AND 8 OR slot >= 18));
+FROM made WHERE slot NOT BETWEEN 1 AND 4
+UNION ALL
+SELECT CASE WHEN slot >= 18 THEN -txn_id ELSE txn_id END, account, currency, amount, DATE '2026-01-01' + day::INT
+FROM made WHERE slot BETWEEN 5 AND 8 OR slot >= 18;
 
 COPY (SELECT * FROM booked) TO '$DIR/ledger/' WITH (FORMAT parquet, PARTITION_BY (d));
 

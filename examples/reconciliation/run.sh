@@ -8,7 +8,7 @@
 #   PAYMENTS (50000000), DAYS (10)   how many, in all and days; PAYMENTS must be a multiple of 20 * DAYS
 #   ACCOUNTS (10007)                 3 * ACCOUNTS + 8 at most PAYMENTS / DAYS
 #   LOAD_ROWS (500000)               payments of an INSERT
-#   WORK_DIR                         where server and files are (a new folder in TMPDIR): 50 million payments take about 12 GB
+#   WORK_DIR                         where server and files are (a new folder in TMPDIR): 50 million payments take about 4 GB
 #   KEEP=1                           leaves the folder there
 #   MILLSTREAM_BINARY (bin/millstream)
 set -euo pipefail
@@ -54,7 +54,8 @@ free_port() {
 port="$(free_port)" http="$(free_port)"
 client() { psql -X -q -A -t -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$port" -U millstream -d millstream "$@"; }
 filled() {
-  sed -e "s#\$DIR#$dir#g" -e "s#\$PAYMENTS#$payments#g" -e "s#\$DAYS#$days#g" -e "s#\$ACCOUNTS#$accounts#g" "$here/$1"
+  sed -e "s#\$DIR#$dir#g" -e "s#\$PAYMENTS#$payments#g" -e "s#\$DAYS#$days#g" -e "s#\$ACCOUNTS#$accounts#g" \
+    -e "s#\$LOAD_ROWS#$load_rows#g" "$here/$1"
 }
 
 began="$(date +%s.%N)"
@@ -70,13 +71,18 @@ until client -c 'SELECT 1' >/dev/null 2>&1; do
   waited=$((waited + 1))
 done
 
+# A million at a time: generate_series holds its numbers in memory.
+for ((from = 0; from < payments; from += 1000000)); do
+  to=$((from + 1000000 < payments ? from + 999999 : payments - 1))
+  echo "COPY (SELECT g FROM generate_series($from, $to) AS s (g)) TO '$dir/numbers/$(printf %012d "$from").parquet';"
+done | client -f -
 filled data.sql | client -f -
 say "made $payments payments of $days days as files, the ledger, and $(client -c 'SELECT count(*) FROM planted') planted breaks"
 
 filled setup.sql | client -f -
 loading="$(date +%s.%N)"
-for ((from = 0; from < payments; from += load_rows)); do
-  echo "INSERT INTO payments SELECT * FROM read_parquet('$dir/stream/') WHERE txn_id BETWEEN $from AND $((from + load_rows - 1));"
+for file in "$dir"/stream/*.parquet; do
+  echo "INSERT INTO payments SELECT * FROM read_parquet('$file');"
 done | client -f -
 paid="$(client -c 'SELECT sum(payments) FROM totals')"
 rate="$(awk -v n="$paid" -v s="$(since "$loading")" 'BEGIN { printf "%d", n / s }')"

@@ -19,6 +19,7 @@ fn statements(file: &str, dir: &Path) -> Vec<String> {
         .replace("$DIR", &dir.display().to_string())
         .replace("$PAYMENTS", &PAYMENTS.to_string())
         .replace("$DAYS", &DAYS.to_string())
+        .replace("$LOAD_ROWS", "1000000")
         .replace("$ACCOUNTS", "97");
     let mut statements = vec![String::new()];
     for line in text.lines() {
@@ -45,6 +46,8 @@ async fn exactly_the_planted_breaks_are_found() {
     let server = Server::start();
     let session = server.connect().await;
     let dir = server.dir().join("reconciliation");
+    let numbers = format!("SELECT g FROM generate_series(0, {PAYMENTS} - 1) AS s (g)");
+    session.run(&format!("COPY ({numbers}) TO '{}/numbers/all.parquet'", dir.display())).await;
     run(&session, "data.sql", &dir).await;
     run(&session, "setup.sql", &dir).await;
     let execute = |day: u32| format!("EXECUTE TASK reconcile FOR TIMESTAMP '2026-01-{:02} 02:15+00'", day + 2);
