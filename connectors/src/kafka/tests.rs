@@ -15,6 +15,7 @@ use crate::kafka::mock::MockBroker;
 use crate::kafka::producer::Producer;
 use crate::sink::{Message, SinkIdentity, SinkSpec};
 use crate::source::{Doorbell, SourceSpec};
+use crate::wait::Wait;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -397,7 +398,7 @@ fn what_a_sink_has_written_is_there() {
     let (broker, _producer) = broker(3);
     let spec = sink(&broker.bootstrap(), "plain", vec![]);
     spec.probe(WAIT).unwrap();
-    let mut writer = spec.start(&identity()).unwrap();
+    let mut writer = spec.start(&identity(), &Wait::default()).unwrap();
     for first in [0, 5000] {
         let message = |id: i64| Message { key: None, payload: Some(format!("{{\"id\": {id}}}").into_bytes()) };
         writer.send((first..first + 5000).map(message).collect()).unwrap();
@@ -415,7 +416,7 @@ fn what_a_sink_has_written_is_there() {
 #[test]
 fn tombstones_reach_the_topic() {
     let (broker, _producer) = broker(1);
-    let mut writer = sink(&broker.bootstrap(), "upsert", vec![0]).start(&identity()).unwrap();
+    let mut writer = sink(&broker.bootstrap(), "upsert", vec![0]).start(&identity(), &Wait::default()).unwrap();
     let put = Message { key: Some(b"{\"id\":1}".to_vec()), payload: Some(b"{\"id\":1}".to_vec()) };
     let delete = Message { key: Some(b"{\"id\":1}".to_vec()), payload: None };
     writer.send(vec![put, delete]).unwrap();
@@ -443,7 +444,7 @@ fn a_write_that_is_not_acknowledged_fails_and_names_the_topic() {
         fingerprint: String::new(),
     })
     .unwrap();
-    let mut writer = spec.start(&identity()).unwrap();
+    let mut writer = spec.start(&identity(), &Wait::default()).unwrap();
     writer.send(vec![Message { key: None, payload: Some(b"{}".to_vec()) }]).unwrap();
     writer.commit(1).unwrap();
     let e = loop {

@@ -5,6 +5,11 @@
 //! the broker itself says which rows it has, also after a crash of either side between any two steps. The transactional id
 //! has the same name: a writer that starts aborts what an older one left open, and the older one is fenced.
 //!
+//! **A broker that goes.** librdkafka (2.12; its issues 5511 and 5456) keeps who coordinates the group. When that broker leaves the
+//! cluster, a request for it waits until the connection to any broker comes or goes, for ever if none does, whatever timeout
+//! it was given. Two settings of the producer end that, see [`SETTINGS`]: what is kept is forgotten before a cluster
+//! can have found a new coordinator, and connections that carry nothing are renewed.
+//!
 //! The group's metadata names the store again, so that an offset which somebody else committed is not taken for a marker.
 
 use std::sync::Arc;
@@ -22,19 +27,29 @@ use crate::error::{ConnectorError, Result, sqlstate};
 use crate::kafka::connection::{Connection, config_error};
 use crate::kafka::producer::{Producer, limited_config, message_limit};
 use crate::sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkWriter};
+use crate::wait::Wait;
 
 /// What the names of all marker groups begin with.
 const PREFIX: &str = "millstream-";
 /// The partition whose offset is the marker.
 const MARKER_PARTITION: i32 = 0;
-/// Longest time that one step of a transaction may take.
-const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that the steps of a commit may take together. A cluster takes 9 s by default to see that a broker is gone; the
+/// broker aborts a transaction that was not committed after 60 s (`transaction.timeout.ms`), of which its messages may have
+/// taken 30.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time that a writer waits for what an older one left.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often to look whether the last report of a delivery is served.
 const SETTLE_CHECK: Duration = Duration::from_micros(100);
 /// Longest time for asking how far the outside is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest time that a step is given, also if those before it have used up all.
+const STEP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// Settings of the producer that `properties.*` may change: how long the client goes by a group's coordinator without asking,
+/// and when it renews connections that carry nothing. The first is less than any cluster takes to see that a broker
+/// is gone, and costs a question before a transaction that comes later than that. The second, for the moments
+/// between the two, is for a call that hangs; it costs an idle sink a connection every few seconds.
+const SETTINGS: [(&str, &str); 2] = [("metadata.max.age.ms", "1000"), ("connections.max.idle.ms", "6000")];
 
 /// Writes a topic through one transactional producer.
 pub(crate) struct TransactionalWriter {
@@ -44,6 +59,7 @@ pub(crate) struct TransactionalWriter {
     identity: SinkIdentity,
     topic: Arc<str>,
     message_bytes_max: usize,
+    wait: Wait,
     is_open: bool,
     is_fenced: bool,
     /// Sequence number after the last message that is committed.
@@ -63,12 +79,21 @@ impl TransactionalWriter {
     /// # Errors
     /// 22023 if the client refuses a property, 08006 if the broker does not answer in time, 28000 if it does not allow
     /// transactions.
-    pub fn start(connection: &Connection, topic: &Arc<str>, identity: &SinkIdentity) -> Result<Self> {
+    pub fn start(connection: &Connection, topic: &Arc<str>, identity: &SinkIdentity, wait: &Wait) -> Result<Self> {
         let name = identity.name();
+        wait.begin(format!(
+            "kafka topic \"{topic}\" on {} waits for the start of transactions",
+            connection.bootstrap()
+        ));
         let message_bytes_max = message_limit(connection, topic);
         let mut config = limited_config(connection, message_bytes_max);
         config.set("transactional.id", &name).set("enable.idempotence", "true").set("acks", "all");
-        let producer = Producer::of_config(&config, connection)?;
+        for (setting, value) in SETTINGS {
+            if config.get(setting).is_none() {
+                config.set(setting, value);
+            }
+        }
+        let producer = Producer::of_config(&config, connection, wait)?;
         let group = group_consumer(connection, &name)?;
         let (identity, topic) = (identity.clone(), topic.clone());
         let mut writer = Self {
@@ -77,6 +102,7 @@ impl TransactionalWriter {
             identity,
             topic,
             message_bytes_max,
+            wait: wait.clone(),
             is_open: false,
             is_fenced: false,
             committed: 0,
@@ -86,6 +112,7 @@ impl TransactionalWriter {
             .inner()
             .init_transactions(START_TIMEOUT)
             .map_err(|e| writer.failed("did not begin transactions", &e))?;
+        writer.wait.end();
         Ok(writer)
     }
 
@@ -98,12 +125,17 @@ impl TransactionalWriter {
         Ok(())
     }
 
+    /// What is waited for from here on, for those who look on.
+    fn wait_for(&self, what: &str) {
+        self.wait.begin(format!("kafka topic \"{}\" on {} waits for {what}", self.topic, self.producer.bootstrap()));
+    }
+
     /// Waits until no message is on its way. The client's own waiting in a commit polls for the events that another thread
     /// serves already, and sleeps a tenth of a second where that thread took the last of them. What went wrong with a
     /// message, the commit tells.
-    fn wait_for_deliveries(&self) {
-        let deadline = Instant::now() + STEP_TIMEOUT;
-        if self.producer.flush(&self.topic, STEP_TIMEOUT).is_err() {
+    fn wait_for_deliveries(&self, deadline: Instant) {
+        self.wait.begin(self.producer.wait_for_deliveries(&self.topic));
+        if self.producer.flush(&self.topic, left_until(deadline)).is_err() {
             return;
         }
         // The last report is being served: its message counts until that is over.
@@ -179,8 +211,10 @@ impl SinkWriter for TransactionalWriter {
     }
 
     fn marker(&mut self) -> Result<Option<Marker>> {
+        self.wait_for("the sink's marker");
         let found =
             committed(&self.group, &self.topic).map_err(|e| self.failed("did not tell the sink's marker", &e))?;
+        self.wait.end();
         Ok(Some(match found {
             None => Marker::Absent,
             Some((sequence, metadata)) if metadata == self.identity.store => Marker::At(sequence),
@@ -190,6 +224,7 @@ impl SinkWriter for TransactionalWriter {
 
     fn send(&mut self, messages: Vec<Message>) -> Result<()> {
         self.begin()?;
+        self.wait.begin(self.producer.wait_for_deliveries(&self.topic));
         for message in &messages {
             self.producer.send(&self.topic, None, message.key.as_deref(), message.payload.as_deref())?;
         }
@@ -198,6 +233,7 @@ impl SinkWriter for TransactionalWriter {
 
     fn commit(&mut self, next: u64) -> Result<()> {
         self.begin()?;
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
         let mut marker = TopicPartitionList::new();
         let at = i64::try_from(next).map_err(|_| ConnectorError::internal("a sequence number is too large"))?;
         let added = marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(at));
@@ -208,11 +244,14 @@ impl SinkWriter for TransactionalWriter {
         let metadata = self.group.group_metadata();
         let metadata = metadata.ok_or_else(|| ConnectorError::internal("the marker's group has no metadata"))?;
         // Messages before offsets: a broker that gets offsets first has to know the group in vain if no message follows.
-        let sent = self.producer.inner().send_offsets_to_transaction(&marker, &metadata, STEP_TIMEOUT);
+        self.wait_for("the coordinator of the sink's marker");
+        let sent = self.producer.inner().send_offsets_to_transaction(&marker, &metadata, left_until(deadline));
         sent.map_err(|e| self.failed("did not take the sink's marker", &e))?;
-        self.wait_for_deliveries();
-        let committed = self.producer.inner().commit_transaction(STEP_TIMEOUT);
+        self.wait_for_deliveries(deadline);
+        self.wait_for("the end of a transaction");
+        let committed = self.producer.inner().commit_transaction(left_until(deadline));
         committed.map_err(|e| self.failed("did not commit a transaction", &e))?;
+        self.wait.end();
         self.is_open = false;
         self.committed = next;
         Ok(())
@@ -225,6 +264,11 @@ impl SinkWriter for TransactionalWriter {
     fn is_fenced(&self) -> bool {
         self.is_fenced
     }
+}
+
+/// What is left of the time for a commit. Never nothing: the client takes that for a question that it need not wait for.
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(STEP_TIMEOUT_MIN)
 }
 
 /// Markers on a topic that other stores have set, by the groups that the broker shows.
