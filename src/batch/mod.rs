@@ -7,7 +7,9 @@
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`stores`]: the one place that turns a location and a session's secrets into an object store.
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables, `read_parquet`, `read_csv` and `read_json`.
+//! * [`lake`]: Delta Lake tables.
 //! * [`copy`]: `COPY (query) TO 'file'`.
+//! * [`sinks`]: sinks that write Delta tables and Parquet files.
 //! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client and for CSV files.
 //! * [`mod@series`]: `generate_series`; [`mod@sleep`]: `pg_sleep`.
 //! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
@@ -22,11 +24,13 @@ pub mod delimited;
 pub mod files;
 mod filter_pushdown;
 pub mod jobs;
+pub mod lake;
 pub mod lazy;
 pub mod lines;
 mod memory;
 pub mod pg_catalog;
 pub mod series;
+pub mod sinks;
 pub mod sleep;
 pub mod stores;
 pub mod system;

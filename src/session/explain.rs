@@ -43,6 +43,9 @@ impl Session {
             Plan::Update(p) if !explain.analyze => {
                 self.explain_plan(p.plan, false, explain.verbose, parameters, scope).await?
             }
+            Plan::Merge(p) if !explain.analyze => {
+                self.explain_plan(p.plan, false, explain.verbose, parameters, scope).await?
+            }
             Plan::Delete(p) if !explain.analyze => {
                 self.explain_plan(p.plan, false, explain.verbose, parameters, scope).await?
             }

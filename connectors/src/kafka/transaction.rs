@@ -5,10 +5,9 @@
 //! the broker itself says which rows it has, also after a crash of either side between any two steps. The transactional id
 //! has the same name: a writer that starts aborts what an older one left open, and the older one is fenced.
 //!
-//! **A broker that goes.** librdkafka (2.12; its issues 5511 and 5456) keeps who coordinates the group. When that broker leaves the
-//! cluster, a request for it waits until the connection to any broker comes or goes, for ever if none does, whatever timeout
-//! it was given. Two settings of the producer end that, see [`SETTINGS`]: what is kept is forgotten before a cluster
-//! can have found a new coordinator, and connections that carry nothing are renewed.
+//! **A broker that goes.** librdkafka (2.12; its issue 5511) keeps who coordinates the group; when that broker leaves the cluster, a
+//! transaction may wait for it for ever. Two settings of the producer make that rare, see [`SETTINGS`], and a call that
+//! hangs all the same is left behind, with its producer (`marker`).
 //!
 //! The group's metadata names the store again, so that an offset which somebody else committed is not taken for a marker.
 
@@ -25,6 +24,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::{ConnectorError, Result, sqlstate};
 use crate::kafka::connection::{Connection, config_error};
+use crate::kafka::marker::MarkerThread;
 use crate::kafka::producer::{Producer, limited_config, message_limit};
 use crate::sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkWriter};
 use crate::wait::Wait;
@@ -43,17 +43,21 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const SETTLE_CHECK: Duration = Duration::from_micros(100);
 /// Longest time for asking how far the outside is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that the marker may take of that: about as long as a cluster takes to see that a broker is gone. A new
+/// producer then does not wait for what the old one does.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest time that a step is given, also if those before it have used up all.
 const STEP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// Settings of the producer that `properties.*` may change: how long the client goes by a group's coordinator without asking,
 /// and when it renews connections that carry nothing. The first is less than any cluster takes to see that a broker
-/// is gone, and costs a question before a transaction that comes later than that. The second, for the moments
-/// between the two, is for a call that hangs; it costs an idle sink a connection every few seconds.
+/// is gone, and costs a question before a transaction that comes later than that. The second frees a client that was left
+/// behind, and costs an idle sink a connection every few seconds.
 const SETTINGS: [(&str, &str); 2] = [("metadata.max.age.ms", "1000"), ("connections.max.idle.ms", "6000")];
 
 /// Writes a topic through one transactional producer.
 pub(crate) struct TransactionalWriter {
-    producer: Producer,
+    producer: Arc<Producer>,
+    markers: MarkerThread,
     /// Of the marker's group; joins nothing and is assigned nothing.
     group: BaseConsumer,
     identity: SinkIdentity,
@@ -93,11 +97,13 @@ impl TransactionalWriter {
                 config.set(setting, value);
             }
         }
-        let producer = Producer::of_config(&config, connection, wait)?;
+        let producer = Arc::new(Producer::of_config(&config, connection, wait)?);
+        let markers = MarkerThread::start(producer.clone())?;
         let group = group_consumer(connection, &name)?;
         let (identity, topic) = (identity.clone(), topic.clone());
         let mut writer = Self {
             producer,
+            markers,
             group,
             identity,
             topic,
@@ -245,7 +251,7 @@ impl SinkWriter for TransactionalWriter {
         let metadata = metadata.ok_or_else(|| ConnectorError::internal("the marker's group has no metadata"))?;
         // Messages before offsets: a broker that gets offsets first has to know the group in vain if no message follows.
         self.wait_for("the coordinator of the sink's marker");
-        let sent = self.producer.inner().send_offsets_to_transaction(&marker, &metadata, left_until(deadline));
+        let sent = self.markers.put(marker, metadata, MARKER_TIMEOUT);
         sent.map_err(|e| self.failed("did not take the sink's marker", &e))?;
         self.wait_for_deliveries(deadline);
         self.wait_for("the end of a transaction");

@@ -6,7 +6,7 @@
 //!
 //! * [`create`]: CREATE of every kind, [`columns`] the column lists in them, [`function`] that of functions
 //! * [`ddl`]: DROP, COMMENT, TRUNCATE; [`alter`]: ALTER
-//! * [`dml`]: INSERT, UPDATE, DELETE, COPY
+//! * [`dml`]: INSERT, UPDATE, DELETE, COPY; [`merge`]: MERGE; [`lake`]: INSERT OVERWRITE, OPTIMIZE, VACUUM, DESCRIBE HISTORY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
 //! * [`task`]: CREATE TASK, EXECUTE TASK, pg_cron's functions
 //! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
@@ -21,6 +21,8 @@ mod ddl;
 mod dialect;
 mod dml;
 mod function;
+mod lake;
+mod merge;
 mod session;
 mod task;
 pub(crate) mod text;
@@ -106,9 +108,14 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "ALTER" => alter::alter(c),
         "COMMENT" => ddl::comment(c),
         "TRUNCATE" => ddl::truncate(c),
+        "INSERT" if c.word(1).as_deref() == Some("OVERWRITE") => lake::insert_overwrite(c),
         "INSERT" => dml::insert(c),
         "UPDATE" => dml::update(c),
         "DELETE" => dml::delete(c),
+        "MERGE" => merge::merge(c),
+        "OPTIMIZE" => lake::optimize(c),
+        "VACUUM" => lake::vacuum(c),
+        "DESCRIBE" | "DESC" => lake::describe(c),
         "COPY" => dml::copy(c),
         "EXPLAIN" => utility::explain(c),
         "SHOW" => utility::show(c),
@@ -128,8 +135,8 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "DEALLOCATE" => utility::deallocate(c),
         "EXECUTE" => task::execute(c),
         "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "FETCH" | "GRANT" | "LISTEN"
-        | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX" | "REVOKE"
-        | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
+        | "LOCK" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX" | "REVOKE" | "SUBSCRIBE"
+        | "UNLISTEN" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }
