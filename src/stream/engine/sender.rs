@@ -117,13 +117,9 @@ pub struct SinkSender {
     size: PartSize,
     /// Rows of the part that was handed over last; 0 if nothing is on its way.
     tried: usize,
-<<<<<<< HEAD
     /// What the writer waits for.
     wait: Wait,
-    /// When the last transaction began.
-=======
     /// When the last transaction began; of rows that gather in files, when the first of them was handed over.
->>>>>>> main
     began: Option<Instant>,
     committed: Instant,
 }
