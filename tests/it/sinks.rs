@@ -550,6 +550,27 @@ async fn a_sink_says_what_it_waits_for() {
     assert_eq!(ids_on(&broker.address(), "at_least_once"), (0..20).collect::<Vec<_>>());
 }
 
+/// A transaction that takes too long is ended by the broker, which is not taken for another server: the rows go out in another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_transaction_that_times_out_is_tried_again() {
+    let broker = Broker::with("transaction.abort.timed.out.transaction.cleanup.interval.ms=200");
+    broker.create_topic("overdue", 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    let short = ", properties.transaction.timeout.ms = '1500', properties.message.timeout.ms = '1200'";
+    create_sink_on(&broker.address(), &session, "overdue", short).await;
+    insert(&session, 0..10).await;
+    acknowledged(&session, 10).await;
+    server.arm("outbox.produced", "slow 4000");
+    insert(&session, 10..20).await;
+    let error = "SELECT error LIKE '%longer than transaction.timeout.ms (1500)%' FROM millstream.sinks";
+    session.eventually(error, SOON, &["t"]).await;
+    server.disarm();
+    acknowledged(&session, 20).await;
+    assert_eq!(ids_on(&broker.address(), "overdue"), (0..20).collect::<Vec<_>>());
+}
+
 /// Epochs that come close together go out in one transaction: at most one begins within 20 ms.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_transaction_carries_several_epochs() {

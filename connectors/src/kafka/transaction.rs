@@ -37,6 +37,9 @@ const MARKER_PARTITION: i32 = 0;
 /// broker aborts a transaction that was not committed after 60 s (`transaction.timeout.ms`), of which its messages may have
 /// taken 30.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// After how long the broker ends a transaction that is not committed, unless `properties.transaction.timeout.ms` says
+/// otherwise: librdkafka's default.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that a writer waits for what an older one left.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often to look whether the last report of a delivery is served.
@@ -64,7 +67,9 @@ pub(crate) struct TransactionalWriter {
     topic: Arc<str>,
     message_bytes_max: usize,
     wait: Wait,
-    is_open: bool,
+    /// When the open transaction began, and after how long the broker ends it.
+    began: Option<Instant>,
+    transaction_timeout: Duration,
     is_fenced: bool,
     /// Sequence number after the last message that is committed.
     committed: u64,
@@ -97,6 +102,8 @@ impl TransactionalWriter {
                 config.set(setting, value);
             }
         }
+        let transaction_timeout = config.get("transaction.timeout.ms").and_then(|ms| ms.parse().ok());
+        let transaction_timeout = transaction_timeout.map_or(TRANSACTION_TIMEOUT, Duration::from_millis);
         let producer = Arc::new(Producer::of_config(&config, connection, wait)?);
         let markers = MarkerThread::start(producer.clone())?;
         let group = group_consumer(connection, &name)?;
@@ -109,7 +116,8 @@ impl TransactionalWriter {
             topic,
             message_bytes_max,
             wait: wait.clone(),
-            is_open: false,
+            began: None,
+            transaction_timeout,
             is_fenced: false,
             committed: 0,
         };
@@ -123,12 +131,17 @@ impl TransactionalWriter {
     }
 
     fn begin(&mut self) -> Result<()> {
-        if !self.is_open {
+        if self.began.is_none() {
             let begun = self.producer.inner().begin_transaction();
             begun.map_err(|e| self.failed("did not begin a transaction", &e))?;
-            self.is_open = true;
+            self.began = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// Whether the broker may have ended the open transaction by itself. It then answers as if somebody else had come.
+    fn is_overdue(&self) -> bool {
+        self.began.is_some_and(|began| began.elapsed() >= self.transaction_timeout)
     }
 
     /// What is waited for from here on, for those who look on.
@@ -165,6 +178,18 @@ impl TransactionalWriter {
             e => e.to_string(),
         };
         let error = match code {
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+                if self.is_overdue() =>
+            {
+                // A server that stood still for so long, say: nobody else need have written.
+                ConnectorError::new(
+                    sqlstate::CONNECTION_FAILURE,
+                    format!(
+                        "{at} {what}: it took longer than transaction.timeout.ms ({}), so the broker ended it",
+                        self.transaction_timeout.as_millis()
+                    ),
+                )
+            }
             RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch => {
                 self.is_fenced = true;
                 ConnectorError::new(
@@ -258,7 +283,7 @@ impl SinkWriter for TransactionalWriter {
         let committed = self.producer.inner().commit_transaction(left_until(deadline));
         committed.map_err(|e| self.failed("did not commit a transaction", &e))?;
         self.wait.end();
-        self.is_open = false;
+        self.began = None;
         self.committed = next;
         Ok(())
     }

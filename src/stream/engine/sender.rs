@@ -213,11 +213,13 @@ impl SinkSender {
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
                 Err(Failure::Final(e)) => {
+                    self.wait.end();
                     tracing::error!(sink = %self.of.name, error = %e, "sink is suspended");
                     self.give_up(&described(&e));
                 }
             }
         }
+        self.wait.end();
     }
 
     fn is_stopping(&self) -> bool {
