@@ -252,7 +252,10 @@ impl Poller {
                 continue;
             };
             let topic = self.task.source.topic();
-            put_off.until = match self.consumer.move_to(topic, part.partition, put_off.offset) {
+            let fetched = self.consumer.add(topic, &[(part.partition, put_off.offset)]);
+            // It may be fetched still, if it could not be removed.
+            let fetched = fetched.or_else(|_| self.consumer.move_to(topic, part.partition, put_off.offset));
+            put_off.until = match fetched {
                 Ok(()) => None,
                 Err(code) => {
                     tracing::debug!(topic, partition = part.partition, "not fetched again: {code}");
