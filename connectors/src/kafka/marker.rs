@@ -1,9 +1,9 @@
 //! The thread that puts a marker into a transaction, which is left behind if the client does not come back from that.
 //!
-//! librdkafka (2.12; its issues 5456 and 5511) heeds no timeout there: a request for the coordinator of a group that has left the cluster
-//! waits until some connection comes or goes, which may be never. No other call of the client can end that one, and the client must not
-//! be destroyed under it. So the thread keeps the client, and ends it if the call is ever over. A new client goes on
-//! meanwhile; what the old one still sends is refused, for the new one has fenced it.
+//! librdkafka (2.12; its issues 5456 and 5511) heeds no timeout there: a request for the coordinator of a group that has left
+//! the cluster waits until some connection comes or goes, which may be never. No other call of the client can end that one,
+//! and the client must not be destroyed under it. So the thread keeps the client, and ends it if the call is ever over. A new
+//! client goes on meanwhile; what the old one still sends is refused, for the new one has fenced it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -5,9 +5,9 @@
 //! the broker itself says which rows it has, also after a crash of either side between any two steps. The transactional id
 //! has the same name: a writer that starts aborts what an older one left open, and the older one is fenced.
 //!
-//! **A broker that goes.** librdkafka (2.12; its issue 5511) keeps who coordinates the group; when that broker leaves the cluster, a
-//! transaction may wait for it for ever. Two settings of the producer make that rare, see [`SETTINGS`], and a call that
-//! hangs all the same is left behind, with its producer (`marker`).
+//! **A broker that goes.** librdkafka (2.12; its issue 5511) keeps who coordinates the group; when that broker leaves the
+//! cluster, a transaction may wait for it for ever. A setting of the producer makes that rare, see [`SETTINGS`], and a call
+//! that hangs all the same is left behind, with its producer (`marker`).
 //!
 //! The group's metadata names the store again, so that an offset which somebody else committed is not taken for a marker.
 
@@ -33,9 +33,8 @@ use crate::wait::Wait;
 const PREFIX: &str = "millstream-";
 /// The partition whose offset is the marker.
 const MARKER_PARTITION: i32 = 0;
-/// Longest time that the steps of a commit may take together. A cluster takes 9 s by default to see that a broker is gone; the
-/// broker aborts a transaction that was not committed after 60 s (`transaction.timeout.ms`), of which its messages may have
-/// taken 30.
+/// Longest time that the steps of a commit may take together. A cluster takes 9 s by default to see that a broker is gone;
+/// the broker ends a transaction that was not committed after 60 s, of which its messages may have taken 30.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// After how long the broker ends a transaction that is not committed, unless `properties.transaction.timeout.ms` says
 /// otherwise: librdkafka's default.
@@ -46,15 +45,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const SETTLE_CHECK: Duration = Duration::from_micros(100);
 /// Longest time for asking how far the outside is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time that the marker may take of that: about as long as a cluster takes to see that a broker is gone. A new
-/// producer then does not wait for what the old one does.
+/// Longest time that the marker may take of a commit's: about as long as a cluster takes to see that a broker is gone. What
+/// takes longer may well never end, and a new producer does not wait for it.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest time that a step is given, also if those before it have used up all.
 const STEP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
-/// Settings of the producer that `properties.*` may change: how long the client goes by a group's coordinator without asking,
-/// and when it renews connections that carry nothing. The first is less than any cluster takes to see that a broker
-/// is gone, and costs a question before a transaction that comes later than that. The second frees a client that was left
-/// behind, and costs an idle sink a connection every few seconds.
+/// Settings of the producer that `properties.*` may change: how long the client goes by a group's coordinator without
+/// asking, and when it renews connections that carry nothing. The first is less than any cluster takes to see that a broker
+/// is gone, and costs a question before a transaction that comes later than that. The second most often frees a client that was
+/// left behind, and costs an idle sink a connection every few seconds.
 const SETTINGS: [(&str, &str); 2] = [("metadata.max.age.ms", "1000"), ("connections.max.idle.ms", "6000")];
 
 /// Writes a topic through one transactional producer.

@@ -63,6 +63,18 @@ async fn goes_on(session: &Session) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "three more Java processes: make kill"]
 async fn leaders_die() {
+    die("").await;
+}
+
+/// The same with the client's own settings, by which it may wait for ever for a broker that is gone: it is left behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "three more Java processes: make kill"]
+async fn leaders_die_and_the_client_hangs() {
+    die(", properties.metadata.max.age.ms = '900000', properties.connections.max.idle.ms = '0'").await;
+}
+
+/// Each broker of a cluster dies once, with more options of the sink.
+async fn die(options: &str) {
     let started = Instant::now();
     let mut cluster = Cluster::start();
     cluster.create_topic("numbers", PARTITIONS);
@@ -78,7 +90,7 @@ async fn leaders_die() {
     session.run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS rows, sum(n) AS total FROM s").await;
     session
         .run(&format!(
-            "CREATE SINK k AS SELECT n FROM s WITH (connector = 'kafka', topic = 'copies', {with}) \
+            "CREATE SINK k AS SELECT n FROM s WITH (connector = 'kafka', topic = 'copies', {with}{options}) \
              FORMAT PLAIN ENCODE JSON"
         ))
         .await;
