@@ -122,7 +122,11 @@ const DEFINITIONS: &[Definition] = &[
             ("last_sequence", Int8, "sequence number of the last row put into the outbox"),
             ("acknowledged_sequence", Int8, "sequence number of the last row that the outside has acknowledged"),
             ("status", Text, "running, retrying, suspended or failed"),
-            ("error", Text, "why it is suspended, or what the last attempt to send, or the sink's query, failed with"),
+            (
+                "error",
+                Text,
+                "why it is suspended, what the last attempt to send or its query failed with, or what it waits for",
+            ),
         ],
     },
     Definition {
