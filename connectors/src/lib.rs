@@ -3,6 +3,7 @@
 //! * [`source`]: a validated source ([`SourceSpec`]), and what reading one gives: [`Chunk`]s in a bounded [`ChunkQueue`].
 //! * [`alter`]: which options of a source may change.
 //! * [`sink`]: a validated sink ([`SinkSpec`]): rows become [`Message`]s, a [`SinkWriter`] delivers them.
+//! * [`wait`]: what a writer waits for, for those who look on.
 //! * [`format`](mod@format): bytes to Arrow and back, one row at a time so that a bad record hurts only itself.
 //! * [`start`]: where a reader starts, and what it does where that place is gone.
 //! * `kafka`: the only module that knows librdkafka; without the feature `kafka` the rest still builds.
@@ -30,6 +31,7 @@ pub mod registry;
 pub mod sink;
 pub mod source;
 pub mod start;
+pub mod wait;
 
 pub use chunk::{Chunk, ChunkQueue, DeadLetter, Positions};
 pub use error::{ConnectorError, Result};
@@ -37,3 +39,4 @@ pub use format::{FieldsRead, ResolvedFormat, Rows, resolve};
 pub use sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
 pub use source::{BoundedRead, Doorbell, LateRows, OnError, PartitionStatus, Reader, ReaderStatus, SourceSpec};
 pub use start::{Reset, Start};
+pub use wait::Wait;

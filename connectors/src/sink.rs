@@ -11,6 +11,7 @@ use crate::format::RowFormat;
 #[cfg(feature = "kafka")]
 use crate::kafka;
 use crate::options::Options;
+use crate::wait::Wait;
 
 /// One message to the outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,17 +296,18 @@ impl SinkSpec {
         }
     }
 
-    /// Starts a writer. One that writes exactly once waits for the broker and ends what an older one has begun.
+    /// Starts a writer. One that writes exactly once waits for the broker and ends what an older one has begun. Whatever
+    /// takes long, here or in the writer, is told through `wait`.
     ///
     /// # Errors
     /// 22023 if the client library refuses the properties; those of [`SinkWriter::send`]; 28000 if the broker does not allow
     /// transactions, 0A000 if it has none.
-    pub fn start(&self, identity: &SinkIdentity) -> Result<Box<dyn SinkWriter>> {
+    pub fn start(&self, identity: &SinkIdentity, wait: &Wait) -> Result<Box<dyn SinkWriter>> {
         match &self.connector {
             Connector::Blackhole => Ok(Box::new(Blackhole)),
             Connector::Rows(place) => place.start(identity),
             #[cfg(feature = "kafka")]
-            Connector::Kafka { sink, .. } => sink.start(self.is_exactly_once().then_some(identity)),
+            Connector::Kafka { sink, .. } => sink.start(self.is_exactly_once().then_some(identity), wait),
         }
     }
 

@@ -59,6 +59,11 @@ fn describe() {
         "Time from the arrival of an epoch's oldest record to its being visible."
     );
     describe_gauge!("millstream_connections", "Open client connections.");
+    describe_counter!("millstream_delta_commits_total", "Versions of Delta tables that were written since the start.");
+    describe_counter!(
+        "millstream_delta_conflicts_total",
+        "Changes of Delta tables that were computed again, or failed, because another writer was faster."
+    );
     describe_counter!("millstream_connections_total", "Client connections since the start.");
     describe_counter!("millstream_statement_errors_total", "Errors that clients were sent.");
     describe_histogram!(

@@ -272,7 +272,8 @@ impl Inside {
             let ObjectKind::Sink(sink) = &object.kind else { continue };
             let stats = sinks.get(&object.id).cloned().unwrap_or_default();
             let failed = views.get(&object.id).and_then(|v| v.failed.clone());
-            let status = match (&failed, &stats.suspended, &stats.error) {
+            let trouble = stats.trouble();
+            let status = match (&failed, &stats.suspended, &trouble) {
                 (Some(_), ..) => "failed",
                 (None, Some(_), _) => "suspended",
                 (None, None, Some(_)) => "retrying",
@@ -291,7 +292,7 @@ impl Inside {
             row.insert("last_sequence", int(stats.produced as i64));
             row.insert("acknowledged_sequence", int(stats.acknowledged(sink) as i64));
             row.insert("status", text(status));
-            row.insert("error", optional_text(failed.or(stats.suspended).or(stats.error).as_deref()));
+            row.insert("error", optional_text(failed.or(stats.suspended).or(trouble).as_deref()));
             out.push(row);
         }
         Ok(out)

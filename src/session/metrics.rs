@@ -180,7 +180,11 @@ fn sinks(database: &Inner, published: &Published) -> Vec<Family> {
     let mut suspended = Family::new("millstream_sink_suspended", "gauge", "1 if the sink is suspended.");
     let mut last =
         Family::new("millstream_sink_last_sequence", "gauge", "Sequence number of the last row of the outbox.");
-    let mut up = Family::new("millstream_sink_up", "gauge", "0 if the last attempt to send, or the query, failed.");
+    let mut up = Family::new(
+        "millstream_sink_up",
+        "gauge",
+        "0 if the last attempt to send, or the query, failed, or sending takes long.",
+    );
     let stats = database.engine.stats().sinks();
     let queries = database.engine.stats().views();
     let now_us = chrono::Utc::now().timestamp_micros();
@@ -206,7 +210,7 @@ fn sinks(database: &Inner, published: &Published) -> Vec<Family> {
         }
         suspended.sample(&labels, u8::from(stats.suspended.is_some()));
         last.sample(&labels, stats.produced);
-        up.sample(&labels, u8::from(stats.error.is_none() && !query_failed));
+        up.sample(&labels, u8::from(stats.trouble().is_none() && !query_failed));
     }
     vec![waiting, bytes, lag_seconds, last, suspended, up]
 }

@@ -169,6 +169,13 @@ pub fn delete_records(topic: &str, partition: i32, before: i64) {
     block_on(admin().delete_records(&offsets, &AdminOptions::new())).expect("the broker answers");
 }
 
+/// The offset after the last record of a partition, those that end transactions included.
+pub fn end(topic: &str, partition: i32) -> u64 {
+    let probe: BaseConsumer = client_config(bootstrap()).create().expect("a consumer");
+    let (_, end) = probe.fetch_watermarks(topic, partition, TIMEOUT).expect("the broker answers");
+    u64::try_from(end).expect("an offset")
+}
+
 /// The offset that a consumer group has committed for a partition, as Kafka's own tools see it.
 pub fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
     let mut config = client_config(bootstrap());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use millstream_catalog::object::{Format, Sink};
 use millstream_catalog::{Column, SqlType};
-use millstream_connectors::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec};
+use millstream_connectors::{ForeignMarker, Marker, Message, SinkIdentity, SinkSpec, Wait};
 
 use rdkafka::bindings;
 
@@ -76,7 +76,7 @@ fn a_marker_moves_with_the_rows() {
     create_topic("marker", 2);
     let (spec, own) = (spec("marker"), identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c001"));
     let group = format!("millstream-{}-7", own.store);
-    let mut writer = spec.start(&own).expect("a writer");
+    let mut writer = spec.start(&own, &Wait::default()).expect("a writer");
     assert_eq!(writer.marker().expect("an answer"), Some(Marker::Absent));
     writer.commit(1_000_000_000_000).expect("a marker beyond the end of the log");
     assert_eq!(writer.marker().expect("an answer"), Some(Marker::At(1_000_000_000_000)));
@@ -91,7 +91,7 @@ fn a_marker_moves_with_the_rows() {
 
     // What was not committed is aborted by the next writer, which fences the one before.
     writer.send(messages(20..30)).expect("sent");
-    let mut second = spec.start(&own).expect("a second writer");
+    let mut second = spec.start(&own, &Wait::default()).expect("a second writer");
     assert_eq!(second.marker().expect("an answer"), Some(Marker::At(20)));
     let refused = writer.commit(30).expect_err("a fenced writer");
     assert!(writer.is_fenced() && refused.sqlstate() == "55006", "{refused}: {:?}", refused.detail());
@@ -107,7 +107,7 @@ fn a_marker_moves_with_the_rows() {
     assert_eq!(spec.foreign_markers(&own).expect("an answer"), []);
     drop(second);
     kafka::delete_group(&group);
-    let mut third = spec.start(&own).expect("a third writer");
+    let mut third = spec.start(&own, &Wait::default()).expect("a third writer");
     assert_eq!(third.marker().expect("an answer"), Some(Marker::Absent));
 }
 
@@ -130,7 +130,7 @@ async fn a_marker_expires_unless_it_is_refreshed() {
     let spec = spec_at(&broker.address(), "expires");
     let (kept, lost) =
         (identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c003"), identity("0a6dbd53-6f5e-4d2c-9f6e-93f4f5f0c004"));
-    let mut writers = [&kept, &lost].map(|identity| spec.start(identity).expect("a writer"));
+    let mut writers = [&kept, &lost].map(|identity| spec.start(identity, &Wait::default()).expect("a writer"));
     writers.iter_mut().for_each(|writer| writer.commit(5).expect("a marker"));
     let start = Instant::now();
     while writers[1].marker().expect("an answer") != Some(Marker::Absent) {
@@ -480,7 +480,7 @@ async fn a_dropped_sink_leaves_no_marker() {
     let second = spec("dropped");
     let (store, sink) = marker.trim_start_matches("millstream-").rsplit_once('-').expect("a store and a number");
     let other = SinkIdentity { store: store.to_string(), sink: sink.parse().expect("a number") };
-    let mut writer = second.start(&other).expect("a writer");
+    let mut writer = second.start(&other, &Wait::default()).expect("a writer");
     writer.commit(1000).expect("a marker ahead of all that the server has made");
     drop(writer);
     server.restart();
@@ -512,6 +512,84 @@ async fn a_sink_is_dropped_without_its_broker() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(server.terminate().success());
+}
+
+/// While rows cannot go out their sink says so, also in the middle of a step that takes long; when they can again, it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_sink_says_what_it_waits_for() {
+    let mut broker = Broker::start();
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    for delivery in ["exactly_once", "at_least_once"] {
+        broker.create_topic(delivery, 1);
+        session
+            .run(&format!(
+                "CREATE SINK {delivery} FROM t WITH (connector = 'kafka', topic = '{delivery}', delivery = '{delivery}', \
+                 properties.bootstrap.server = '{}') FORMAT PLAIN ENCODE JSON",
+                broker.address()
+            ))
+            .await;
+    }
+    insert(&session, 0..10).await;
+    let all = "SELECT acknowledged_sequence, status, error FROM millstream.sinks ORDER BY name";
+    session.eventually(all, SOON, &["10|running|∅", "10|running|∅"]).await;
+    broker.stop();
+    insert(&session, 10..20).await;
+    let told = format!(
+        "SELECT name, status, error LIKE 'kafka topic \"' || name || '\" on {} % for % s: %' FROM millstream.sinks \
+         ORDER BY name",
+        broker.address()
+    );
+    let both = ["at_least_once|retrying|t", "exactly_once|retrying|t"];
+    session.eventually(&told, Duration::from_secs(10), &both).await;
+    broker.restart();
+    session.eventually(all, SOON, &["20|running|∅", "20|running|∅"]).await;
+    assert_eq!(ids_on(&broker.address(), "exactly_once"), (0..20).collect::<Vec<_>>());
+    // An idempotent producer that tries again doubles nothing either.
+    assert_eq!(ids_on(&broker.address(), "at_least_once"), (0..20).collect::<Vec<_>>());
+}
+
+/// A transaction that takes too long is ended by the broker, which is not taken for another server: the rows go out in another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_transaction_that_times_out_is_tried_again() {
+    let broker = Broker::with("transaction.abort.timed.out.transaction.cleanup.interval.ms=200");
+    broker.create_topic("overdue", 1);
+    let server = Server::start();
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id BIGINT, s TEXT) APPEND ONLY").await;
+    let short = ", properties.transaction.timeout.ms = '1500', properties.message.timeout.ms = '1200'";
+    create_sink_on(&broker.address(), &session, "overdue", short).await;
+    insert(&session, 0..10).await;
+    acknowledged(&session, 10).await;
+    server.arm("outbox.produced", "slow 4000");
+    insert(&session, 10..20).await;
+    let error = "SELECT error LIKE '%longer than transaction.timeout.ms (1500)%' FROM millstream.sinks";
+    session.eventually(error, SOON, &["t"]).await;
+    server.disarm();
+    acknowledged(&session, 20).await;
+    assert_eq!(ids_on(&broker.address(), "overdue"), (0..20).collect::<Vec<_>>());
+}
+
+/// Epochs that come close together go out in one transaction: at most one begins within 20 ms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_transaction_carries_several_epochs() {
+    create_topic("gathered", 1);
+    let (_server, session) = server_with_sink("gathered", "").await;
+    insert(&session, 0..1).await;
+    acknowledged(&session, 1).await;
+    // Each transaction ends with a record of its own.
+    let before = kafka::end("gathered", 0);
+    let start = Instant::now();
+    for id in 1..=200 {
+        insert(&session, id..id + 1).await;
+    }
+    acknowledged(&session, 201).await;
+    let elapsed_ms = start.elapsed().as_millis() as u64;
+    assert_eq!(ids("gathered"), (0..=200).collect::<Vec<_>>());
+    let transactions = kafka::end("gathered", 0) - before - 200;
+    eprintln!("{transactions} transactions for 200 epochs in {elapsed_ms} ms");
+    assert!((2..200).contains(&transactions) && transactions <= elapsed_ms / 20 + 1, "{transactions}");
 }
 
 /// A sink whose broker is away fills its outbox and then slows its sources, but nothing else; suspended, it slows nothing.

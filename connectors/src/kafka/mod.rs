@@ -6,12 +6,13 @@
 //!   them one by one through the event interface of the rdkafka crate. All unsafe code of this crate but one line is there.
 //! * `reader`: the threads behind [`crate::Reader`]. `bounded`: a SELECT on a source.
 //! * [`producer`]: messages out, for sinks, the demo and tests. `sink` and `transaction`:
-//!   the writers behind [`crate::SinkWriter`], at least once and exactly once.
+//!   the writers behind [`crate::SinkWriter`], at least once and exactly once; `marker`: a part of the latter.
 //! * [`mock`]: a broker inside this process, for the demo and unit tests.
 
 mod bounded;
 mod connection;
 mod identity;
+mod marker;
 pub mod mock;
 mod native;
 pub mod producer;

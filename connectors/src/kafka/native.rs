@@ -167,18 +167,24 @@ impl Consumer {
         }
     }
 
-    /// Goes on with a partition that is fetched already at another offset.
-    pub fn move_to(&self, topic: &str, partition: i32, offset: i64) -> Result<(), RDKafkaErrorCode> {
-        let list = PartitionList::new(topic, &[(partition, offset)])?;
+    /// Fetches a partition no more; what was fetched of it and not taken yet is forgotten.
+    pub fn remove(&self, topic: &str, partition: i32) -> Result<(), RDKafkaErrorCode> {
+        let list = PartitionList::new(topic, &[(partition, 0)])?;
         // SAFETY: the list is valid; an error is destroyed after it was read.
         unsafe {
             let error = rd::rd_kafka_incremental_unassign(self.rk, list.0);
-            if !error.is_null() {
-                let code = rd::rd_kafka_error_code(error);
-                rd::rd_kafka_error_destroy(error);
-                check(code)?;
+            if error.is_null() {
+                return Ok(());
             }
+            let code = rd::rd_kafka_error_code(error);
+            rd::rd_kafka_error_destroy(error);
+            check(code)
         }
+    }
+
+    /// Goes on with a partition that is fetched already at another offset.
+    pub fn move_to(&self, topic: &str, partition: i32, offset: i64) -> Result<(), RDKafkaErrorCode> {
+        self.remove(topic, partition)?;
         self.add(topic, &[(partition, offset)])
     }
 

@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 
 use crate::error::{ConnectorError, Result, sqlstate};
 use crate::kafka::connection::{Connection, config_error};
+use crate::wait::Wait;
 
 /// A producer for any number of topics of one cluster. Idempotent: the client's own retries neither double nor reorder.
 pub struct Producer {
@@ -24,6 +25,8 @@ pub struct Producer {
 pub(super) struct Deliveries {
     state: Mutex<State>,
     changed: Condvar,
+    /// Who looks on learns what the client says.
+    wait: Wait,
 }
 
 #[derive(Default)]
@@ -61,11 +64,14 @@ impl Producer {
     }
 
     pub(super) fn connect(connection: &Connection) -> Result<Self> {
-        Self::of_config(&producer_config(connection), connection)
+        Self::of_config(&producer_config(connection), connection, &Wait::default())
     }
 
-    pub(super) fn of_config(config: &ClientConfig, connection: &Connection) -> Result<Self> {
-        let inner = ThreadedProducer::from_config_and_context(config, Deliveries::default()).map_err(config_error)?;
+    /// The same that tells through `wait` why brokers cannot be reached.
+    pub(super) fn of_config(config: &ClientConfig, connection: &Connection, wait: &Wait) -> Result<Self> {
+        wait.trouble(None);
+        let context = Deliveries { wait: wait.clone(), ..Deliveries::default() };
+        let inner = ThreadedProducer::from_config_and_context(config, context).map_err(config_error)?;
         Ok(Self { inner, bootstrap: connection.bootstrap().to_string() })
     }
 
@@ -141,6 +147,11 @@ impl Producer {
             state.waiting = true;
             self.context().changed.wait_until(&mut state, deadline.min(Instant::now() + Duration::from_millis(200)));
         }
+    }
+
+    /// What is waited for while messages are on their way, as [`Wait::begin`] takes it.
+    pub(super) fn wait_for_deliveries(&self, topic: &str) -> String {
+        format!("kafka topic \"{topic}\" on {} has not acknowledged messages", self.bootstrap)
     }
 
     /// Messages sent and not acknowledged yet.
@@ -250,6 +261,7 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "millstream::kafka", %error, "{reason}");
+        self.wait.trouble(Some(reason.to_string()));
         let mut state = self.state.lock();
         state.trouble = Some(reason.to_string());
         // After a fatal error the client takes no message any more.
@@ -268,7 +280,11 @@ impl ProducerContext for Deliveries {
         state.done += 1;
         state.done_with(part);
         match result {
-            Ok(_) => state.trouble = None,
+            Ok(_) => {
+                if state.trouble.take().is_some() {
+                    self.wait.trouble(None);
+                }
+            }
             Err((e, _)) => {
                 state.error.get_or_insert(e.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
             }

@@ -10,6 +10,7 @@ use crate::kafka::producer::{Producer, limited_config, message_limit, producer_c
 use crate::kafka::transaction::{TransactionalWriter, foreign_markers, forget};
 use crate::options::Options;
 use crate::sink::{ForeignMarker, Message, SinkIdentity, SinkWriter};
+use crate::wait::Wait;
 
 /// A validated Kafka sink.
 #[derive(Debug, Clone)]
@@ -42,10 +43,10 @@ impl KafkaSink {
 
     /// Starts a writer. With an identity it writes each message exactly once, and waits for the broker; without, at least
     /// once.
-    pub fn start(&self, identity: Option<&SinkIdentity>) -> Result<Box<dyn SinkWriter>> {
+    pub fn start(&self, identity: Option<&SinkIdentity>, wait: &Wait) -> Result<Box<dyn SinkWriter>> {
         match identity {
-            Some(identity) => Ok(Box::new(TransactionalWriter::start(&self.connection, &self.topic, identity)?)),
-            None => Ok(Box::new(KafkaWriter::start(&self.connection, &self.topic)?)),
+            Some(identity) => Ok(Box::new(TransactionalWriter::start(&self.connection, &self.topic, identity, wait)?)),
+            None => Ok(Box::new(KafkaWriter::start(&self.connection, &self.topic, wait)?)),
         }
     }
 
@@ -70,13 +71,31 @@ struct KafkaWriter {
     /// Parts before those.
     parts: usize,
     acknowledged: u64,
+    wait: Wait,
 }
 
 impl KafkaWriter {
-    fn start(connection: &Connection, topic: &Arc<str>) -> Result<Self> {
+    fn start(connection: &Connection, topic: &Arc<str>, wait: &Wait) -> Result<Self> {
         let message_bytes_max = message_limit(connection, topic);
-        let producer = Producer::of_config(&limited_config(connection, message_bytes_max), connection)?;
-        Ok(Self { producer, topic: topic.clone(), message_bytes_max, ends: VecDeque::new(), parts: 0, acknowledged: 0 })
+        let config = limited_config(connection, message_bytes_max);
+        let producer = Producer::of_config(&config, connection, wait)?;
+        Ok(Self {
+            producer,
+            topic: topic.clone(),
+            message_bytes_max,
+            ends: VecDeque::new(),
+            parts: 0,
+            acknowledged: 0,
+            wait: wait.clone(),
+        })
+    }
+
+    /// From here on the oldest part is waited for, if there is one.
+    fn wait_for_part(&self) {
+        match self.ends.is_empty() {
+            true => self.wait.end(),
+            false => self.wait.begin(self.producer.wait_for_deliveries(&self.topic)),
+        }
     }
 }
 
@@ -95,6 +114,9 @@ impl SinkWriter for KafkaWriter {
     fn commit(&mut self, next: u64) -> Result<()> {
         self.producer.end_part();
         self.ends.push_back(next);
+        if self.ends.len() == 1 {
+            self.wait_for_part();
+        }
         if self.ends.len() > PARTS_MAX {
             self.acknowledged(WRITE_TIMEOUT)?;
             if self.ends.len() > PARTS_MAX {
@@ -106,9 +128,12 @@ impl SinkWriter for KafkaWriter {
 
     fn acknowledged(&mut self, wait: Duration) -> Result<u64> {
         let parts = self.producer.acknowledged_parts(&self.topic, wait)?;
-        while self.parts < parts {
-            self.parts += 1;
-            self.acknowledged = self.ends.pop_front().unwrap_or(self.acknowledged);
+        if self.parts < parts {
+            while self.parts < parts {
+                self.parts += 1;
+                self.acknowledged = self.ends.pop_front().unwrap_or(self.acknowledged);
+            }
+            self.wait_for_part();
         }
         Ok(self.acknowledged)
     }

@@ -13,8 +13,10 @@ use millstream_catalog::{Column, SqlType};
 use crate::chunk::{Chunk, ChunkQueue, Positions};
 use crate::kafka::mock::MockBroker;
 use crate::kafka::producer::Producer;
+use crate::registry::mock::MockRegistry;
 use crate::sink::{Message, SinkIdentity, SinkSpec};
 use crate::source::{Doorbell, SourceSpec};
+use crate::wait::Wait;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -342,6 +344,84 @@ fn an_offset_that_is_gone_stops_its_partition_and_says_so() {
     assert!(!status.partitions[1].stopped);
 }
 
+/// A record in Avro of a schema with one field, a long.
+fn avro(schema: u32, id: i64) -> Vec<u8> {
+    let mut bytes = vec![0];
+    bytes.extend(schema.to_be_bytes());
+    // Zigzag; one byte is enough for small numbers.
+    bytes.push((id << 1) as u8);
+    bytes
+}
+
+/// A schema that cannot be had for now holds up the partition that needs it, and no other of the same thread.
+#[test]
+fn a_registry_that_is_away_holds_up_one_partition() {
+    let registry = MockRegistry::start();
+    let schema =
+        |name: &str| format!(r#"{{"type": "record", "name": "{name}", "fields": [{{"name": "id", "type": "long"}}]}}"#);
+    let known = registry.avro("t-value", &schema("A"));
+    // So many partitions that the first and the last share a polling thread.
+    let last = std::thread::available_parallelism().map_or(1, |n| n.get() as i32 / 2).max(1);
+    let (broker, producer) = broker(last + 1);
+    let send = |partition: i32, schema: u32, ids: std::ops::Range<i64>| {
+        for id in ids {
+            producer.send("t", Some(partition), None, Some(&avro(schema, id))).unwrap();
+        }
+        producer.flush("t", WAIT).unwrap();
+    };
+    let options = options(&broker.bootstrap(), &[]);
+    let clause = Format {
+        encode: "avro".into(),
+        options: [("schema.registry".to_string(), registry.url.clone())].into(),
+        ..format("plain")
+    };
+    let resolved = crate::resolve(&options, &clause, true).unwrap();
+    let spec = SourceSpec::new(&Source {
+        columns: resolved.columns,
+        primary_key: Vec::new(),
+        watermark: None,
+        options,
+        format: Some(resolved.format),
+    })
+    .unwrap();
+    send(last, known, 0..1);
+    let queue = ChunkQueue::new(1 << 20);
+    let reader = spec.start(&[0], Positions::new(), queue.clone(), silent()).unwrap();
+    let mut chunks = take_until(&queue, |c| rows(c) == 1);
+    let (mut first, mut other) = (0, 1);
+    for is_silent in [false, true] {
+        let unknown = registry.avro("t-value", &schema(&format!("B{is_silent}")));
+        if is_silent {
+            registry.set_silent(true);
+        } else {
+            registry.set_down(true);
+        }
+        send(0, known, first..first + 1);
+        send(0, unknown, first + 1..first + 3);
+        send(0, known, first + 3..first + 4);
+        let error = || reader.status().partitions.iter().find(|p| p.partition == 0).and_then(|p| p.error.clone());
+        eventually("the fault is told", || error().is_some_and(|e| e.contains("schema registry")));
+        let started = Instant::now();
+        for _ in 0..5 {
+            send(last, known, other..other + 1);
+            other += 1;
+            let before = rows(&chunks);
+            chunks.extend(take_until(&queue, |c| before + rows(c) == (other + first + 1) as usize));
+        }
+        eprintln!("five records of the other partition took {:?}, silent: {is_silent}", started.elapsed());
+        assert_eq!(ids(&chunks)[&last], (0..other).collect::<Vec<_>>());
+        assert_eq!(ids(&chunks)[&0], (0..=first).collect::<Vec<_>>());
+        assert!(error().is_some());
+        registry.set_down(false);
+        registry.set_silent(false);
+        let before = rows(&chunks);
+        chunks.extend(take_until(&queue, |c| before + rows(c) == (other + first + 4) as usize));
+        first += 4;
+        assert_eq!(ids(&chunks)[&0], (0..first).collect::<Vec<_>>());
+        assert_eq!(error(), None);
+    }
+}
+
 #[test]
 fn a_broker_that_goes_away_is_told_and_waited_for() {
     let (broker, producer) = broker(1);
@@ -397,7 +477,7 @@ fn what_a_sink_has_written_is_there() {
     let (broker, _producer) = broker(3);
     let spec = sink(&broker.bootstrap(), "plain", vec![]);
     spec.probe(WAIT).unwrap();
-    let mut writer = spec.start(&identity()).unwrap();
+    let mut writer = spec.start(&identity(), &Wait::default()).unwrap();
     for first in [0, 5000] {
         let message = |id: i64| Message { key: None, payload: Some(format!("{{\"id\": {id}}}").into_bytes()) };
         writer.send((first..first + 5000).map(message).collect()).unwrap();
@@ -415,7 +495,7 @@ fn what_a_sink_has_written_is_there() {
 #[test]
 fn tombstones_reach_the_topic() {
     let (broker, _producer) = broker(1);
-    let mut writer = sink(&broker.bootstrap(), "upsert", vec![0]).start(&identity()).unwrap();
+    let mut writer = sink(&broker.bootstrap(), "upsert", vec![0]).start(&identity(), &Wait::default()).unwrap();
     let put = Message { key: Some(b"{\"id\":1}".to_vec()), payload: Some(b"{\"id\":1}".to_vec()) };
     let delete = Message { key: Some(b"{\"id\":1}".to_vec()), payload: None };
     writer.send(vec![put, delete]).unwrap();
@@ -443,7 +523,7 @@ fn a_write_that_is_not_acknowledged_fails_and_names_the_topic() {
         fingerprint: String::new(),
     })
     .unwrap();
-    let mut writer = spec.start(&identity()).unwrap();
+    let mut writer = spec.start(&identity(), &Wait::default()).unwrap();
     writer.send(vec![Message { key: None, payload: Some(b"{}".to_vec()) }]).unwrap();
     writer.commit(1).unwrap();
     let e = loop {

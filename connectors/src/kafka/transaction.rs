@@ -5,6 +5,10 @@
 //! the broker itself says which rows it has, also after a crash of either side between any two steps. The transactional id
 //! has the same name: a writer that starts aborts what an older one left open, and the older one is fenced.
 //!
+//! **A broker that goes.** librdkafka (2.12; its issue 5511) keeps who coordinates the group; when that broker leaves the
+//! cluster, a transaction may wait for it for ever. A setting of the producer makes that rare, see [`SETTINGS`], and a call
+//! that hangs all the same is left behind, with its producer (`marker`).
+//!
 //! The group's metadata names the store again, so that an offset which somebody else committed is not taken for a marker.
 
 use std::sync::Arc;
@@ -20,31 +24,51 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::{ConnectorError, Result, sqlstate};
 use crate::kafka::connection::{Connection, config_error};
+use crate::kafka::marker::MarkerThread;
 use crate::kafka::producer::{Producer, limited_config, message_limit};
 use crate::sink::{ForeignMarker, Marker, Message, SinkIdentity, SinkWriter};
+use crate::wait::Wait;
 
 /// What the names of all marker groups begin with.
 const PREFIX: &str = "millstream-";
 /// The partition whose offset is the marker.
 const MARKER_PARTITION: i32 = 0;
-/// Longest time that one step of a transaction may take.
-const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that the steps of a commit may take together. A cluster takes 9 s by default to see that a broker is gone;
+/// the broker ends a transaction that was not committed after 60 s, of which its messages may have taken 30.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// After how long the broker ends a transaction that is not committed, unless `properties.transaction.timeout.ms` says
+/// otherwise: librdkafka's default.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that a writer waits for what an older one left.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often to look whether the last report of a delivery is served.
 const SETTLE_CHECK: Duration = Duration::from_micros(100);
 /// Longest time for asking how far the outside is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that the marker may take of a commit's: about as long as a cluster takes to see that a broker is gone. What
+/// takes longer may well never end, and a new producer does not wait for it.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest time that a step is given, also if those before it have used up all.
+const STEP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// Settings of the producer that `properties.*` may change: how long the client goes by a group's coordinator without
+/// asking, and when it renews connections that carry nothing. The first is less than any cluster takes to see that a broker
+/// is gone, and costs a question before a transaction that comes later than that. The second most often frees a client that was
+/// left behind, and costs an idle sink a connection every few seconds.
+const SETTINGS: [(&str, &str); 2] = [("metadata.max.age.ms", "1000"), ("connections.max.idle.ms", "6000")];
 
 /// Writes a topic through one transactional producer.
 pub(crate) struct TransactionalWriter {
-    producer: Producer,
+    producer: Arc<Producer>,
+    markers: MarkerThread,
     /// Of the marker's group; joins nothing and is assigned nothing.
     group: BaseConsumer,
     identity: SinkIdentity,
     topic: Arc<str>,
     message_bytes_max: usize,
-    is_open: bool,
+    wait: Wait,
+    /// When the open transaction began, and after how long the broker ends it.
+    began: Option<Instant>,
+    transaction_timeout: Duration,
     is_fenced: bool,
     /// Sequence number after the last message that is committed.
     committed: u64,
@@ -63,21 +87,36 @@ impl TransactionalWriter {
     /// # Errors
     /// 22023 if the client refuses a property, 08006 if the broker does not answer in time, 28000 if it does not allow
     /// transactions.
-    pub fn start(connection: &Connection, topic: &Arc<str>, identity: &SinkIdentity) -> Result<Self> {
+    pub fn start(connection: &Connection, topic: &Arc<str>, identity: &SinkIdentity, wait: &Wait) -> Result<Self> {
         let name = identity.name();
+        wait.begin(format!(
+            "kafka topic \"{topic}\" on {} waits for the start of transactions",
+            connection.bootstrap()
+        ));
         let message_bytes_max = message_limit(connection, topic);
         let mut config = limited_config(connection, message_bytes_max);
         config.set("transactional.id", &name).set("enable.idempotence", "true").set("acks", "all");
-        let producer = Producer::of_config(&config, connection)?;
+        for (setting, value) in SETTINGS {
+            if config.get(setting).is_none() {
+                config.set(setting, value);
+            }
+        }
+        let transaction_timeout = config.get("transaction.timeout.ms").and_then(|ms| ms.parse().ok());
+        let transaction_timeout = transaction_timeout.map_or(TRANSACTION_TIMEOUT, Duration::from_millis);
+        let producer = Arc::new(Producer::of_config(&config, connection, wait)?);
+        let markers = MarkerThread::start(producer.clone())?;
         let group = group_consumer(connection, &name)?;
         let (identity, topic) = (identity.clone(), topic.clone());
         let mut writer = Self {
             producer,
+            markers,
             group,
             identity,
             topic,
             message_bytes_max,
-            is_open: false,
+            wait: wait.clone(),
+            began: None,
+            transaction_timeout,
             is_fenced: false,
             committed: 0,
         };
@@ -86,24 +125,35 @@ impl TransactionalWriter {
             .inner()
             .init_transactions(START_TIMEOUT)
             .map_err(|e| writer.failed("did not begin transactions", &e))?;
+        writer.wait.end();
         Ok(writer)
     }
 
     fn begin(&mut self) -> Result<()> {
-        if !self.is_open {
+        if self.began.is_none() {
             let begun = self.producer.inner().begin_transaction();
             begun.map_err(|e| self.failed("did not begin a transaction", &e))?;
-            self.is_open = true;
+            self.began = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// Whether the broker may have ended the open transaction by itself. It then answers as if somebody else had come.
+    fn is_overdue(&self) -> bool {
+        self.began.is_some_and(|began| began.elapsed() >= self.transaction_timeout)
+    }
+
+    /// What is waited for from here on, for those who look on.
+    fn wait_for(&self, what: &str) {
+        self.wait.begin(format!("kafka topic \"{}\" on {} waits for {what}", self.topic, self.producer.bootstrap()));
     }
 
     /// Waits until no message is on its way. The client's own waiting in a commit polls for the events that another thread
     /// serves already, and sleeps a tenth of a second where that thread took the last of them. What went wrong with a
     /// message, the commit tells.
-    fn wait_for_deliveries(&self) {
-        let deadline = Instant::now() + STEP_TIMEOUT;
-        if self.producer.flush(&self.topic, STEP_TIMEOUT).is_err() {
+    fn wait_for_deliveries(&self, deadline: Instant) {
+        self.wait.begin(self.producer.wait_for_deliveries(&self.topic));
+        if self.producer.flush(&self.topic, left_until(deadline)).is_err() {
             return;
         }
         // The last report is being served: its message counts until that is over.
@@ -127,6 +177,18 @@ impl TransactionalWriter {
             e => e.to_string(),
         };
         let error = match code {
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+                if self.is_overdue() =>
+            {
+                // A server that stood still for so long, say: nobody else need have written.
+                ConnectorError::new(
+                    sqlstate::CONNECTION_FAILURE,
+                    format!(
+                        "{at} {what}: it took longer than transaction.timeout.ms ({}), so the broker ended it",
+                        self.transaction_timeout.as_millis()
+                    ),
+                )
+            }
             RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch => {
                 self.is_fenced = true;
                 ConnectorError::new(
@@ -179,8 +241,10 @@ impl SinkWriter for TransactionalWriter {
     }
 
     fn marker(&mut self) -> Result<Option<Marker>> {
+        self.wait_for("the sink's marker");
         let found =
             committed(&self.group, &self.topic).map_err(|e| self.failed("did not tell the sink's marker", &e))?;
+        self.wait.end();
         Ok(Some(match found {
             None => Marker::Absent,
             Some((sequence, metadata)) if metadata == self.identity.store => Marker::At(sequence),
@@ -190,6 +254,7 @@ impl SinkWriter for TransactionalWriter {
 
     fn send(&mut self, messages: Vec<Message>) -> Result<()> {
         self.begin()?;
+        self.wait.begin(self.producer.wait_for_deliveries(&self.topic));
         for message in &messages {
             self.producer.send(&self.topic, None, message.key.as_deref(), message.payload.as_deref())?;
         }
@@ -198,6 +263,7 @@ impl SinkWriter for TransactionalWriter {
 
     fn commit(&mut self, next: u64) -> Result<()> {
         self.begin()?;
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
         let mut marker = TopicPartitionList::new();
         let at = i64::try_from(next).map_err(|_| ConnectorError::internal("a sequence number is too large"))?;
         let added = marker.add_partition_offset(&self.topic, MARKER_PARTITION, Offset::Offset(at));
@@ -208,12 +274,15 @@ impl SinkWriter for TransactionalWriter {
         let metadata = self.group.group_metadata();
         let metadata = metadata.ok_or_else(|| ConnectorError::internal("the marker's group has no metadata"))?;
         // Messages before offsets: a broker that gets offsets first has to know the group in vain if no message follows.
-        let sent = self.producer.inner().send_offsets_to_transaction(&marker, &metadata, STEP_TIMEOUT);
+        self.wait_for("the coordinator of the sink's marker");
+        let sent = self.markers.put(marker, metadata, MARKER_TIMEOUT);
         sent.map_err(|e| self.failed("did not take the sink's marker", &e))?;
-        self.wait_for_deliveries();
-        let committed = self.producer.inner().commit_transaction(STEP_TIMEOUT);
+        self.wait_for_deliveries(deadline);
+        self.wait_for("the end of a transaction");
+        let committed = self.producer.inner().commit_transaction(left_until(deadline));
         committed.map_err(|e| self.failed("did not commit a transaction", &e))?;
-        self.is_open = false;
+        self.wait.end();
+        self.began = None;
         self.committed = next;
         Ok(())
     }
@@ -225,6 +294,11 @@ impl SinkWriter for TransactionalWriter {
     fn is_fenced(&self) -> bool {
         self.is_fenced
     }
+}
+
+/// What is left of the time for a commit. Never nothing: the client takes that for a question that it need not wait for.
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(STEP_TIMEOUT_MIN)
 }
 
 /// Markers on a topic that other stores have set, by the groups that the broker shows.

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ struct State {
     stop: AtomicBool,
     /// Answers 503 as long as it is set.
     down: AtomicBool,
+    /// Does not answer as long as it is set.
+    silent: AtomicBool,
     /// `Authorization` that requests must have.
     authorization: Mutex<Option<String>>,
     /// What is registered, in the order of ids from 1: subject, type, text, references.
@@ -61,6 +64,10 @@ impl MockRegistry {
 
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::Relaxed);
+    }
+
+    pub fn set_silent(&self, silent: bool) {
+        self.state.silent.store(silent, Ordering::Relaxed);
     }
 
     /// From here on asks for these credentials in base64.
@@ -108,6 +115,9 @@ impl State {
             let mut body = vec![0; length];
             if reader.read_exact(&mut body).is_err() {
                 return;
+            }
+            while self.silent.load(Ordering::Relaxed) && !self.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
             }
             let (status, answer) = self.answer(&request, authorization, &body);
             let text = answer.to_string();

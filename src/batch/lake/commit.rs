@@ -81,7 +81,10 @@ pub async fn commit(read: &Snapshot, change: &Change) -> Result<Version> {
             change.operation.clone(),
         );
         let error = match built.await {
-            Ok(done) => return Ok(done.version()),
+            Ok(done) => {
+                metrics::counter!("millstream_delta_commits_total").increment(1);
+                return Ok(done.version());
+            }
             Err(e) => e,
         };
         let since = since(lake, state.version()).await?;
@@ -93,6 +96,7 @@ pub async fn commit(read: &Snapshot, change: &Change) -> Result<Version> {
             return Err(lake.told(error));
         }
         if !since.iter().all(|entry| entry.lets_through(change)) {
+            metrics::counter!("millstream_delta_conflicts_total").increment(1);
             return Err(lake.conflict());
         }
         // Exactly what was looked at: another entry may be there by now.

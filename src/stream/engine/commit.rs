@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_catalog::{Catalog, ObjectId};
 
+use super::bell::Bell;
 use super::handle::{Command, Reply, WriteOutcome};
 use super::published::{Published, Publisher};
 use super::stats::{EpochStats, Stats};
@@ -30,6 +31,8 @@ pub struct Commit {
     /// When the oldest record of the epoch arrived, and the views that it changed.
     pub arrived: Option<Instant>,
     pub changed: Vec<ObjectId>,
+    /// Of the sinks that it has rows for.
+    pub bells: Vec<Arc<Bell>>,
 }
 
 /// Those who wait for an epoch.
@@ -148,7 +151,7 @@ impl Committer {
 
 fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats) -> Result<()> {
     let started = Instant::now();
-    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed } = commit;
+    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed, bells } = commit;
     let epoch = epoch_stats.epoch;
     if let Err(e) = retried(epoch, "commit failed, will try again", || store.commit(&frozen, sync)) {
         tracing::error!(epoch, error = %e, "commit failed");
@@ -165,6 +168,7 @@ fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stat
         }
     };
     publisher.publish(Published { epoch, now_us: epoch_stats.now_us, catalog, snapshot });
+    bells.iter().for_each(|bell| bell.ring(epoch));
     waiters.succeed(epoch);
     if let Some(arrived) = arrived {
         stats.visible(&changed, arrived);

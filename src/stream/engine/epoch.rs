@@ -335,6 +335,7 @@ impl EpochLoop {
             waiters,
             arrived: work.arrived,
             changed: std::mem::take(&mut work.changed),
+            bells: std::mem::take(&mut work.bells),
         })
     }
 

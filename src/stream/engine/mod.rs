@@ -16,9 +16,11 @@
 //! * [`throttle`]: how fast a new view takes what was there before it.
 //! * [`table`]: row tables: checks and applies the writes of sessions; `records`: what tasks note of their runs.
 //! * [`outbox`]: sinks: pending rows on disk, kept until they are sent; `piece`: how they are stored; [`waiting`]: what waits,
-//!   for people; `sender`: the thread that sends them, `part_size`: how many at once; `sinks`: the loop's part.
+//!   for people; `sender`: the thread that sends them, `part_size`: how many at once; `sinks`: the loop's part; `bell`: what wakes the
+//!   sender.
 
 mod alter;
+mod bell;
 pub mod catch_up;
 mod closing;
 pub mod commit;

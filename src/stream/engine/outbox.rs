@@ -20,6 +20,7 @@ use crossbeam_channel::Sender;
 use millstream_catalog::ObjectId;
 use millstream_connectors::{SinkIdentity, SinkSpec};
 
+use super::bell::Bell;
 use super::handle::Command;
 use super::piece::{Chosen, PieceForm};
 use super::published::Publisher;
@@ -65,6 +66,8 @@ pub struct Outbox {
     sender: Option<SenderThread>,
     /// Number after the last row that may be outside, see [`SenderSpec::reached`].
     reached: Arc<AtomicU64>,
+    /// Rung when rows for it are visible.
+    bell: Arc<Bell>,
     /// Number of the sender, so that what an older one still says is known as that.
     generation: u64,
 }
@@ -102,6 +105,7 @@ impl Outbox {
             suspended: None,
             sender: None,
             reached: Arc::default(),
+            bell: Arc::default(),
             generation: 0,
         })
     }
@@ -130,6 +134,11 @@ impl Outbox {
     /// Whether so many rows wait that the sources should be slower. Those of a suspended sink wait for a person.
     pub fn is_full(&self, rows_max: u64) -> bool {
         self.suspended.is_none() && self.pending() > rows_max
+    }
+
+    /// What wakes the sender: to be rung when an epoch with rows for it is visible.
+    pub fn bell(&self) -> Arc<Bell> {
+        self.bell.clone()
     }
 
     /// The topic or what else names the place outside.
@@ -298,6 +307,7 @@ impl Outbox {
             start: self.start,
             delivered: self.delivered,
             reached: self.reached.clone(),
+            bell: self.bell.clone(),
             epoch: around.epoch,
             store: around.store.clone(),
             publisher: around.publisher.clone(),

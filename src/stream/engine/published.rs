@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_catalog::Catalog;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::bell::Bell;
 use crate::state::Snapshot;
 
 /// One committed epoch: all reads of a statement go through one of these.
@@ -25,16 +26,15 @@ pub struct Publisher {
     /// For tasks that wait.
     epoch: watch::Sender<u64>,
     /// For threads that wait.
-    newest: Mutex<u64>,
-    changed: Condvar,
+    bell: Bell,
 }
 
 impl Publisher {
     /// Starts with what recovery found.
     pub fn new(first: Published) -> Self {
         let (epoch, _) = watch::channel(first.epoch);
-        let newest = Mutex::new(first.epoch);
-        Self { current: RwLock::new(Arc::new(first)), epoch, newest, changed: Condvar::new() }
+        let bell = Bell::at(first.epoch);
+        Self { current: RwLock::new(Arc::new(first)), epoch, bell }
     }
 
     /// The newest committed epoch.
@@ -47,16 +47,12 @@ impl Publisher {
         let epoch = published.epoch;
         *self.current.write() = Arc::new(published);
         self.epoch.send_replace(epoch);
-        *self.newest.lock() = epoch;
-        self.changed.notify_all();
+        self.bell.ring(epoch);
     }
 
     /// Blocks until an epoch after `epoch` is visible, or `timeout` is over.
     pub fn wait_beyond(&self, epoch: u64, timeout: Duration) {
-        let mut newest = self.newest.lock();
-        if *newest <= epoch {
-            self.changed.wait_for(&mut newest, timeout);
-        }
+        self.bell.wait_beyond(epoch, timeout);
     }
 
     /// A receiver that is woken with the number of each newly visible epoch.

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use millstream_catalog::ObjectId;
-use millstream_connectors::{DeadLetter, Marker, Message, SinkIdentity, SinkSpec, SinkWriter};
+use millstream_connectors::{DeadLetter, Marker, Message, SinkIdentity, SinkSpec, SinkWriter, Wait};
 
+use super::bell::Bell;
 use super::handle::Command;
 use super::outbox::{MARKED, RESUME, first_row, read_sequence};
 use super::part_size::PartSize;
@@ -92,6 +93,8 @@ pub struct SenderSpec {
     /// Number after the last row that may be outside: the last row made when the first sender of this process started, or
     /// the last that one of them has sent. A sender that is stopped may still send what was made after that.
     pub reached: Arc<AtomicU64>,
+    /// Rung when rows for it are visible.
+    pub bell: Arc<Bell>,
     /// The epoch that has to be committed before the sender looks at anything.
     pub epoch: u64,
     pub store: Arc<Store>,
@@ -114,6 +117,8 @@ pub struct SinkSender {
     size: PartSize,
     /// Rows of the part that was handed over last; 0 if nothing is on its way.
     tried: usize,
+    /// What the writer waits for.
+    wait: Wait,
     /// When the last transaction began; of rows that gather in files, when the first of them was handed over.
     began: Option<Instant>,
     committed: Instant,
@@ -173,6 +178,7 @@ impl SinkSender {
             sent: VecDeque::new(),
             size: PartSize::default(),
             tried: 0,
+            wait: Wait::default(),
             began: None,
             committed: Instant::now(),
         }
@@ -182,6 +188,7 @@ impl SinkSender {
     pub fn run(mut self) {
         let mut writer: Option<Box<dyn SinkWriter>> = None;
         let mut backoff = BACKOFF.0;
+        self.of.stats.update_sink(self.of.id, |s| s.wait = self.wait.clone());
         while !self.is_stopping() && self.of.publisher.current().epoch < self.of.epoch {
             self.of.publisher.wait_beyond(self.of.epoch - 1, STOP_CHECK);
         }
@@ -189,7 +196,7 @@ impl SinkSender {
             let seen = self.of.publisher.current().epoch;
             match self.step(&mut writer) {
                 Ok(true) => backoff = BACKOFF.0,
-                Ok(false) => self.of.publisher.wait_beyond(seen, STOP_CHECK),
+                Ok(false) => self.of.bell.wait_beyond(seen, STOP_CHECK),
                 Err(Failure::Passing(e)) => {
                     tracing::warn!(sink = %self.of.name, error = %e, "sink cannot deliver, will try again");
                     self.of.stats.update_sink(self.of.id, |s| s.error = Some(described(&e)));
@@ -198,6 +205,7 @@ impl SinkSender {
                         self.size.timed_out(std::mem::take(&mut self.tried));
                     }
                     writer = None;
+                    self.wait.end();
                     self.sent.clear();
                     self.next = self.there;
                     self.began = None;
@@ -205,11 +213,13 @@ impl SinkSender {
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
                 Err(Failure::Final(e)) => {
+                    self.wait.end();
                     tracing::error!(sink = %self.of.name, error = %e, "sink is suspended");
                     self.give_up(&described(&e));
                 }
             }
         }
+        self.wait.end();
     }
 
     fn is_stopping(&self) -> bool {
@@ -242,7 +252,8 @@ impl SinkSender {
         let current = match writer {
             Some(writer) => writer,
             None => {
-                let started = self.of.spec.start(&self.of.identity).map_err(|e| Failure::Passing(e.into()))?;
+                let started =
+                    self.of.spec.start(&self.of.identity, &self.wait).map_err(|e| Failure::Passing(e.into()))?;
                 let started = writer.insert(started);
                 if self.of.spec.is_exactly_once() && !self.find_place(started.as_mut())? {
                     return Ok(false);

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use millstream_catalog::ObjectId;
 use millstream_catalog::object::Sink;
-use millstream_connectors::ReaderStatus;
+use millstream_connectors::{ReaderStatus, Wait};
 use parking_lot::Mutex;
 
 /// How many latencies are kept for the percentiles of a view.
 const LATENCIES_MAX: usize = 1024;
 /// Over how long a rate is taken.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// How long a sink may wait for the outside before that is called trouble.
+const WAIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many epochs are remembered.
 const EPOCHS_MAX: usize = 1024;
@@ -258,11 +261,18 @@ pub struct SinkStats {
     pub delivered: u64,
     /// What the last attempt failed with, until one succeeds.
     pub error: Option<String>,
+    /// What is waited for outside.
+    pub wait: Wait,
     /// Why nothing is sent until a person resumes it.
     pub suspended: Option<String>,
 }
 
 impl SinkStats {
+    /// Why rows do not go out: what the last attempt failed with, or what the one under way has waited for too long.
+    pub fn trouble(&self) -> Option<String> {
+        self.error.clone().or_else(|| self.wait.told(WAIT_PATIENCE))
+    }
+
     /// Sequence number after the last row that needs no sending any more: `blackhole` needs none at all.
     pub fn acknowledged(&self, sink: &Sink) -> u64 {
         let discards = sink.options.get("connector").is_some_and(|c| c.eq_ignore_ascii_case("blackhole"));

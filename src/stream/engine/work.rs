@@ -8,10 +8,11 @@ use arrow::array::RecordBatch;
 use millstream_catalog::ObjectId;
 use millstream_connectors::DeadLetter;
 
+use super::bell::Bell;
 use super::commit::Waiters;
 use super::epoch::EpochLoop;
 use super::handle::{Command, Reply, TableWrite, WriteOutcome, WriteRequest};
-use super::pipeline::{Changes, ChangesByRelation, Pipeline, RunLimits, Upstream};
+use super::pipeline::{Changes, ChangesByRelation, Pipeline, RunLimits, Target, Upstream};
 use super::source::{Source, Taken};
 use super::system;
 use super::table::{Applied, Table};
@@ -55,6 +56,8 @@ pub(super) struct Work {
     pub sources: BTreeSet<ObjectId>,
     /// Relations that changed.
     pub changed: Vec<ObjectId>,
+    /// Of the sinks that it has rows for.
+    pub bells: Vec<Arc<Bell>>,
     pub arrived: Option<Instant>,
     /// Whether there is anything to commit.
     pub dirty: bool,
@@ -305,6 +308,11 @@ impl EpochLoop {
                 work.dirty = true;
                 work.changed.push(id);
                 self.report_view(id, epoch);
+            }
+            if let (false, Some(Pipeline { target: Target::Sink(outbox), .. })) =
+                (ran.changes.deltas.is_empty(), self.pipelines.get(&id))
+            {
+                work.bells.push(outbox.bell());
             }
             work.changes.insert(id, ran.changes);
         }

@@ -28,8 +28,9 @@ const RECORD_OVERHEAD: usize = 64;
 const CHUNK_AGE_MAX: Duration = Duration::from_millis(10);
 /// How long a polling thread waits for a record before it looks whether it should stop.
 const POLL_WAIT: Duration = Duration::from_millis(50);
-/// How long a record that cannot be read for now waits until it is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a record that cannot be read for now waits until it is tried again: doubled from the first to the second, for a
+/// question that nobody answers holds up the other partitions too.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// A thread that polls and decodes some of the partitions.
 pub(super) struct Poller {
@@ -55,8 +56,18 @@ struct Part {
     arrived: Instant,
     produced_ms_max: i64,
     stopped: bool,
+    put_off: Option<PutOff>,
     /// Records from this offset on are not wanted.
     end: i64,
+}
+
+/// A record for which something is away: a schema whose registry does not answer.
+struct PutOff {
+    offset: i64,
+    /// How long it waits this time.
+    after: Duration,
+    /// When the partition is to be fetched again from there; `None` once it is.
+    until: Option<Instant>,
 }
 
 impl Part {
@@ -96,6 +107,7 @@ impl Poller {
                 // Whatever is still being put together may be of the new topic.
                 self.parts.clear();
             }
+            self.fetch_what_was_put_off();
             let dirty = self.parts.iter().any(Part::is_dirty);
             self.consumer.poll(&mut batch, if dirty { Duration::ZERO } else { POLL_WAIT });
             let idle = batch.is_empty();
@@ -138,6 +150,7 @@ impl Poller {
                 arrived: Instant::now(),
                 produced_ms_max: i64::MIN,
                 stopped: false,
+                put_off: None,
                 end: self.task.ends.as_ref().and_then(|e| e.get(&partition)).copied().unwrap_or(i64::MAX),
             });
             let topic = self.task.source.topic();
@@ -164,7 +177,8 @@ impl Poller {
         let Some(i) = self.index_of(message.partition()) else { return Ok(Ok(())) };
         let part = &mut self.parts[i];
         // Offsets go up; anything else was fetched before a change of the assignment.
-        if part.stopped || message.offset() < part.next_offset {
+        let is_put_off = part.put_off.as_ref().is_some_and(|p| p.until.is_some() || message.offset() < p.offset);
+        if part.stopped || is_put_off || message.offset() < part.next_offset {
             return Ok(Ok(()));
         }
         if message.offset() >= part.end {
@@ -188,13 +202,13 @@ impl Poller {
             part.arrived = now;
         }
         let outcome = match part.decoder.append(&record) {
-            Err(Failure::Unavailable(error)) => match self.append_when_available(i, &record, error)? {
-                Ok(outcome) => outcome,
-                Err(Retired) => return Ok(Err(Retired)),
-            },
+            Err(Failure::Unavailable(error)) => return self.put_off(i, record.offset, error),
             Err(Failure::Malformed(error)) => Err(error),
             Ok(()) => Ok(()),
         };
+        if self.parts[i].put_off.is_some() {
+            self.put_off_no_more(i);
+        }
         let part = &mut self.parts[i];
         if let Err(error) = outcome {
             match self.task.on_error {
@@ -209,44 +223,56 @@ impl Poller {
         if part.is_full() { self.emit(i) } else { Ok(Ok(())) }
     }
 
-    /// Hands over what came before a record for which something is away, and tries it until it is there. The error within
-    /// is the record's own.
-    fn append_when_available(
-        &mut self,
-        i: usize,
-        record: &Record<'_>,
-        mut error: String,
-    ) -> Result<Result<Result<(), String>, Retired>> {
+    /// Hands over what came before a record for which something is away. The partition is fetched again from there after a
+    /// while; the others go on.
+    fn put_off(&mut self, i: usize, offset: i64, error: String) -> Result<Result<(), Retired>> {
         if self.parts[i].is_dirty() && self.emit(i)?.is_err() {
             return Ok(Err(Retired));
         }
-        let mut told = String::new();
-        loop {
-            if error != told {
-                self.set_error(record.partition, error.clone(), false);
-                told = error;
-            }
-            let until = Instant::now() + RETRY_AFTER;
-            while Instant::now() < until {
-                if self.shared.stop.load(Ordering::Relaxed) {
-                    return Ok(Err(Retired));
-                }
-                std::thread::sleep(POLL_WAIT);
-            }
-            let part = &mut self.parts[i];
-            let outcome = match part.decoder.append(record) {
-                Err(Failure::Unavailable(still)) => {
-                    error = still;
-                    continue;
-                }
-                Err(Failure::Malformed(error)) => Err(error),
-                Ok(()) => Ok(()),
+        let part = &mut self.parts[i];
+        let partition = part.partition;
+        let after = part.put_off.as_ref().map_or(RETRY_AFTER.0, |before| (before.after * 2).min(RETRY_AFTER.1));
+        part.put_off = Some(PutOff { offset, after, until: Some(Instant::now() + after) });
+        let told = self.shared.partitions.lock().get(&partition).and_then(|status| status.error.clone());
+        if told.as_ref() != Some(&error) {
+            self.set_error(partition, error, false);
+        }
+        let topic = self.task.source.topic();
+        if let Err(code) = self.consumer.remove(topic, partition) {
+            tracing::debug!(topic, partition, "fetched on in vain: {code}");
+        }
+        Ok(Ok(()))
+    }
+
+    /// Fetches the partitions again whose record has waited long enough.
+    fn fetch_what_was_put_off(&mut self) {
+        let now = Instant::now();
+        for part in &mut self.parts {
+            let Some(put_off) = part.put_off.as_mut().filter(|p| p.until.is_some_and(|until| until <= now)) else {
+                continue;
             };
+            let topic = self.task.source.topic();
+            let fetched = self.consumer.add(topic, &[(part.partition, put_off.offset)]);
+            // It may be fetched still, if it could not be removed.
+            let fetched = fetched.or_else(|_| self.consumer.move_to(topic, part.partition, put_off.offset));
+            put_off.until = match fetched {
+                Ok(()) => None,
+                Err(code) => {
+                    tracing::debug!(topic, partition = part.partition, "not fetched again: {code}");
+                    Some(now + put_off.after)
+                }
+            };
+        }
+    }
+
+    /// A record that was put off can be read, or is broken itself.
+    fn put_off_no_more(&mut self, i: usize) {
+        let part = &mut self.parts[i];
+        if part.put_off.take().is_some() {
             part.arrived = Instant::now();
-            if let Some(status) = self.shared.partitions.lock().get_mut(&record.partition) {
+            if let Some(status) = self.shared.partitions.lock().get_mut(&part.partition) {
                 status.error = None;
             }
-            return Ok(Ok(outcome));
         }
     }
 
@@ -272,13 +298,14 @@ impl Poller {
     fn reached_end(&mut self, partition: i32, offset: i64, now: Instant) -> Result<(), Retired> {
         if let Some(i) = self.index_of(partition) {
             let part = &mut self.parts[i];
-            if !part.stopped && offset > part.next_offset {
+            // Of a record that was put off the end may have been seen before.
+            if !part.stopped && part.put_off.is_none() && offset > part.next_offset {
                 if !part.is_dirty() {
                     part.arrived = now;
                 }
                 part.next_offset = offset.min(part.end);
             }
-            let stopped = part.stopped;
+            let stopped = part.stopped || part.put_off.is_some();
             if let Some(status) = self.shared.partitions.lock().get_mut(&partition) {
                 status.high_watermark = status.high_watermark.max(Some(offset));
                 if !stopped {
@@ -335,6 +362,7 @@ impl Poller {
             return Ok(Err(Retired));
         }
         tracing::warn!(%topic, partition, from = at, to, "the position is gone, going on at the {} record", reset.name());
+        self.parts[i].put_off = None;
         self.parts[i].first_offset = to;
         self.parts[i].next_offset = to;
         self.parts[i].arrived = Instant::now();
