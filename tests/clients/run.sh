@@ -42,7 +42,8 @@ make_venv() {
 
 make_venv
 if [ -z "${MILLSTREAM_BINARY:-}" ]; then
-  cargo build --locked --bin millstream
+  # As the tests build it: another command has other features of the dependencies, and would build them once more.
+  cargo test --locked --test it --no-run
   MILLSTREAM_BINARY="$CARGO_TARGET_DIR/debug/millstream"
 fi
 export MILLSTREAM_BINARY PYTHONDONTWRITEBYTECODE=1
