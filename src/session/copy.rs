@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use futures::{StreamExt, stream};
@@ -51,20 +52,7 @@ impl Session {
                 let schema = p.query.output_schema();
                 let rows = self.rows_of(p.query.plan, &[], scope, &cancel).await?;
                 let rows = query::renamed(rows, schema.clone());
-                let zone = self.settings.time_zone().to_string();
-                let columns = schema.fields().len();
-                let header = format.header(&schema).map(|line| Ok((Bytes::from(line), 0)));
-                let lines = rows.flat_map(move |batch| {
-                    let pieces: Vec<Result<(Bytes, u64)>> = match batch {
-                        Ok(batch) => pieces(&batch)
-                            .map(|part| Ok((format.lines(&part, &schema, &zone)?.into(), part.num_rows() as u64)))
-                            .collect(),
-                        Err(e) => vec![Err(e.into())],
-                    };
-                    stream::iter(pieces)
-                });
-                let stream = stream::iter(header).chain(lines).boxed();
-                Ok(Response::CopyOut(CopyOut { columns, binary: false, stream }))
+                Ok(Response::CopyOut(lines_of(rows, schema, format, self.settings.time_zone())))
             }
         }
     }
@@ -107,6 +95,23 @@ impl Session {
         drop(reservation);
         Ok(format!("COPY {rows}"))
     }
+}
+
+/// Rows as the lines that a client is sent; `zone` is that in which times are printed.
+pub(super) fn lines_of(rows: SendableRecordBatchStream, schema: SchemaRef, format: Delimited, zone: &str) -> CopyOut {
+    let zone = zone.to_string();
+    let columns = schema.fields().len();
+    let header = format.header(&schema).map(|line| Ok((Bytes::from(line), 0)));
+    let lines = rows.flat_map(move |batch| {
+        let pieces: Vec<Result<(Bytes, u64)>> = match batch {
+            Ok(batch) => pieces(&batch)
+                .map(|part| Ok((format.lines(&part, &schema, &zone)?.into(), part.num_rows() as u64)))
+                .collect(),
+            Err(e) => vec![Err(e.into())],
+        };
+        stream::iter(pieces)
+    });
+    CopyOut { columns, binary: false, stream: stream::iter(header).chain(lines).boxed(), live: false }
 }
 
 /// A COPY whose rows are still to come.

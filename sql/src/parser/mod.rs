@@ -9,6 +9,7 @@
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
 //! * [`task`]: CREATE TASK, EXECUTE TASK, pg_cron's functions
+//! * [`prepared`]: PREPARE, EXECUTE; [`declare`]: cursors; [`subscribe`]: SUBSCRIBE, LISTEN, NOTIFY
 //! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
 
 mod alter;
@@ -18,10 +19,13 @@ mod columns;
 mod create;
 mod cursor;
 mod ddl;
+mod declare;
 mod dialect;
 mod dml;
 mod function;
+mod prepared;
 mod session;
+mod subscribe;
 mod task;
 pub(crate) mod text;
 mod utility;
@@ -126,12 +130,25 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "CANCEL" => utility::cancel_jobs(c),
         "DISCARD" => utility::discard(c),
         "DEALLOCATE" => utility::deallocate(c),
-        "EXECUTE" => task::execute(c),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "FETCH" | "GRANT" | "LISTEN"
-        | "LOCK" | "MERGE" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX" | "REVOKE"
-        | "SUBSCRIBE" | "UNLISTEN" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
+        "PREPARE" => prepared::prepare(c),
+        // A prepared statement may have the name `task`.
+        "EXECUTE" if c.at(&["EXECUTE", "TASK"]) && c.rest().get(2).is_some_and(is_word) => task::execute(c),
+        "EXECUTE" => prepared::execute(c),
+        "DECLARE" => declare::declare(c),
+        "FETCH" | "MOVE" => declare::fetch(c),
+        "CLOSE" => declare::close(c),
+        "LISTEN" => subscribe::listen(c),
+        "UNLISTEN" => subscribe::unlisten(c),
+        "NOTIFY" => subscribe::notify(c),
+        "SUBSCRIBE" => Ok(Statement::Subscribe(subscribe::subscribe(c)?)),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "MERGE" | "REASSIGN" | "REFRESH"
+        | "REINDEX" | "REVOKE" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
+}
+
+fn is_word(token: &TokenWithSpan) -> bool {
+    matches!(token.token, Token::Word(_))
 }
 
 fn query(c: &mut Cursor<'_>) -> Result<Statement> {

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use millstream_catalog::{Catalog, ObjectId};
 
 use super::handle::{Command, Reply, WriteOutcome};
+use super::history::{Followed, History};
 use super::published::{Published, Publisher};
 use super::stats::{EpochStats, Stats};
 use crate::error::{Error, Result, sqlstate};
@@ -30,6 +31,8 @@ pub struct Commit {
     /// When the oldest record of the epoch arrived, and the views that it changed.
     pub arrived: Option<Instant>,
     pub changed: Vec<ObjectId>,
+    /// The changes of relations that somebody follows.
+    pub followed: Followed,
 }
 
 /// Those who wait for an epoch.
@@ -90,13 +93,14 @@ impl Committer {
         store: Arc<Store>,
         publisher: Arc<Publisher>,
         stats: Arc<Stats>,
+        history: Arc<History>,
         doorbell: Sender<Command>,
     ) -> Result<Self> {
         let (requests, incoming) = bounded::<Commit>(1);
         let (outgoing, results) = bounded::<Result<()>>(1);
         let thread = std::thread::Builder::new().name("commit".into()).spawn(move || {
             for commit in incoming {
-                let result = write(&store, commit, &publisher, &stats);
+                let result = write(&store, commit, &publisher, &stats, &history);
                 if outgoing.send(result).is_err() {
                     return;
                 }
@@ -146,9 +150,9 @@ impl Committer {
     }
 }
 
-fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats) -> Result<()> {
+fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats, history: &History) -> Result<()> {
     let started = Instant::now();
-    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed } = commit;
+    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed, followed } = commit;
     let epoch = epoch_stats.epoch;
     if let Err(e) = retried(epoch, "commit failed, will try again", || store.commit(&frozen, sync)) {
         tracing::error!(epoch, error = %e, "commit failed");
@@ -164,6 +168,7 @@ fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stat
             std::process::abort();
         }
     };
+    history.keep(epoch, followed);
     publisher.publish(Published { epoch, now_us: epoch_stats.now_us, catalog, snapshot });
     waiters.succeed(epoch);
     if let Some(arrived) = arrived {
