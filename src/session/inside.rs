@@ -46,6 +46,7 @@ pub struct Inside {
 
 /// What the session itself has.
 pub struct Own {
+    pub process_id: i32,
     pub prepared: PreparedStatements,
     pub cursors: Vec<CursorRow>,
     /// What `pg_notify()` writes to.
@@ -78,6 +79,7 @@ impl Inside {
         view.functions = database.batch.function_names();
         let store = database.store.clone();
         view.size_of = Arc::new(move |id| Some(store.size_of(id.0)));
+        view.process_id = own.process_id;
         view.prepared = Arc::new(move || own.prepared.rows());
         view.cursors = own.cursors;
         Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications }

@@ -175,6 +175,7 @@ impl Session {
                 &self.search_path,
                 &self.client.user,
                 inside::Own {
+                    process_id: self.client.process_id,
                     prepared: self.prepared.clone(),
                     cursors: self.cursors.rows(),
                     notifications: self.channels.queue(),

@@ -171,10 +171,10 @@ async fn a_drivers_server_side_cursors() {
         if rows.is_empty() {
             break;
         }
-        found.extend(rows.iter().map(|row| (row.get::<_, i64>(0), row.get::<_, String>(1))));
+        found.extend(rows.iter().map(|row| (row.get::<_, i32>(0), row.get::<_, String>(1))));
     }
     assert_eq!(found.len(), 5);
-    assert_eq!(found[4], (5, "5".to_string()));
+    assert_eq!(found[4], (5_i32, "5".to_string()));
     // A statement that a driver has prepared can be run by name.
     client.simple_query("COMMIT").await.expect("COMMIT");
     client.simple_query("PREPARE p (int) AS SELECT $1 * 2 AS twice").await.expect("PREPARE");

@@ -33,6 +33,8 @@ pub struct CatalogView {
     pub catalog: Arc<Catalog>,
     pub search_path: Vec<String>,
     pub user: String,
+    /// Number of the session.
+    pub process_id: i32,
     pub settings: Vec<Setting>,
     /// Names of the functions that statements can call, for `pg_proc`.
     pub functions: Arc<BTreeSet<String>>,
@@ -85,6 +87,7 @@ impl CatalogView {
             catalog,
             search_path: vec![millstream_catalog::DEFAULT_SCHEMA.into()],
             user: millstream_catalog::DEFAULT_USER.into(),
+            process_id: 0,
             settings: Vec::new(),
             functions: Arc::default(),
             prepared: Arc::new(Vec::new),
