@@ -184,9 +184,13 @@ where
     let mut stream = copy.stream;
     let mut rows = 0;
     while let Some(piece) = next_item(socket, &mut stream, interrupts, true).await? {
-        let (bytes, ended) = piece?;
-        rows += ended;
-        put_copy_data(&mut socket.output, &bytes);
+        let piece = piece?;
+        rows += piece.rows;
+        let mut start = 0;
+        for end in piece.ends {
+            put_copy_data(&mut socket.output, &piece.bytes[start..end]);
+            start = end;
+        }
         if socket.output.len() >= FLUSH_BYTES {
             flush(socket, interrupts).await?;
         }

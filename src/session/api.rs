@@ -242,10 +242,19 @@ pub struct CopyOut {
     pub columns: usize,
     /// Whether the format is binary.
     pub binary: bool,
-    /// Pieces of the output with the number of rows that end in each; one piece should be at most some 64 KiB.
-    pub stream: BoxStream<'static, Result<(Bytes, u64)>>,
+    /// Pieces of the output; one should be at most some 64 KiB.
+    pub stream: BoxStream<'static, Result<CopyPiece>>,
     /// As of [`RowSet::live`].
     pub live: bool,
+}
+
+/// A part of the data of a COPY to the client.
+pub struct CopyPiece {
+    pub bytes: Bytes,
+    /// Where each of its messages ends; clients take a message for a row, or for the header.
+    pub ends: Vec<usize>,
+    /// How many of them are rows.
+    pub rows: u64,
 }
 
 /// What the client is told of the data that it is to send; [`SqlSession::copy_in`] takes it.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
-use bytes::Bytes;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -16,7 +15,7 @@ use millstream_sql::plan::{CopyFromPlan, CopyTarget, CopyToPlan};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{CopyChunk, CopyIn, CopyOut, Response};
+use super::api::{CopyChunk, CopyIn, CopyOut, CopyPiece, Response};
 use super::{Scope, Session, complete, query};
 use crate::batch::Batch;
 use crate::batch::copy::CopyTo;
@@ -101,12 +100,15 @@ impl Session {
 pub(super) fn lines_of(rows: SendableRecordBatchStream, schema: SchemaRef, format: Delimited, zone: &str) -> CopyOut {
     let zone = zone.to_string();
     let columns = schema.fields().len();
-    let header = format.header(&schema).map(|line| Ok((Bytes::from(line), 0)));
+    let header =
+        format.header(&schema).map(|line| Ok(CopyPiece { ends: vec![line.len()], bytes: line.into(), rows: 0 }));
     let lines = rows.flat_map(move |batch| {
-        let pieces: Vec<Result<(Bytes, u64)>> = match batch {
-            Ok(batch) => pieces(&batch)
-                .map(|part| Ok((format.lines(&part, &schema, &zone)?.into(), part.num_rows() as u64)))
-                .collect(),
+        let piece = |part: RecordBatch| {
+            let (lines, ends) = format.rows(&part, &schema, &zone)?;
+            Ok(CopyPiece { bytes: lines.into(), ends, rows: part.num_rows() as u64 })
+        };
+        let pieces: Vec<Result<CopyPiece>> = match batch {
+            Ok(batch) => pieces(&batch).map(piece).collect(),
             Err(e) => vec![Err(e.into())],
         };
         stream::iter(pieces)

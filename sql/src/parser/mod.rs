@@ -152,6 +152,10 @@ fn is_word(token: &TokenWithSpan) -> bool {
 }
 
 fn query(c: &mut Cursor<'_>) -> Result<Statement> {
+    // A row without columns, which sqlparser reads only with FROM.
+    if c.rest().len() == 1 && c.eat(&["SELECT"]) {
+        return Ok(Statement::Query(parse_query("SELECT FROM (VALUES (1)) AS one")?));
+    }
     let query = c.query_to_end()?.0;
     Ok(task::cron_call(&query).map_or(Statement::Query(query), Statement::Cron))
 }

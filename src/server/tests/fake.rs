@@ -21,8 +21,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::server::Server;
 use crate::session::api::{
-    ClientInfo, CopyChunk, CopyIn, CopyOut, Description, Notice, OutOfBand, OutputFormat, Parameter, Prepared,
-    Response, RowSet, RowsTag, Sessions, SqlSession, TransactionStatus,
+    ClientInfo, CopyChunk, CopyIn, CopyOut, CopyPiece, Description, Notice, OutOfBand, OutputFormat, Parameter,
+    Prepared, Response, RowSet, RowsTag, Sessions, SqlSession, TransactionStatus,
 };
 
 /// Counts what the tests look at from outside.
@@ -201,7 +201,11 @@ impl SqlSession for FakeSession {
                 columns: 2,
                 binary: false,
                 live: false,
-                stream: stream::iter((0..3).map(|i| Ok((Bytes::from(format!("{i}\ttext\n")), 1)))).boxed(),
+                stream: stream::iter((0..3).map(|i| {
+                    let bytes = Bytes::from(format!("{i}\ttext\n"));
+                    Ok(CopyPiece { ends: vec![bytes.len()], bytes, rows: 1 })
+                }))
+                .boxed(),
             }),
             "copy_in" => {
                 self.copy_limit = rest.parse().unwrap();
