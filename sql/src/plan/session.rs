@@ -64,7 +64,7 @@ pub enum Subscribed {
     /// A table or continuous view, whose changes there are anyhow.
     Object(ObjectId),
     /// A query, which is kept current for the time of the subscription.
-    Query { query: PlannedQuery, text: String },
+    Query { query: Box<PlannedQuery>, text: String },
 }
 
 /// `COPY (SUBSCRIBE …) TO STDOUT`.

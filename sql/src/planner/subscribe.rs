@@ -50,7 +50,7 @@ pub(super) fn subscribe(s: &Subscribe, ctx: &PlanContext<'_>) -> Result<Subscrib
                 return Err(SqlError::unsupported("SUBSCRIBE to a query AS OF an epoch is not supported")
                     .with_hint("CREATE MATERIALIZED VIEW for the query, and subscribe to the view"));
             }
-            Subscribed::Query { query: PlannedQuery { plan, ..query }, text }
+            Subscribed::Query { query: Box::new(PlannedQuery { plan, ..query }), text }
         }
     };
     let snapshot = s.snapshot.unwrap_or(s.as_of.is_none());

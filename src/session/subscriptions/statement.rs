@@ -21,7 +21,7 @@ impl Session {
         let (relation, temporary) = match p.target {
             Subscribed::Object(id) => (id, None),
             Subscribed::Query { query, text } => {
-                let view = self.temporary_view(query, text, parsed, cancel).await?;
+                let view = self.temporary_view(*query, text, parsed, cancel).await?;
                 (view.id, Some(view))
             }
         };
