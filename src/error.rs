@@ -196,69 +196,19 @@ impl From<ConnectorError> for Error {
 
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
-        let code = match e.kind() {
-            std::io::ErrorKind::NotFound => sqlstate::UNDEFINED_FILE,
-            std::io::ErrorKind::StorageFull => sqlstate::DISK_FULL,
-            _ => sqlstate::IO_ERROR,
-        };
-        Self::new(code, e.to_string())
+        Self::of_io(&e)
     }
 }
 
 impl From<ArrowError> for Error {
     fn from(e: ArrowError) -> Self {
-        match e {
-            ArrowError::DivideByZero => Self::new(sqlstate::DIVISION_BY_ZERO, "division by zero"),
-            ArrowError::ArithmeticOverflow(m) => Self::new(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, out_of_range(&m)),
-            ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new(sqlstate::INVALID_TEXT_REPRESENTATION, m),
-            ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => {
-                Self::new(sqlstate::INVALID_PARAMETER_VALUE, m)
-            }
-            ArrowError::NotYetImplemented(m) => Self::unsupported(m),
-            ArrowError::ExternalError(e) => Self::from_boxed(e),
-            other => Self::internal(other.to_string()),
-        }
+        Self::of_arrow(&e)
     }
 }
 
 impl From<DataFusionError> for Error {
     fn from(e: DataFusionError) -> Self {
-        if let Some(ours) = Self::inside(&e) {
-            return ours.clone();
-        }
-        match e {
-            DataFusionError::ArrowError(e, _) => (*e).into(),
-            DataFusionError::Context(_, inner) => (*inner).into(),
-            DataFusionError::Diagnostic(_, inner) => (*inner).into(),
-            DataFusionError::External(e) => Self::from_boxed(e),
-            DataFusionError::Shared(e) => match std::sync::Arc::try_unwrap(e) {
-                Ok(e) => e.into(),
-                Err(shared) => Self::from_shared(&shared),
-            },
-            DataFusionError::Collection(mut errors) if !errors.is_empty() => errors.swap_remove(0).into(),
-            DataFusionError::ResourcesExhausted(m) => Self::out_of_memory(&m),
-            DataFusionError::NotImplemented(m) if m.contains("OuterReferenceColumn") => {
-                Self::unsupported("a correlated subquery of this form is not supported").with_hint("write it as a join")
-            }
-            DataFusionError::NotImplemented(m) => Self::unsupported(m),
-            DataFusionError::ObjectStore(e) => {
-                let code = match *e {
-                    object_store::Error::NotFound { .. } => sqlstate::UNDEFINED_FILE,
-                    _ => sqlstate::IO_ERROR,
-                };
-                Self::new(code, e.to_string())
-            }
-            DataFusionError::IoError(e) => e.into(),
-            e @ (DataFusionError::SQL(..) | DataFusionError::SchemaError(..) | DataFusionError::Plan(_)) => {
-                SqlError::from_datafusion(e).into()
-            }
-            DataFusionError::Execution(m) if m.starts_with("Scalar subquery returned more than one row") => Self::new(
-                sqlstate::CARDINALITY_VIOLATION,
-                "more than one row returned by a subquery used as an expression",
-            ),
-            e @ DataFusionError::Execution(_) => SqlError::from_datafusion(e).into(),
-            other => Self::internal(other.strip_backtrace()),
-        }
+        Self::of_datafusion(&e)
     }
 }
 
@@ -269,27 +219,83 @@ impl From<Error> for DataFusionError {
 }
 
 impl Error {
-    /// Unwraps errors of ours that travelled through DataFusion or Arrow.
-    fn from_boxed(e: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        let e = match e.downcast::<Self>() {
-            Ok(e) => return *e,
-            Err(e) => e,
+    fn of_io(e: &std::io::Error) -> Self {
+        let code = match e.kind() {
+            std::io::ErrorKind::NotFound => sqlstate::UNDEFINED_FILE,
+            std::io::ErrorKind::StorageFull => sqlstate::DISK_FULL,
+            _ => sqlstate::IO_ERROR,
         };
-        let e = match e.downcast::<SqlError>() {
-            Ok(e) => return (*e).into(),
-            Err(e) => e,
-        };
-        let e = match e.downcast::<ConnectorError>() {
-            Ok(e) => return (*e).into(),
-            Err(e) => e,
-        };
-        let e = match e.downcast::<DataFusionError>() {
-            Ok(e) => return (*e).into(),
-            Err(e) => e,
-        };
-        match e.downcast::<ArrowError>() {
-            Ok(e) => (*e).into(),
-            Err(e) => SqlError::of_unknown(&e.to_string()).into(),
+        Self::new(code, e.to_string())
+    }
+
+    fn of_arrow(e: &ArrowError) -> Self {
+        match e {
+            ArrowError::DivideByZero => Self::new(sqlstate::DIVISION_BY_ZERO, "division by zero"),
+            ArrowError::ArithmeticOverflow(m) => Self::new(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, out_of_range(m)),
+            ArrowError::CastError(m) | ArrowError::ParseError(m) => {
+                Self::new(sqlstate::INVALID_TEXT_REPRESENTATION, m.clone())
+            }
+            ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => {
+                Self::new(sqlstate::INVALID_PARAMETER_VALUE, m.clone())
+            }
+            ArrowError::NotYetImplemented(m) => Self::unsupported(m.clone()),
+            ArrowError::ExternalError(e) => Self::of_boxed(e.as_ref()),
+            other => Self::internal(other.to_string()),
+        }
+    }
+
+    /// By reference, as the partitions of a plan may share one error: what it becomes must not depend on who of them
+    /// still holds it.
+    fn of_datafusion(e: &DataFusionError) -> Self {
+        if let Some(ours) = Self::inside(e) {
+            return ours.clone();
+        }
+        match e {
+            DataFusionError::ArrowError(e, _) => Self::of_arrow(e),
+            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => Self::of_datafusion(inner),
+            DataFusionError::External(e) => Self::of_boxed(e.as_ref()),
+            DataFusionError::Shared(e) => Self::of_datafusion(e),
+            DataFusionError::Collection(errors) if !errors.is_empty() => Self::of_datafusion(&errors[0]),
+            DataFusionError::ResourcesExhausted(m) => Self::new(sqlstate::OUT_OF_MEMORY, m.clone())
+                .with_hint("raise batch.memory_limit_bytes or make the query need less memory"),
+            DataFusionError::NotImplemented(m) if m.contains("OuterReferenceColumn") => {
+                Self::unsupported("a correlated subquery of this form is not supported").with_hint("write it as a join")
+            }
+            DataFusionError::NotImplemented(m) => Self::unsupported(m.clone()),
+            DataFusionError::ObjectStore(e) => {
+                let code = match e.as_ref() {
+                    object_store::Error::NotFound { .. } => sqlstate::UNDEFINED_FILE,
+                    _ => sqlstate::IO_ERROR,
+                };
+                Self::new(code, e.to_string())
+            }
+            DataFusionError::IoError(e) => Self::of_io(e),
+            DataFusionError::Execution(m) if m.starts_with("Scalar subquery returned more than one row") => Self::new(
+                sqlstate::CARDINALITY_VIOLATION,
+                "more than one row returned by a subquery used as an expression",
+            ),
+            DataFusionError::SQL(..)
+            | DataFusionError::SchemaError(..)
+            | DataFusionError::Plan(_)
+            | DataFusionError::Execution(_) => SqlError::from_datafusion(e).into(),
+            other => Self::internal(other.strip_backtrace()),
+        }
+    }
+
+    /// Errors of ours that travelled through DataFusion or Arrow, and those of other libraries.
+    fn of_boxed(e: &(dyn std::error::Error + Send + Sync + 'static)) -> Self {
+        if let Some(ours) = e.downcast_ref::<Self>() {
+            ours.clone()
+        } else if let Some(e) = e.downcast_ref::<SqlError>() {
+            e.clone().into()
+        } else if let Some(e) = e.downcast_ref::<ConnectorError>() {
+            e.clone().into()
+        } else if let Some(e) = e.downcast_ref::<DataFusionError>() {
+            Self::of_datafusion(e)
+        } else if let Some(e) = e.downcast_ref::<ArrowError>() {
+            Self::of_arrow(e)
+        } else {
+            SqlError::of_unknown(&e.to_string()).into()
         }
     }
 
@@ -303,32 +309,6 @@ impl Error {
             next = error.source();
         }
         None
-    }
-
-    fn out_of_memory(message: &str) -> Self {
-        Self::new(sqlstate::OUT_OF_MEMORY, message)
-            .with_hint("raise batch.memory_limit_bytes or make the query need less memory")
-    }
-
-    fn from_shared(e: &DataFusionError) -> Self {
-        if let Some(ours) = Self::inside(e) {
-            return ours.clone();
-        }
-        match e {
-            DataFusionError::External(inner) => {
-                let sql = inner.downcast_ref::<SqlError>();
-                sql.map_or_else(|| Self::internal(inner.to_string()), |sql| sql.clone().into())
-            }
-            DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-                ArrowError::DivideByZero => ArrowError::DivideByZero.into(),
-                ArrowError::ArithmeticOverflow(m) => ArrowError::ArithmeticOverflow(m.clone()).into(),
-                other => Self::internal(other.to_string()),
-            },
-            DataFusionError::Context(_, inner) => Self::from_shared(inner),
-            DataFusionError::Shared(inner) => Self::from_shared(inner),
-            DataFusionError::ResourcesExhausted(m) => Self::out_of_memory(m),
-            other => Self::internal(other.strip_backtrace()),
-        }
     }
 }
 

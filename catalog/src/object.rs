@@ -271,13 +271,20 @@ impl Source {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExternalTable {
     pub columns: Vec<Column>,
-    /// `PARQUET`, `CSV` or `JSON`, in upper case.
+    /// `PARQUET`, `CSV`, `JSON` or `DELTA`, in upper case.
     pub stored_as: String,
     /// Path or URL; a folder ends with a slash.
     pub location: String,
-    /// Names of the hive partition columns; they are last among `columns`.
+    /// Names of the partition columns; but for Delta tables they are last among `columns`.
     pub partition_columns: Vec<String>,
     pub options: BTreeMap<String, String>,
+}
+
+impl ExternalTable {
+    /// Whether it is a Delta table: those can be written to, and have versions.
+    pub fn is_lake(&self) -> bool {
+        self.stored_as == "DELTA"
+    }
 }
 
 /// The rows of an external table as they were when a continuous view or sink was made, kept for that alone

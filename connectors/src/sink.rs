@@ -1,5 +1,6 @@
 //! A validated sink, the messages that rows become, and the writers that deliver them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch, StructArray};
@@ -42,6 +43,20 @@ pub trait SinkWriter: Send {
     /// 08006 if the broker does not answer in time, 54000 if it refuses a message as too large, 58030 for the rest.
     fn send(&mut self, messages: Vec<Message>) -> Result<()>;
 
+    /// Hands rows over as they are, to a place that takes them so ([`RowPlace`]).
+    ///
+    /// # Errors
+    /// As [`SinkWriter::send`].
+    fn send_rows(&mut self, rows: &RecordBatch) -> Result<()> {
+        let _ = rows;
+        Err(ConnectorError::internal("this sink takes messages, not rows"))
+    }
+
+    /// Whether the rows that were handed over are enough to be committed without waiting for others.
+    fn is_full(&self) -> bool {
+        true
+    }
+
     /// Ends a part of the messages; `next` is the sequence number after it. One that writes exactly once returns when the
     /// outside has the part and the marker, which is all that changes if there are no messages.
     ///
@@ -60,6 +75,27 @@ pub trait SinkWriter: Send {
     fn is_fenced(&self) -> bool {
         false
     }
+}
+
+/// A place that takes rows as they are, exactly once: files in a lake, say. Rows gather there until they are committed.
+pub trait RowPlace: std::fmt::Debug + Send + Sync {
+    /// What names the place outside.
+    fn name(&self) -> &str;
+
+    /// How long rows that were handed over wait for others at most.
+    fn commit_interval(&self) -> Duration;
+
+    /// Asks whether the place can be written to, and makes what it needs.
+    ///
+    /// # Errors
+    /// Of the place.
+    fn probe(&self, timeout: Duration) -> Result<()>;
+
+    /// Starts a writer, which has a marker.
+    ///
+    /// # Errors
+    /// Of the place.
+    fn start(&self, identity: &SinkIdentity) -> Result<Box<dyn SinkWriter>>;
 }
 
 /// Who writes: what the outside knows a sink by that is written exactly once.
@@ -98,6 +134,7 @@ pub struct SinkSpec {
 #[derive(Debug, Clone)]
 enum Connector {
     Blackhole,
+    Rows(Arc<dyn RowPlace>),
     #[cfg(feature = "kafka")]
     Kafka {
         sink: kafka::KafkaSink,
@@ -108,10 +145,10 @@ enum Connector {
 
 /// The connectors that a sink can name.
 #[cfg(feature = "kafka")]
-const KNOWN: &str = "kafka, blackhole";
+const KNOWN: &str = "kafka, delta, parquet, blackhole";
 /// The connectors that a sink can name in a build without Kafka.
 #[cfg(not(feature = "kafka"))]
-const KNOWN: &str = "blackhole";
+const KNOWN: &str = "delta, parquet, blackhole";
 
 /// How often a message may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,11 +200,25 @@ impl SinkSpec {
         }
     }
 
+    /// A sink into a place that takes rows.
+    pub fn rows(place: Arc<dyn RowPlace>) -> Self {
+        Self { connector: Connector::Rows(place) }
+    }
+
+    /// How long rows wait for others at most in a place that takes them as they are; `None` for one that takes messages.
+    pub fn commit_interval(&self) -> Option<Duration> {
+        match &self.connector {
+            Connector::Rows(place) => Some(place.commit_interval()),
+            _ => None,
+        }
+    }
+
     /// Whether rows can be deleted: `FORMAT UPSERT`, `FORMAT DEBEZIUM` and `blackhole` take a view that retracts,
     /// `FORMAT PLAIN` only one that is append-only.
     pub fn takes_deletes(&self) -> bool {
         match &self.connector {
             Connector::Blackhole => true,
+            Connector::Rows(_) => false,
             #[cfg(feature = "kafka")]
             Connector::Kafka { format, .. } => format.takes_deletes(),
         }
@@ -176,7 +227,7 @@ impl SinkSpec {
     /// Whether messages say what a row was before: `FORMAT DEBEZIUM`.
     pub fn tells_before(&self) -> bool {
         match &self.connector {
-            Connector::Blackhole => false,
+            Connector::Blackhole | Connector::Rows(_) => false,
             #[cfg(feature = "kafka")]
             Connector::Kafka { format, .. } => format.tells_before(),
         }
@@ -191,6 +242,7 @@ impl SinkSpec {
     pub fn topic(&self) -> &str {
         match &self.connector {
             Connector::Blackhole => "",
+            Connector::Rows(place) => place.name(),
             #[cfg(feature = "kafka")]
             Connector::Kafka { sink, .. } => sink.topic(),
         }
@@ -203,6 +255,7 @@ impl SinkSpec {
     pub fn probe(&self, timeout: Duration) -> Result<()> {
         match &self.connector {
             Connector::Blackhole => Ok(()),
+            Connector::Rows(place) => place.probe(timeout),
             #[cfg(feature = "kafka")]
             Connector::Kafka { sink, format, .. } => {
                 sink.probe(timeout)?;
@@ -226,7 +279,7 @@ impl SinkSpec {
         before: Option<&StructArray>,
     ) -> Result<Vec<Message>> {
         match &self.connector {
-            Connector::Blackhole => Ok(Vec::new()),
+            Connector::Blackhole | Connector::Rows(_) => Ok(Vec::new()),
             #[cfg(feature = "kafka")]
             Connector::Kafka { format, .. } => format.encode(batch, deletes, before),
         }
@@ -236,6 +289,7 @@ impl SinkSpec {
     pub fn is_exactly_once(&self) -> bool {
         match &self.connector {
             Connector::Blackhole => false,
+            Connector::Rows(_) => true,
             #[cfg(feature = "kafka")]
             Connector::Kafka { delivery, .. } => *delivery == Delivery::ExactlyOnce,
         }
@@ -249,6 +303,7 @@ impl SinkSpec {
     pub fn start(&self, identity: &SinkIdentity) -> Result<Box<dyn SinkWriter>> {
         match &self.connector {
             Connector::Blackhole => Ok(Box::new(Blackhole)),
+            Connector::Rows(place) => place.start(identity),
             #[cfg(feature = "kafka")]
             Connector::Kafka { sink, .. } => sink.start(self.is_exactly_once().then_some(identity)),
         }
@@ -261,7 +316,7 @@ impl SinkSpec {
     /// 08006 if the broker does not answer in time, 28000 if it does not allow it.
     pub fn forget(&self, identity: &SinkIdentity, made: u64) -> Result<()> {
         match &self.connector {
-            Connector::Blackhole => Ok(()),
+            Connector::Blackhole | Connector::Rows(_) => Ok(()),
             #[cfg(feature = "kafka")]
             Connector::Kafka { sink, .. } => sink.forget(identity, made),
         }
@@ -273,7 +328,7 @@ impl SinkSpec {
     /// 08006 if the broker does not answer or does not tell.
     pub fn foreign_markers(&self, identity: &SinkIdentity) -> Result<Vec<ForeignMarker>> {
         match &self.connector {
-            Connector::Blackhole => Ok(Vec::new()),
+            Connector::Blackhole | Connector::Rows(_) => Ok(Vec::new()),
             #[cfg(feature = "kafka")]
             Connector::Kafka { sink, .. } => sink.foreign_markers(identity),
         }

@@ -143,6 +143,17 @@ pub enum Version {
     Arrival,
     /// An external table as it is when the continuous view is made: `FOR SYSTEM_TIME AS OF now()`.
     Creation,
+    /// A Delta table as its version of this number was: `VERSION AS OF n`.
+    Number(u64),
+    /// A Delta table as it was at a moment, in microseconds since 1970: `TIMESTAMP AS OF '…'`.
+    Moment(i64),
+}
+
+impl Version {
+    /// Whether it is of external tables alone, which a continuous view keeps a copy of.
+    pub fn is_fixed(self) -> bool {
+        matches!(self, Self::Creation | Self::Number(_) | Self::Moment(_))
+    }
 }
 
 /// The leaf of every plan: a schema and what it stands for. `batch` puts a real provider in its place, `stream` reads the
@@ -158,6 +169,8 @@ pub struct CatalogSource {
     pub version: Version,
     /// Whether it is an external table, whose changes nobody tells.
     pub(crate) is_external: bool,
+    /// Whether it is a Delta table, whose past versions can be read.
+    pub(crate) is_lake: bool,
     /// A plain view's own plan.
     pub(crate) view: Option<LogicalPlan>,
 }
@@ -165,19 +178,33 @@ pub struct CatalogSource {
 impl CatalogSource {
     /// A leaf without a view's plan.
     pub fn new(target: Target, schema: SchemaRef) -> Self {
-        Self { target, schema, primary_key: Vec::new(), version: Version::Current, is_external: false, view: None }
+        Self {
+            target,
+            schema,
+            primary_key: Vec::new(),
+            version: Version::Current,
+            is_external: false,
+            is_lake: false,
+            view: None,
+        }
     }
 
-    /// The same, read as of another moment; `None` for a plain view, and for [`Version::Creation`] of what is no external
-    /// table.
+    /// The same, read as of another moment; `None` for a plain view, for [`Version::Creation`] of what is no external table,
+    /// and for past versions of what is no Delta table.
     pub(crate) fn as_of(&self, version: Version) -> Option<Self> {
-        let is_known = self.view.is_none() && (self.is_external || version != Version::Creation);
+        let is_known = self.view.is_none()
+            && match version {
+                Version::Creation => self.is_external,
+                Version::Number(_) | Version::Moment(_) => self.is_lake,
+                Version::Current | Version::Arrival => true,
+            };
         is_known.then(|| Self {
             target: self.target.clone(),
             schema: self.schema.clone(),
             primary_key: self.primary_key.clone(),
             version,
             is_external: self.is_external,
+            is_lake: self.is_lake,
             view: None,
         })
     }

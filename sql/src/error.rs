@@ -75,56 +75,54 @@ impl SqlError {
     }
 
     /// What DataFusion reports, with errors of ours that travelled through it taken out again.
-    pub fn from_datafusion(error: DataFusionError) -> Self {
+    ///
+    /// By reference, as a plan's partitions may share one error: what it becomes must not depend on who still holds it.
+    pub fn from_datafusion(error: &DataFusionError) -> Self {
         match error {
-            DataFusionError::External(e) => match e.downcast::<Self>() {
-                Ok(ours) => *ours,
-                Err(e) => match e.downcast::<DataFusionError>() {
-                    Ok(e) => Self::from_datafusion(*e),
-                    Err(e) => match e.downcast::<ArrowError>() {
-                        Ok(e) => Self::from_arrow(*e),
-                        Err(e) => Self::of_unknown(&e.to_string()),
-                    },
-                },
-            },
-            DataFusionError::Context(_, e) => Self::from_datafusion(*e),
+            DataFusionError::External(e) => {
+                if let Some(ours) = e.downcast_ref::<Self>() {
+                    ours.clone()
+                } else if let Some(e) = e.downcast_ref::<DataFusionError>() {
+                    Self::from_datafusion(e)
+                } else if let Some(e) = e.downcast_ref::<ArrowError>() {
+                    Self::from_arrow(e)
+                } else {
+                    Self::of_unknown(&e.to_string())
+                }
+            }
+            DataFusionError::Context(_, e) => Self::from_datafusion(e),
             DataFusionError::Diagnostic(diagnostic, e) => {
-                let mut error = Self::from_datafusion(*e);
+                let mut error = Self::from_datafusion(e);
                 if let (None, Some(span)) = (error.location, diagnostic.span) {
                     error.location = Some((span.start.line as u32, span.start.column as u32));
                 }
                 error
             }
-            DataFusionError::Collection(mut errors) if !errors.is_empty() => {
-                Self::from_datafusion(errors.swap_remove(0))
-            }
-            DataFusionError::ArrowError(e, _) => Self::from_arrow(*e),
-            DataFusionError::SchemaError(e, _) => Self::from_schema(&e),
+            DataFusionError::Collection(errors) if !errors.is_empty() => Self::from_datafusion(&errors[0]),
+            DataFusionError::ArrowError(e, _) => Self::from_arrow(e),
+            DataFusionError::SchemaError(e, _) => Self::from_schema(e),
             DataFusionError::SQL(e, _) => Self::syntax(e.to_string()),
-            DataFusionError::NotImplemented(m) => Self::unsupported(lower_first(&m)),
-            DataFusionError::Plan(m) => Self::from_plan_message(&m),
-            DataFusionError::Shared(e) => match std::sync::Arc::try_unwrap(e) {
-                Ok(e) => Self::from_datafusion(e),
-                Err(e) => Self::internal(e.to_string()),
-            },
+            DataFusionError::NotImplemented(m) => Self::unsupported(lower_first(m)),
+            DataFusionError::Plan(m) => Self::from_plan_message(m),
+            DataFusionError::Shared(e) => Self::from_datafusion(e),
             // Functions refuse arguments so, also when they are evaluated while planning.
-            DataFusionError::Execution(m) => Self::from_execution_message(&m),
+            DataFusionError::Execution(m) => Self::from_execution_message(m),
             other => Self::internal(other.strip_backtrace()),
         }
     }
 
     /// What an Arrow kernel reports.
-    pub fn from_arrow(error: ArrowError) -> Self {
+    pub fn from_arrow(error: &ArrowError) -> Self {
         match error {
-            ArrowError::ExternalError(e) => match e.downcast::<Self>() {
-                Ok(ours) => *ours,
-                Err(e) => Self::internal(e.to_string()),
+            ArrowError::ExternalError(e) => match e.downcast_ref::<Self>() {
+                Some(ours) => ours.clone(),
+                None => Self::internal(e.to_string()),
             },
             ArrowError::DivideByZero => Self::new("22012", "division by zero"),
             ArrowError::ArithmeticOverflow(_) => Self::new("22003", "value out of range"),
-            ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new("22P02", lower_first(&m)),
-            ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => Self::new("22023", lower_first(&m)),
-            ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(&m)),
+            ArrowError::CastError(m) | ArrowError::ParseError(m) => Self::new("22P02", lower_first(m)),
+            ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => Self::new("22023", lower_first(m)),
+            ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(m)),
             other => Self::internal(other.to_string()),
         }
     }
@@ -267,13 +265,13 @@ impl From<SqlError> for ArrowError {
 
 impl From<DataFusionError> for SqlError {
     fn from(e: DataFusionError) -> Self {
-        Self::from_datafusion(e)
+        Self::from_datafusion(&e)
     }
 }
 
 impl From<ArrowError> for SqlError {
     fn from(e: ArrowError) -> Self {
-        Self::from_arrow(e)
+        Self::from_arrow(&e)
     }
 }
 
@@ -365,7 +363,7 @@ mod tests {
 
     #[test]
     fn conditions_that_are_no_conditions_have_their_code() {
-        let error = SqlError::from_datafusion(DataFusionError::Plan(
+        let error = SqlError::from_datafusion(&DataFusionError::Plan(
             "Cannot create filter with non-boolean predicate 'c.g' returning Utf8View".into(),
         ));
         assert_eq!(error.sqlstate, "42804");

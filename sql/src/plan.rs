@@ -1,6 +1,6 @@
 //! The typed plan of each statement: what the session carries out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -12,12 +12,16 @@ use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, Object, ObjectId, SqlType};
 
 use crate::context::{CatalogSource, Target, Version};
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::statement::{DropKind, ExplainFormat, Fetch, Notify, ResumeAt};
 
+mod lake;
 mod session;
 mod task;
 
+pub use lake::{
+    DescribeHistoryPlan, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, MergePlan, OptimizePlan, Overwrite, VacuumPlan,
+};
 pub use session::{CopySubscribePlan, DeclarePlan, ExecutePlan, PreparePlan, SubscribePlan, Subscribed};
 pub use task::{CreateTaskPlan, CronPlan, ExecuteTaskPlan};
 
@@ -82,6 +86,10 @@ pub enum Plan {
     Insert(InsertPlan),
     Update(UpdatePlan),
     Delete(DeletePlan),
+    Merge(MergePlan),
+    Optimize(OptimizePlan),
+    Vacuum(VacuumPlan),
+    DescribeHistory(DescribeHistoryPlan),
     Truncate {
         tables: Vec<ObjectId>,
     },
@@ -155,17 +163,24 @@ impl PlannedQuery {
         output_schema(&self.columns)
     }
 
-    /// The external tables that a continuous query reads as they are when it is made, also through plain views.
+    /// The external tables that a continuous query reads as they are when it is made, or were, also through plain views.
     ///
     /// # Errors
-    /// None of ours: what the walk over the plan reports.
-    pub fn snapshots(&self) -> Result<BTreeSet<ObjectId>> {
-        let mut found = BTreeSet::new();
+    /// 0A000 for a table of which several versions are read.
+    pub fn snapshots(&self) -> Result<BTreeMap<ObjectId, Version>> {
+        let mut found = BTreeMap::new();
         self.plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
-                && let Some(source) = CatalogSource::of(&scan.source).filter(|s| s.version == Version::Creation)
+                && let Some(source) = CatalogSource::of(&scan.source).filter(|s| s.version.is_fixed())
+                && let Some(id) = source.object()
+                && *found.entry(id).or_insert(source.version) != source.version
             {
-                found.extend(source.object());
+                let name = scan.table_name.table();
+                let name =
+                    name.split_once(" VERSION AS OF ").or(name.split_once(" AS OF ")).map_or(name, |(name, _)| name);
+                return Err(SqlError::unsupported(format!("two versions of \"{name}\" in one continuous query"))
+                    .with_hint("make an external table for each of them")
+                    .into());
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
@@ -173,12 +188,12 @@ impl PlannedQuery {
     }
 }
 
-/// The plan that reads all rows of a relation with its columns in their order.
+/// The plan that reads all rows of a version of a relation with its columns in their order.
 ///
 /// # Errors
 /// None of ours: what DataFusion reports of the scan.
-pub fn all_rows(object: &Object) -> Result<LogicalPlan> {
-    let source = CatalogSource::new(Target::Object(object.id), object.arrow_schema());
+pub fn all_rows(object: &Object, version: Version) -> Result<LogicalPlan> {
+    let source = CatalogSource { version, ..CatalogSource::new(Target::Object(object.id), object.arrow_schema()) };
     let name = TableReference::bare(object.name.as_str());
     Ok(LogicalPlanBuilder::scan(name, Arc::new(source), None)?.build()?)
 }
@@ -268,6 +283,8 @@ pub struct CreateExternalTablePlan {
     pub table: ExternalTable,
     /// The secret that it names.
     pub references: BTreeMap<String, ObjectId>,
+    /// The first rows of a Delta table, in the order of its columns.
+    pub query: Option<PlannedQuery>,
 }
 
 /// `CREATE FUNCTION`.
@@ -339,6 +356,8 @@ pub struct InsertPlan {
     /// Whole rows in the table's column order, casts and defaults applied.
     pub plan: LogicalPlan,
     pub checks: RowChecks,
+    /// What INSERT OVERWRITE replaces.
+    pub overwrite: Option<Overwrite>,
     pub on_conflict: Option<OnConflictPlan>,
     pub returning: Option<Returning>,
     pub parameters: Vec<SqlType>,

@@ -8,9 +8,13 @@ use millstream_catalog::object::Volatility;
 
 use crate::error::SqlError;
 
+mod lake;
+mod merge;
 mod session;
 mod task;
 
+pub use lake::{Optimize, Vacuum};
+pub use merge::{Merge, MergeAction, MergeClause, MergeMatch};
 pub use session::{Declare, Direction, Execute, Fetch, Notify, Prepare, Subscribe, SubscribeTarget};
 pub use task::{CreateTask, CronCall, CronFunction, ExecuteTask, ScheduleClause};
 
@@ -72,6 +76,14 @@ pub enum Statement {
     Insert(Insert),
     Update(Update),
     Delete(Delete),
+    Merge(Box<Merge>),
+    Optimize(Optimize),
+    Vacuum(Vacuum),
+    /// `DESCRIBE HISTORY name [LIMIT n]`.
+    DescribeHistory {
+        name: ast::ObjectName,
+        limit: Option<u64>,
+    },
     Truncate(Truncate),
     Copy(Copy),
     Show(Show),
@@ -287,6 +299,8 @@ pub struct CreateExternalTable {
     pub location: String,
     pub partition_by: Vec<ast::Ident>,
     pub options: BTreeMap<String, String>,
+    /// `AS query`: its first rows, of a Delta table.
+    pub query: Option<Box<ast::Query>>,
 }
 
 /// `CREATE SCHEMA`.
@@ -461,8 +475,18 @@ pub struct Insert {
     pub columns: Vec<ast::Ident>,
     /// `None` is DEFAULT VALUES.
     pub source: Option<Box<ast::Query>>,
+    /// What INSERT OVERWRITE replaces.
+    pub overwrite: Option<OverwriteClause>,
     pub on_conflict: Option<ast::OnConflict>,
     pub returning: Option<Vec<ast::SelectItem>>,
+}
+
+/// What INSERT OVERWRITE replaces.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OverwriteClause {
+    Table,
+    /// `PARTITION (a = 1, b)`: a column without a value stands for the partitions that new rows are in.
+    Partition(Vec<(ast::Ident, Option<ast::Expr>)>),
 }
 
 /// `UPDATE`.

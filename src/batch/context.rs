@@ -36,7 +36,9 @@ use tokio::task::JoinHandle;
 use super::explain::tree;
 use super::filter_pushdown::physical_optimizer_rules;
 use super::jobs::{Job, Jobs};
+use super::lake::Snapshots;
 use super::memory::SpillPool;
+use super::sinks::Places;
 use super::stores::Stores;
 use crate::error::{Error, Result, sqlstate};
 
@@ -130,6 +132,7 @@ pub type RowStream = (SchemaRef, SendableRecordBatchStream);
 pub struct Batch {
     env: Arc<RuntimeEnv>,
     stores: Arc<Stores>,
+    snapshots: Arc<Snapshots>,
     jobs: Jobs,
     base: SessionState,
     function_names: Arc<BTreeSet<String>>,
@@ -167,6 +170,7 @@ impl Batch {
         Ok(Self {
             env,
             stores,
+            snapshots: Arc::default(),
             jobs: Jobs::default(),
             base,
             function_names,
@@ -189,6 +193,16 @@ impl Batch {
     /// The object stores that statements share.
     pub fn stores(&self) -> &Arc<Stores> {
         &self.stores
+    }
+
+    /// The versions of Delta tables that were read last.
+    pub fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
+    }
+
+    /// What sinks that write files need.
+    pub fn places(&self) -> Places {
+        Places::new(self.stores.clone(), self.snapshots.clone(), self.handle.clone())
     }
 
     /// The names of all functions that statements can call.

@@ -8,7 +8,9 @@
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`stores`]: the one place that turns a location and a session's secrets into an object store.
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables, `read_parquet`, `read_csv` and `read_json`.
+//! * [`lake`]: Delta Lake tables.
 //! * [`copy`]: `COPY (query) TO 'file'`.
+//! * [`sinks`]: sinks that write Delta tables and Parquet files.
 //! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client and for CSV files.
 //! * [`mod@series`]: `generate_series`; [`mod@sleep`]: `pg_sleep`.
 //! * [`spool`]: rows put aside, for cursors.
@@ -25,11 +27,13 @@ mod explain;
 pub mod files;
 mod filter_pushdown;
 pub mod jobs;
+pub mod lake;
 pub mod lazy;
 pub mod lines;
 mod memory;
 pub mod pg_catalog;
 pub mod series;
+pub mod sinks;
 pub mod sleep;
 pub mod spool;
 pub mod stores;

@@ -90,7 +90,7 @@ impl Session {
         input.add(&mut lines)?;
         let Input { schema, batches, rows, reservation, .. } = input;
         scope.input = Some(Arc::new(MemTable::try_new(schema, vec![batches])?));
-        self.insert(p.insert, &[], &scope).await?;
+        self.insert(p.insert, None, &[], &scope).await?;
         drop(reservation);
         Ok(format!("COPY {rows}"))
     }

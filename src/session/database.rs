@@ -123,7 +123,7 @@ impl Database {
         };
         let batch = Batch::new(&options.batch, &functions, Vec::new())?;
         let catalog = epoch::recover_catalog(&store)?;
-        let objects = definitions::objects(&catalog)?;
+        let objects = definitions::objects(&catalog, &batch.places())?;
         let engine = epoch::start(Recovered {
             store: store.clone(),
             catalog,

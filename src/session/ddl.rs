@@ -9,13 +9,13 @@ use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use millstream_catalog::object::{Format, MaterializedView, Sink, Snapshot, columns_schema};
 use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind};
-use millstream_connectors::{Reset, SinkSpec, SourceSpec};
-use millstream_sql::Parsed;
+use millstream_connectors::{Reset, SourceSpec};
 use millstream_sql::plan::{
     CreateExternalTablePlan, CreateFunctionPlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan,
     CreateTableAsPlan, CreateTablePlan, CreateViewPlan, DropPlan, NewName, PlannedQuery, all_rows,
 };
 use millstream_sql::statement::DropKind;
+use millstream_sql::{Parsed, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Notice, Response};
@@ -159,7 +159,7 @@ impl Session {
             }
         }
         let planned = self.plan_materialized_view(&p, id, draft.catalog())?;
-        let writes = self.take_snapshots(&draft, &snapshots, scope).await?;
+        let writes = self.take_snapshots(&draft, &snapshots, &p.query, scope).await?;
         let view = MaterializedView {
             columns: p.query.columns.iter().map(nullable).collect(),
             query: p.query_text,
@@ -204,7 +204,7 @@ impl Session {
         query: &PlannedQuery,
         parsed: &Parsed,
     ) -> Result<(ObjectId, Vec<ObjectId>)> {
-        let tables = query.snapshots()?;
+        let tables: Vec<ObjectId> = query.snapshots()?.into_keys().collect();
         let ids: Vec<ObjectId> = tables.iter().map(|_| draft.new_id()).collect();
         let reader = draft.new_id();
         let taken_us = Utc::now().timestamp_micros();
@@ -224,13 +224,21 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::collect`]; those of the files.
-    async fn take_snapshots(&self, draft: &Draft, snapshots: &[ObjectId], scope: &Scope) -> Result<Vec<TableWrite>> {
+    async fn take_snapshots(
+        &self,
+        draft: &Draft,
+        snapshots: &[ObjectId],
+        query: &PlannedQuery,
+        scope: &Scope,
+    ) -> Result<Vec<TableWrite>> {
+        let versions = query.snapshots()?;
         let mut writes = Vec::new();
         for id in snapshots {
             let object = draft.catalog().get(*id).ok_or_else(|| gone(*id))?;
             let ObjectKind::Snapshot(snapshot) = &object.kind else { continue };
             let table = draft.catalog().get(snapshot.of).ok_or_else(|| gone(snapshot.of))?;
-            let batches = self.collect(all_rows(table)?, &[], scope).await?;
+            let version = versions.get(&snapshot.of).copied().unwrap_or(Version::Creation);
+            let batches = self.collect(all_rows(table, version)?, &[], scope).await?;
             writes.push(TableWrite {
                 table: *id,
                 deletes: None,
@@ -314,18 +322,22 @@ impl Session {
         };
         let planned = definitions::plan_stored(draft.catalog(), &stored)?;
         sink.fingerprint = planned.fingerprint();
-        let spec = SinkSpec::new(&sink)?;
+        let spec = self.database.batch.places().spec(&sink, &p.name.name, draft.catalog())?;
         if !planned.properties.append_only && !spec.takes_deletes() {
-            return Err(Error::unsupported(format!(
-                "sink \"{}\" of FORMAT PLAIN takes append-only queries, and the rows of this one change",
-                p.name.name
-            ))
-            .with_hint("use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"));
+            let (what, hint) = match spec.commit_interval() {
+                Some(_) => {
+                    ("into files", "use EMIT ON WINDOW CLOSE in the view, or a task with INSERT OVERWRITE or MERGE")
+                }
+                None => ("of FORMAT PLAIN", "use FORMAT UPSERT with primary_key, or EMIT ON WINDOW CLOSE in the view"),
+            };
+            let message =
+                format!("sink \"{}\" {what} takes append-only queries, and the rows of this one change", p.name.name);
+            return Err(Error::unsupported(message).with_hint(hint));
         }
         check_sink_key(&p.name.name, &sink, &planned)?;
         let probe = spec.clone();
         blocking(move || Ok(probe.probe(PROBE_TIMEOUT)?)).await?;
-        let writes = self.take_snapshots(&draft, &snapshots, scope).await?;
+        let writes = self.take_snapshots(&draft, &snapshots, &p.query, scope).await?;
         draft.create(self.object(id, &p.name, parsed, ObjectKind::Sink(sink), p.query.references))?;
         let mut new = snapshot_tables(&snapshots);
         new.push(NewObject::Sink { id, plan: Box::new(planned), spec: Box::new(spec) });
@@ -335,17 +347,25 @@ impl Session {
 
     pub(super) async fn create_external_table(
         &mut self,
-        p: CreateExternalTablePlan,
+        mut p: CreateExternalTablePlan,
         parsed: &Parsed,
         scope: &Scope,
     ) -> Result<Response> {
-        let secret = scope.access.secret_of(&p.table.options, &p.references);
-        files::check_declared(&self.database.batch, &scope.access, &p.table, secret).await?;
+        let mut rows = None;
+        if p.table.is_lake() {
+            rows = self.prepare_lake(&mut p, scope).await?;
+        } else {
+            let secret = scope.access.secret_of(&p.table.options, &p.references);
+            files::check_declared(&self.database.batch, &scope.access, &p.table, secret).await?;
+        }
         let mut draft = self.draft(scope);
         let id = draft.new_id();
         draft.create(self.object(id, &p.name, parsed, ObjectKind::ExternalTable(p.table), p.references))?;
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
-        Ok(complete("CREATE EXTERNAL TABLE"))
+        Ok(complete(match rows {
+            Some(rows) => format!("SELECT {rows}"),
+            None => "CREATE EXTERNAL TABLE".into(),
+        }))
     }
 
     pub(super) async fn create_function(

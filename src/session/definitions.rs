@@ -9,10 +9,11 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::object::{Source, Table, Watermark};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind};
+use millstream_connectors::SourceSpec;
 use millstream_connectors::options::parse_duration;
-use millstream_connectors::{SinkSpec, SourceSpec};
 use millstream_sql::{PlanContext, SessionVars};
 
+use crate::batch::sinks::Places;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::columns_read::ColumnsRead;
 use crate::stream::engine::{BACKFILL_RATE_LIMIT, NewObject, STATE_TTL};
@@ -23,7 +24,7 @@ use crate::stream::plan::{self, CatalogRelations, Options, PlannedView};
 ///
 /// # Errors
 /// XX000 naming the object, if this server plans it otherwise than the one that made it.
-pub fn objects(catalog: &Catalog) -> Result<Vec<NewObject>> {
+pub fn objects(catalog: &Catalog, places: &Places) -> Result<Vec<NewObject>> {
     let mut out = Vec::new();
     for object in catalog.objects() {
         let name = |e: Error| -> Error {
@@ -36,7 +37,7 @@ pub fn objects(catalog: &Catalog) -> Result<Vec<NewObject>> {
             }
             named
         };
-        if let Some(new) = running(catalog, object).map_err(name)? {
+        if let Some(new) = running(catalog, object, places).map_err(name)? {
             out.push(new);
         }
     }
@@ -47,7 +48,7 @@ pub fn objects(catalog: &Catalog) -> Result<Vec<NewObject>> {
 ///
 /// # Errors
 /// As [`objects`].
-pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> {
+pub fn running(catalog: &Catalog, object: &Object, places: &Places) -> Result<Option<NewObject>> {
     let id = object.id;
     Ok(match &object.kind {
         ObjectKind::Table(table) => Some(table_object(object, table)?),
@@ -61,7 +62,11 @@ pub fn running(catalog: &Catalog, object: &Object) -> Result<Option<NewObject>> 
         ObjectKind::Sink(sink) => {
             let plan = plan_of(catalog, object)?;
             check_fingerprint(object, &plan, &sink.fingerprint)?;
-            Some(NewObject::Sink { id, plan: Box::new(plan), spec: Box::new(SinkSpec::new(sink)?) })
+            Some(NewObject::Sink {
+                id,
+                plan: Box::new(plan),
+                spec: Box::new(places.spec(sink, &object.name, catalog)?),
+            })
         }
         ObjectKind::Schema
         | ObjectKind::View(_)

@@ -26,11 +26,21 @@ use crate::stream::operator::project::row_text;
 use crate::stream::plan::physical;
 
 /// How often a statement is evaluated again before its client must.
-const RETRIES: usize = 100;
+pub(super) const RETRIES: usize = 100;
 
 impl Session {
-    pub(super) async fn insert(&mut self, p: InsertPlan, parameters: &[Parameter], scope: &Scope) -> Result<Response> {
+    /// INSERT; `parsed` is what it is planned from again if it must be, `None` for rows that a client has sent.
+    pub(super) async fn insert(
+        &mut self,
+        p: InsertPlan,
+        parsed: Option<&Parsed>,
+        parameters: &[Parameter],
+        scope: &Scope,
+    ) -> Result<Response> {
         let object = table_of(scope, p.table)?;
+        if is_lake(&object) {
+            return self.insert_into_lake(p, parsed, parameters, scope).await;
+        }
         if matches!(object.kind, ObjectKind::Source(_)) {
             self.check_outside("INSERT INTO a source", true)?;
         }
@@ -124,6 +134,9 @@ impl Session {
         parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Response> {
+        if is_lake(&*table_of(scope, p.table)?) {
+            return self.update_lake(p, parsed, parameters, scope).await;
+        }
         if self.transaction.is_some() {
             return self.update_once(p, parameters, scope).await;
         }
@@ -170,6 +183,9 @@ impl Session {
         parameters: &[Parameter],
         scope: &Scope,
     ) -> Result<Response> {
+        if is_lake(&*table_of(scope, p.table)?) {
+            return self.delete_from_lake(p, parsed, parameters, scope).await;
+        }
         if self.transaction.is_some() {
             return self.delete_once(p, parameters, scope).await;
         }
@@ -208,7 +224,18 @@ impl Session {
         }
     }
 
-    pub(super) async fn truncate(&mut self, tables: &[ObjectId]) -> Result<Response> {
+    pub(super) async fn truncate(&mut self, tables: &[ObjectId], scope: &Scope) -> Result<Response> {
+        let mut stored = Vec::with_capacity(tables.len());
+        for table in tables {
+            match is_lake(&*table_of(scope, *table)?) {
+                true => self.truncate_lake(*table, scope).await?,
+                false => stored.push(*table),
+            }
+        }
+        let tables = stored;
+        if tables.is_empty() {
+            return Ok(complete("TRUNCATE TABLE"));
+        }
         let all = |table: &ObjectId| TableWrite {
             table: *table,
             deletes: None,
@@ -225,7 +252,7 @@ impl Session {
     }
 
     /// Plans the statement against the newest data: after a turn was waited for, or a conflict.
-    async fn plan_again(
+    pub(super) async fn plan_again(
         &self,
         parsed: &Parsed,
         parameters: &[Parameter],
@@ -300,7 +327,7 @@ pub fn stored_rows(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Record
     Ok(concat_batches(&nullable, &typed_batches)?)
 }
 
-fn typed(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+pub(super) fn typed(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let nullable = nullable(schema);
     let columns = columns
         .into_iter()
@@ -344,12 +371,12 @@ fn old_rows(object: &Object, batches: &[RecordBatch]) -> Result<RecordBatch> {
 }
 
 /// Rows without the hidden column.
-fn visible(rows: &RecordBatch, object: &Object) -> Result<RecordBatch> {
+pub(super) fn visible(rows: &RecordBatch, object: &Object) -> Result<RecordBatch> {
     Ok(rows.project(&(0..object.columns().len()).collect::<Vec<_>>())?)
 }
 
 /// NOT NULL and CHECK constraints of new rows.
-fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
+pub(super) fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
     for column in &checks.not_null {
         let values = rows.column(*column);
         if let Some(row) = (0..values.len()).find(|row| values.is_null(*row)) {
@@ -416,7 +443,11 @@ fn insert_of(table: ObjectId, rows: RecordBatch, on_conflict: OnConflict) -> Tab
     TableWrite { table, deletes: None, inserts: Some(rows), on_conflict, truncate: false }
 }
 
-fn table_of(scope: &Scope, id: ObjectId) -> Result<Arc<Object>> {
+fn is_lake(object: &Object) -> bool {
+    matches!(object.kind, ObjectKind::ExternalTable(_))
+}
+
+pub(super) fn table_of(scope: &Scope, id: ObjectId) -> Result<Arc<Object>> {
     scope
         .published
         .catalog
@@ -425,11 +456,11 @@ fn table_of(scope: &Scope, id: ObjectId) -> Result<Arc<Object>> {
         .ok_or_else(|| Error::new(sqlstate::UNDEFINED_TABLE, format!("table with OID {id} does not exist any more")))
 }
 
-fn nullable(schema: &Schema) -> SchemaRef {
+pub(super) fn nullable(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
 }
 
-fn too_many_conflicts(table: &str) -> Error {
+pub(super) fn too_many_conflicts(table: &str) -> Error {
     Error::new(
         sqlstate::SERIALIZATION_FAILURE,
         format!("could not serialize access to table \"{table}\" due to concurrent updates"),

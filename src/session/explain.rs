@@ -36,6 +36,7 @@ impl Session {
             Plan::Insert(p) if !analyze => Some(p.plan),
             Plan::Update(p) if !analyze => Some(p.plan),
             Plan::Delete(p) if !analyze => Some(p.plan),
+            Plan::Merge(p) if !analyze => Some(p.plan),
             Plan::CreateMaterializedView(p) => {
                 if analyze {
                     return Err(Error::unsupported("EXPLAIN ANALYZE of CREATE MATERIALIZED VIEW is not supported")

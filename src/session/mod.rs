@@ -3,6 +3,7 @@
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
 //! * [`query`], [`ddl`], [`secrets`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`lake`], [`upkeep`]: statements that change Delta tables, and those that keep them; [`merge`]: MERGE of other tables.
 //! * [`prepared`]: PREPARE and EXECUTE; [`cursors`]: DECLARE and FETCH.
 //! * [`subscriptions`]: SUBSCRIBE; [`notify`]: LISTEN and NOTIFY, over [`channels`].
 //! * [`progress`]: how far a long statement is, told to its client.
@@ -23,7 +24,9 @@ mod definitions;
 mod dml;
 mod explain;
 mod inside;
+mod lake;
 mod memory;
+mod merge;
 mod metrics;
 mod notify;
 mod overlay;
@@ -38,6 +41,7 @@ mod show;
 mod subscriptions;
 pub mod tasks;
 mod transaction;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,6 +65,7 @@ use self::rows::LateNotices;
 use self::settings::Settings;
 use self::tasks::reads::Reads;
 use self::transaction::Transaction;
+use crate::batch::lake::LakeReads;
 use crate::batch::stores::Access;
 use crate::batch::{StatementOptions, pg_catalog};
 use crate::error::{Error, Result};
@@ -89,6 +94,8 @@ pub struct Session {
     reads: Option<Arc<Reads>>,
     /// ... and what is to be noted with the next commit.
     task_records: Vec<TaskRecord>,
+    /// What tells a Delta table that it has what a run's statement writes.
+    lake_transaction: Option<deltalake::kernel::Transaction>,
     /// The statement that runs, for a client that wants to be told how far it is.
     progress: progress::Watched,
 }
@@ -101,6 +108,8 @@ struct Scope {
     external_schemas: HashMap<ExternalCall, SchemaRef>,
     /// The stores of files, with the secrets that there are.
     access: Access,
+    /// The versions of Delta tables that the statement reads.
+    lakes: Arc<LakeReads>,
     /// The format of the source that is made, with the schema that was asked for.
     source_format: Option<Format>,
     /// The rows that a client sent with COPY.
@@ -136,6 +145,7 @@ impl Session {
             run_vars: None,
             reads: None,
             task_records: Vec::new(),
+            lake_transaction: None,
             progress: progress::Watched::default(),
             database,
             id,
@@ -154,9 +164,10 @@ impl Session {
         let view = self.transaction.as_ref().and_then(Transaction::view);
         let published = view.cloned().unwrap_or_else(|| self.database.engine.published());
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
+        let lakes: Arc<LakeReads> = Arc::default();
         let access = Access::new(self.database.batch.stores().clone(), published.catalog.clone());
         for call in millstream_sql::external_calls(statement) {
-            let table = query::external_table(&self.database.batch, &access, &call, self.reads.as_deref()).await?;
+            let table = self.external_table(&access, &lakes, &call).await?;
             external.insert(call, table);
         }
         let mut external_schemas: HashMap<ExternalCall, SchemaRef> =
@@ -185,6 +196,7 @@ impl Session {
             external,
             external_schemas,
             access,
+            lakes,
             source_format,
             input: None,
             vars: self.vars(),
@@ -269,10 +281,14 @@ impl Session {
             Plan::Suspend { id, kind } => self.suspend(id, kind, parsed, &scope).await,
             Plan::Resume { id, kind, at } => self.resume(id, kind, at.as_ref(), parsed, &scope).await,
             Plan::Comment { id, kind: _, column, text } => self.comment(id, column, text, parsed, &scope).await,
-            Plan::Insert(p) => self.insert(p, parameters, &scope).await,
+            Plan::Insert(p) => self.insert(p, Some(parsed), parameters, &scope).await,
             Plan::Update(p) => self.update(p, parsed, parameters, &scope).await,
             Plan::Delete(p) => self.delete(p, parsed, parameters, &scope).await,
-            Plan::Truncate { tables } => self.truncate(&tables).await,
+            Plan::Merge(p) => self.merge(p, parsed, parameters, &scope).await,
+            Plan::Optimize(p) => self.optimize(p, &scope).await,
+            Plan::Vacuum(p) => self.vacuum(p, &scope).await,
+            Plan::DescribeHistory(p) => self.describe_history(&p, &scope).await,
+            Plan::Truncate { tables } => self.truncate(&tables, &scope).await,
             Plan::CopyTo(p) => self.copy_to(p, &scope, cancel).await,
             Plan::CopyFrom(p) => self.copy_from(p, scope, millstream_sql::masked(&parsed.text)),
             Plan::Show(p) => self.show(p, &scope),

@@ -22,6 +22,10 @@ pub fn kind_of(plan: &Plan) -> Option<&'static str> {
             CopyTarget::Stdout => "copy to client",
         }),
         Plan::Insert(_) => Some("insert"),
+        Plan::Update(_) => Some("update"),
+        Plan::Delete(_) => Some("delete"),
+        Plan::Merge(_) => Some("merge"),
+        Plan::CreateExternalTable(p) if p.query.is_some() => Some("create external table as"),
         Plan::CreateTableAs(_) => Some("create table as"),
         _ => None,
     }

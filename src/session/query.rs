@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Description, Notice, Parameter, Response, RowSet, RowsTag};
 use super::resolver::StatementResolver;
 use super::tasks::cron;
-use super::tasks::reads::Reads;
-use super::{Scope, Session, explain, show};
+use super::{Scope, Session, explain, show, upkeep};
+use crate::batch::files;
+use crate::batch::lake::{LakeReads, LakeTable};
 use crate::batch::stores::Access;
-use crate::batch::{Batch, files};
 use crate::error::{Error, Result, sqlstate};
 
 impl Session {
@@ -39,6 +39,24 @@ impl Session {
         let stream = self.rows_of(query.plan, parameters, scope, &cancel).await?;
         let stream = renamed(stream, schema.clone());
         Ok(Response::Rows(RowSet::new(schema, stream, RowsTag::select())))
+    }
+
+    /// Files that a statement names, with their schema.
+    pub(super) async fn external_table(
+        &self,
+        access: &Access,
+        lakes: &Arc<LakeReads>,
+        call: &ExternalCall,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let (batch, reads) = (&self.database.batch, self.reads.as_deref());
+        if call.format == "delta" {
+            let table = LakeTable::named(batch.snapshots(), access, lakes, call).await?;
+            let reads = reads.map(|reads| reads.version(call.location())).transpose()?;
+            return Ok(Arc::new(table.with_reads(reads)));
+        }
+        let table = files::read(batch, access, call).await?;
+        let reads = reads.map(|reads| reads.files(call.location())).transpose()?;
+        Ok(Arc::new(table.with_reads(reads)))
     }
 
     /// Starts a plan.
@@ -120,24 +138,13 @@ impl Scope {
             transaction: session.transaction.as_ref(),
             external: &self.external,
             access: &self.access,
+            lakes: &self.lakes,
             input: self.input.as_ref(),
             notices: &session.late_notices,
             now_us: self.options.now.timestamp_micros(),
             reads: session.reads.as_deref(),
         }
     }
-}
-
-/// Files that a statement names, with their schema.
-pub async fn external_table(
-    batch: &Batch,
-    access: &Access,
-    call: &ExternalCall,
-    reads: Option<&Reads>,
-) -> Result<Arc<dyn TableProvider>> {
-    let table = files::read(batch, access, call).await?;
-    let reads = reads.map(|reads| reads.files(call.location())).transpose()?;
-    Ok(Arc::new(table.with_reads(reads)))
 }
 
 /// The parameters and columns of a planned statement.
@@ -150,6 +157,10 @@ pub fn describe(plan: &Plan) -> Description {
         Plan::Query(q) => of(&q.parameters, Some(q.output_schema())),
         Plan::Insert(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Update(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
+        Plan::Merge(p) => of(&p.parameters, None),
+        Plan::Optimize(_) => of(&[], Some(upkeep::optimized_schema())),
+        Plan::Vacuum(p) if p.dry_run => of(&[], Some(upkeep::vacuumed_schema())),
+        Plan::DescribeHistory(_) => of(&[], Some(upkeep::history_schema())),
         Plan::Delete(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Explain(ExplainPlan { format, .. }) | Plan::ExplainRunning { format, .. } => {
             of(&[], Some(explain::schema(*format)))

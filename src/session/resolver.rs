@@ -6,9 +6,10 @@ use std::sync::Arc;
 use datafusion::datasource::TableProvider;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::logical_expr::TableSource;
+use millstream_catalog::object::ExternalTable;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
 use millstream_connectors::SourceSpec;
-use millstream_sql::{CatalogSource, ExternalCall, Target};
+use millstream_sql::{CatalogSource, ExternalCall, Target, Version};
 
 use super::api::Notice;
 use super::database::Inner;
@@ -18,6 +19,7 @@ use super::tasks::reads::Reads;
 use super::transaction::Transaction;
 use crate::batch::Resolver;
 use crate::batch::files::FileTable;
+use crate::batch::lake::{At, Lake, LakeReads, LakeTable};
 use crate::batch::series::SeriesRows;
 use crate::batch::stores::Access;
 use crate::batch::tables::RowTable;
@@ -40,6 +42,8 @@ pub struct StatementResolver<'a> {
     pub external: &'a HashMap<ExternalCall, Arc<dyn TableProvider>>,
     /// Opens the places of external tables.
     pub access: &'a Access,
+    /// The versions of Delta tables that it reads.
+    pub lakes: &'a Arc<LakeReads>,
     /// The rows that the client sent.
     pub input: Option<&'a Arc<dyn TableProvider>>,
     pub notices: &'a LateNotices,
@@ -99,6 +103,7 @@ impl StatementResolver<'_> {
                     .with_inserted(inserted_relation(object)?, self.published.snapshot.clone());
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
+            ObjectKind::ExternalTable(table) if table.is_lake() => self.lake(object, table, source),
             ObjectKind::ExternalTable(table) => {
                 let secret = self.access.secret_of(&table.options, &object.references);
                 let reads = self.reads.map(|reads| reads.files(self.name_of(object))).transpose()?;
@@ -115,6 +120,21 @@ impl StatementResolver<'_> {
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }
         }
+    }
+
+    fn lake(&self, object: &Object, table: &ExternalTable, source: &CatalogSource) -> Result<Arc<dyn TableProvider>> {
+        let secret = self.access.secret_of(&table.options, &object.references);
+        let lake = Lake::open(&table.location, &object.describe(), self.access, secret)?;
+        let snapshots = self.database.batch.snapshots().clone();
+        let at = match source.version {
+            Version::Number(number) => At::Version(number),
+            Version::Moment(time_us) => At::Time(time_us),
+            Version::Current | Version::Arrival | Version::Creation => At::Newest,
+        };
+        let read = LakeTable::new(lake, table.columns.clone(), snapshots, self.lakes.clone()).at(at);
+        let reads = self.reads.map(|reads| reads.version(self.name_of(object))).transpose()?;
+        let read = read.with_reads(reads);
+        Ok(Arc::new(if source.has_row_id() { read.with_row_ids() } else { read }))
     }
 
     fn name_of(&self, object: &Object) -> String {

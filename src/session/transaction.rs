@@ -21,6 +21,7 @@ use super::api::{Notice, Response, Severity, TransactionStatus};
 use super::overlay::{Mark, Overlay, TableChanges};
 use super::settings::Settings;
 use super::{Session, complete, definitions};
+use crate::batch::sinks::Places;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::{DdlRequest, DdlStep, Published, TableWrite, TaskRecord, WriteRequest};
 
@@ -238,7 +239,7 @@ impl Transaction {
     }
 
     /// What is to be committed, with what a task notes of it.
-    fn commit(self, user: &str, records: Vec<TaskRecord>) -> Result<Commit> {
+    fn commit(self, user: &str, records: Vec<TaskRecord>, places: &Places) -> Result<Commit> {
         let exists = |catalog: &Catalog, id: ObjectId| catalog.get(id).is_some();
         let mut writes = Vec::new();
         for (id, changes) in &self.tables {
@@ -254,7 +255,7 @@ impl Transaction {
         let base_version = draft.base_version();
         let (catalog, changes) = draft.finish();
         let is_new = |object: &&Arc<Object>| self.base.as_ref().is_some_and(|base| !exists(&base.catalog, object.id));
-        let running = |object: &Arc<Object>| definitions::running(&catalog, object).transpose();
+        let running = |object: &Arc<Object>| definitions::running(&catalog, object, places).transpose();
         let new = catalog.objects().filter(is_new).filter_map(running).collect::<Result<_>>()?;
         let steps = self.steps;
         let user = user.to_string();
@@ -440,7 +441,7 @@ impl Session {
             return Ok(());
         }
         let records = std::mem::take(&mut self.task_records);
-        let done = match transaction.commit(&self.client.user, records) {
+        let done = match transaction.commit(&self.client.user, records, &self.database.batch.places()) {
             Ok(Commit::Nothing) => Ok(()),
             Ok(Commit::Write(request)) => self.database.engine.write(request).await.map(drop),
             Ok(Commit::Ddl(request)) => self.database.engine.ddl(*request).await.map(drop),
@@ -543,6 +544,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         | Plan::RollbackTo(_)
         | Plan::Flush
         | Plan::Nothing { .. }
+        | Plan::DescribeHistory(_)
         | Plan::Prepare(_)
         // What it runs is looked at by itself.
         | Plan::Execute(_)
@@ -599,6 +601,9 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::Insert(_) => ("INSERT", Inside),
         Plan::Update(_) => ("UPDATE", Inside),
         Plan::Delete(_) => ("DELETE", Inside),
+        Plan::Merge(_) => ("MERGE", Inside),
+        Plan::Optimize(_) => ("OPTIMIZE", Outside),
+        Plan::Vacuum(_) => ("VACUUM", Outside),
         Plan::Truncate { .. } => ("TRUNCATE TABLE", Inside),
         Plan::CopyFrom(_) => ("COPY FROM", Inside),
         Plan::CancelJobs(_) => ("CANCEL JOB", Elsewhere),

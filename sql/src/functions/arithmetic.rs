@@ -386,7 +386,7 @@ fn integers(
     result.map_err(|e| match e {
         ArrowError::DivideByZero => division_by_zero(),
         ArrowError::ArithmeticOverflow(_) => SqlError::new("22003", format!("{name} out of range")),
-        other => SqlError::from_arrow(other),
+        other => SqlError::from_arrow(&other),
     })
 }
 
@@ -577,7 +577,7 @@ impl ScalarUDFImpl for Negate {
         let name = SqlType::from_arrow(&value.data_type()).map(|t| plain_name(&t)).unwrap_or_default();
         let negated = numeric::neg(&value.to_array(number_rows)?).map_err(|e| match e {
             ArrowError::ArithmeticOverflow(_) => SqlError::new("22003", format!("{name} out of range")),
-            other => SqlError::from_arrow(other),
+            other => SqlError::from_arrow(&other),
         })?;
         Ok(match value {
             ColumnarValue::Scalar(_) if !negated.is_empty() => {

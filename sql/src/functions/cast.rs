@@ -241,7 +241,7 @@ fn arrow_cast(array: &ArrayRef, target: &DataType, name: &SqlType) -> Result<Arr
     let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
     arrow::compute::cast_with_options(array, target, &options).map_err(|e| match e {
         ArrowError::CastError(_) | ArrowError::ArithmeticOverflow(_) => out_of_range(&plain_name(name)),
-        other => SqlError::from_arrow(other),
+        other => SqlError::from_arrow(&other),
     })
 }
 

@@ -256,6 +256,7 @@ fn external_table(c: &mut Cursor<'_>) -> Result<Statement> {
             .with_hint("leave the list out to take the columns from the files"));
     }
     let (mut stored_as, mut location, mut partition_by, mut options) = (None, None, None, None);
+    let mut query = None;
     while !c.rest().is_empty() {
         if stored_as.is_none() && c.eat(&["STORED", "AS"]) {
             stored_as = Some(c.ident()?.value.to_uppercase());
@@ -265,6 +266,8 @@ fn external_table(c: &mut Cursor<'_>) -> Result<Statement> {
             partition_by = Some(c.ident_list()?);
         } else if options.is_none() && (c.eat(&["OPTIONS"]) || c.eat(&["WITH"])) {
             options = Some(c.options()?);
+        } else if c.eat(&["AS"]) {
+            query = Some(c.query_to_end()?.0);
         } else {
             return Err(c.unexpected());
         }
@@ -278,6 +281,7 @@ fn external_table(c: &mut Cursor<'_>) -> Result<Statement> {
         location: location.ok_or_else(|| missing("LOCATION"))?,
         partition_by: partition_by.unwrap_or_default(),
         options: options.unwrap_or_default(),
+        query,
     }))
 }
 

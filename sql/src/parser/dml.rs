@@ -45,9 +45,9 @@ pub(crate) fn insert(c: &mut Cursor<'_>) -> Result<Statement> {
         multi_table_when_clauses,
         multi_table_else_clause,
     } = insert;
-    refuse_if(overwrite, "INSERT OVERWRITE")?;
     refuse_if(
-        or.is_some()
+        overwrite
+            || or.is_some()
             || ignore
             || !assignments.is_empty()
             || partitioned.is_some()
@@ -82,6 +82,7 @@ pub(crate) fn insert(c: &mut Cursor<'_>) -> Result<Statement> {
         alias: table_alias.map(|a| a.alias),
         columns,
         source,
+        overwrite: None,
         on_conflict,
         returning,
     }))

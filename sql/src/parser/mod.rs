@@ -6,7 +6,7 @@
 //!
 //! * [`create`]: CREATE of every kind, [`columns`] the column lists in them, [`function`] that of functions
 //! * [`ddl`]: DROP, COMMENT, TRUNCATE; [`alter`]: ALTER
-//! * [`dml`]: INSERT, UPDATE, DELETE, COPY
+//! * [`dml`]: INSERT, UPDATE, DELETE, COPY; [`merge`]: MERGE; [`lake`]: INSERT OVERWRITE, OPTIMIZE, VACUUM, DESCRIBE HISTORY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
 //! * [`task`]: CREATE TASK, EXECUTE TASK, pg_cron's functions
 //! * [`prepared`]: PREPARE, EXECUTE; [`declare`]: cursors; [`subscribe`]: SUBSCRIBE, LISTEN, NOTIFY
@@ -23,6 +23,8 @@ mod declare;
 mod dialect;
 mod dml;
 mod function;
+mod lake;
+mod merge;
 mod prepared;
 mod session;
 mod subscribe;
@@ -110,9 +112,14 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "ALTER" => alter::alter(c),
         "COMMENT" => ddl::comment(c),
         "TRUNCATE" => ddl::truncate(c),
+        "INSERT" if c.word(1).as_deref() == Some("OVERWRITE") => lake::insert_overwrite(c),
         "INSERT" => dml::insert(c),
         "UPDATE" => dml::update(c),
         "DELETE" => dml::delete(c),
+        "MERGE" => merge::merge(c),
+        "OPTIMIZE" => lake::optimize(c),
+        "VACUUM" => lake::vacuum(c),
+        "DESCRIBE" | "DESC" => lake::describe(c),
         "COPY" => dml::copy(c),
         "EXPLAIN" => utility::explain(c),
         "SHOW" => utility::show(c),
@@ -141,8 +148,8 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "UNLISTEN" => subscribe::unlisten(c),
         "NOTIFY" => subscribe::notify(c),
         "SUBSCRIBE" => Ok(Statement::Subscribe(subscribe::subscribe(c)?)),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "MERGE" | "REASSIGN" | "REFRESH"
-        | "REINDEX" | "REVOKE" | "VACUUM" => Err(c.unsupported(format!("{word} is not supported"))),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "REASSIGN" | "REFRESH"
+        | "REINDEX" | "REVOKE" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }

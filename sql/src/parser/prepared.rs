@@ -31,8 +31,12 @@ pub(crate) fn prepare(c: &mut Cursor<'_>) -> Result<Statement> {
     let at = c.unexpected();
     let statement = rest(c)?;
     match statement.statement {
-        Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {}
-        _ => return Err(at.with_hint("SELECT, INSERT, UPDATE, DELETE and VALUES can be prepared")),
+        Statement::Query(_)
+        | Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::Merge(_) => {}
+        _ => return Err(at.with_hint("SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES can be prepared")),
     }
     Ok(Statement::Prepare(Prepare { name, types, statement: Box::new(statement) }))
 }

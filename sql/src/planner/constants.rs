@@ -103,7 +103,11 @@ pub(crate) fn fold(expr: &Expr, schema: &DFSchema) -> Option<Expr> {
     Some(Expr::Literal(value, if metadata.is_empty() { None } else { Some(metadata.into()) }))
 }
 
-fn evaluate(expr: &Expr) -> Result<ScalarValue> {
+/// The value of a constant expression.
+///
+/// # Errors
+/// Its own, and of what is no constant.
+pub(crate) fn evaluate(expr: &Expr) -> Result<ScalarValue> {
     let empty = Arc::new(DFSchema::empty());
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(empty.clone()).build());
     let coerced = simplifier.coerce(expr.clone(), &empty)?;

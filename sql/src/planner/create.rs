@@ -222,8 +222,11 @@ pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
             (query, text)
         }
     };
-    let query = renamed(plan_query(&query, ctx)?, &[])?;
+    let mut query = renamed(plan_query(&query, ctx)?, &[])?;
     no_parameters(&query)?;
+    if let Some("delta" | "parquet") = s.options.get("connector").map(|c| c.to_lowercase()).as_deref() {
+        query.references.extend(secret::named(&s.options, ctx)?);
+    }
     let mut key = Vec::new();
     if let Some(names) = s.options.get("primary_key") {
         for written in names.split(',') {
@@ -253,21 +256,48 @@ pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
 pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> Result<Plan> {
     let name = free!(place(&s.name, s.if_not_exists, "CREATE EXTERNAL TABLE", ctx)?);
     match s.stored_as.as_str() {
-        "PARQUET" | "CSV" | "JSON" => {}
-        "DELTA" | "DELTALAKE" | "ICEBERG" | "AVRO" | "ARROW" => {
+        "PARQUET" | "CSV" | "JSON" | "DELTA" => {}
+        "ICEBERG" | "AVRO" | "ARROW" => {
             return Err(SqlError::unsupported(format!("STORED AS {} is not supported", s.stored_as))
-                .with_hint("the formats are PARQUET, CSV and JSON"));
+                .with_hint("the formats are PARQUET, CSV, JSON and DELTA"));
         }
         other => {
             return Err(SqlError::new("22023", format!("unknown file format \"{other}\""))
-                .with_hint("the formats are PARQUET, CSV and JSON"));
+                .with_hint("the formats are PARQUET, CSV, JSON and DELTA"));
         }
     }
+    let is_lake = s.stored_as == "DELTA";
     columns::no_processing_time(&s.columns)?;
-    let mut columns = if s.columns.is_empty() { found_columns(s, ctx)? } else { columns::define(&s.columns, ctx)? };
+    let query = s.query.as_deref().map(|query| plan_query(query, ctx)).transpose()?;
+    let mut columns = match &query {
+        Some(_) if !is_lake => {
+            return Err(SqlError::unsupported("CREATE EXTERNAL TABLE ... AS a query is for STORED AS DELTA")
+                .with_hint("COPY (query) TO 'folder/' writes files of the other formats"));
+        }
+        Some(_) if !s.columns.is_empty() => {
+            return Err(SqlError::syntax("CREATE EXTERNAL TABLE ... AS takes its columns from the query"));
+        }
+        Some(query) => {
+            no_parameters(query)?;
+            query.columns.iter().map(|c| Column::new(&c.name, c.sql_type.clone(), true)).collect()
+        }
+        None if s.columns.is_empty() => found_columns(s, ctx)?,
+        None => columns::define(&s.columns, ctx)?,
+    };
+    if is_lake && let Some(column) = columns.iter().find(|c| c.generated.is_some()) {
+        return Err(SqlError::unsupported(format!("generated column \"{}\" of an external table", column.name)));
+    }
     let partition_columns: Vec<String> = s.partition_by.iter().map(normalize).collect();
+    for (i, partition) in partition_columns.iter().enumerate().filter(|_| is_lake) {
+        if !columns.iter().any(|c| c.name == *partition) {
+            let span = s.partition_by[i].span;
+            return Err(SqlError::new("42703", format!("partition column \"{partition}\" is no column of the table"))
+                .with_hint("columns of a Delta table are all in its column list")
+                .with_span(span));
+        }
+    }
     // Hive partition columns are last; those without a type are text.
-    for partition in &partition_columns {
+    for partition in partition_columns.iter().filter(|_| !is_lake) {
         let column = match columns.iter().position(|c| c.name == *partition) {
             Some(at) => columns.remove(at),
             None => Column::new(partition, SqlType::Text, true),
@@ -283,7 +313,7 @@ pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> 
         partition_columns,
         options: s.options.clone(),
     };
-    Ok(Plan::CreateExternalTable(CreateExternalTablePlan { name, table, references }))
+    Ok(Plan::CreateExternalTable(CreateExternalTablePlan { name, table, references, query }))
 }
 
 fn found_columns(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> Result<Vec<Column>> {

@@ -1,7 +1,13 @@
 //! INSERT, UPDATE, DELETE and TRUNCATE, planned by us over the queries inside.
 //!
 //! UPDATE and DELETE become a query of the target joined with FROM / USING: the row's identity, its old columns, and for
-//! UPDATE its new ones. The one table writer carries the result out.
+//! UPDATE its new ones. The one table writer carries the result out; that of Delta tables is in the batch engine.
+//!
+//! * [`conflict`]: ON CONFLICT. [`overwrite`]: INSERT OVERWRITE. [`mod@merge`]: MERGE.
+
+pub(super) mod conflict;
+pub(super) mod merge;
+pub(super) mod overwrite;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -20,6 +26,7 @@ use millstream_catalog::object::{Table, columns_schema};
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, Object, ObjectKind, SqlType};
 
+use self::overwrite::Replaced;
 use super::calls::resolve_calls;
 use super::naming::expr_name;
 use super::operators::{is_null, is_untyped, resolve_parameter, type_of};
@@ -30,7 +37,7 @@ use super::{columns, naming};
 use crate::context::{CatalogSource, PlanContext, ROW_ID, Target};
 use crate::error::{Result, SqlError};
 use crate::functions::cast::{can_cast, cast, cast_array};
-use crate::plan::{DeletePlan, InsertPlan, OnConflictPlan, Plan, Returning, RowChecks, UpdatePlan};
+use crate::plan::{DeletePlan, InsertPlan, Plan, Returning, RowChecks, UpdatePlan};
 use crate::statement::{Delete, Insert, Truncate, Update};
 use crate::types::normalize;
 
@@ -44,7 +51,7 @@ const NEW: &str = "__new_";
 pub(crate) fn target_table(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
     let object = target(name, ctx)?;
     match object.kind {
-        ObjectKind::Table(_) => Ok(object),
+        ObjectKind::Table(_) | ObjectKind::ExternalTable(_) => Ok(object),
         _ => Err(refused(object.kind_name(), &object.name)),
     }
 }
@@ -61,9 +68,17 @@ fn target(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Arc<Object>> {
         None => e,
     })?;
     match found {
-        Relation::Object(object) if matches!(object.kind, ObjectKind::Table(_) | ObjectKind::Source(_)) => Ok(object),
+        Relation::Object(object) if is_writable(&object) => Ok(object),
         Relation::Object(object) => Err(refused(object.kind_name(), reference.table())),
         Relation::System { .. } => Err(refused("system table", reference.table())),
+    }
+}
+
+fn is_writable(object: &Object) -> bool {
+    match &object.kind {
+        ObjectKind::Table(_) | ObjectKind::Source(_) => true,
+        ObjectKind::ExternalTable(table) => table.is_lake(),
+        _ => false,
     }
 }
 
@@ -71,7 +86,7 @@ fn refused(kind: &str, name: &str) -> SqlError {
     let hint = match kind {
         "materialized view" | "view" => "change the tables that it is made of",
         "source" => "a source is fed from outside; INSERT adds rows to it, and nothing takes them away",
-        "external table" => "external tables are read only; COPY ... TO writes files",
+        "external table" => "of external tables those STORED AS DELTA can be changed; COPY ... TO writes files",
         _ => "only tables can be changed",
     };
     SqlError::new("42809", format!("cannot change {kind} \"{name}\"")).with_hint(hint)
@@ -88,7 +103,24 @@ fn table_of(object: &Object) -> Result<Cow<'_, Table>> {
             watermark: None,
             checks: Vec::new(),
         })),
+        ObjectKind::ExternalTable(table) => Ok(Cow::Owned(Table {
+            columns: table.columns.clone(),
+            primary_key: Vec::new(),
+            append_only: false,
+            watermark: None,
+            checks: Vec::new(),
+        })),
         _ => Err(SqlError::internal(format!("{} is no table", object.describe()))),
+    }
+}
+
+/// Refuses clauses that Delta tables do not have.
+fn refuse_of_lake(object: &Object, clause: &str, hint: &str) -> Result<()> {
+    match object.kind {
+        ObjectKind::ExternalTable(_) => {
+            Err(SqlError::unsupported(format!("{clause} is not supported for {}", object.describe())).with_hint(hint))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -336,7 +368,20 @@ pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
     if table.append_only && s.on_conflict.is_some() {
         return Err(SqlError::new("42P10", format!("rows of {} have no key to conflict with", object.describe())));
     }
-    let targets = column_positions(&s.columns, &object)?;
+    if s.on_conflict.is_some() {
+        refuse_of_lake(&object, "ON CONFLICT", "MERGE INTO updates rows that are there and inserts others")?;
+    }
+    if s.returning.is_some() {
+        refuse_of_lake(&object, "RETURNING", "read the rows with a SELECT afterwards")?;
+    }
+    let Replaced { overwrite, fixed } = overwrite::planned(s.overwrite.as_ref(), &object, ctx)?;
+    let mut targets = column_positions(&s.columns, &object)?;
+    if let Some((at, _)) = fixed.iter().find(|(at, _)| !s.columns.is_empty() && targets.contains(at)) {
+        let name = &object.columns()[*at].name;
+        return Err(SqlError::new("42701", format!("column \"{name}\" has a value in PARTITION"))
+            .with_hint("leave it out of the column list"));
+    }
+    targets.retain(|at| fixed.iter().all(|(other, _)| other != at));
     let explicit = !s.columns.is_empty();
     let (source, targets) = match &s.source {
         None => (LogicalPlanBuilder::empty(true).build()?, Vec::new()),
@@ -348,7 +393,7 @@ pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
             None => insert_query(query, &targets, explicit, &object, ctx)?,
         },
     };
-    let plan = whole_rows(source, &targets, &table.columns, ctx)?;
+    let plan = whole_rows(source, &targets, &fixed, &table.columns, ctx)?;
     let plan = analyze(plan, ctx)?;
     let alias = s.alias.as_ref().map_or_else(|| object.name.clone(), normalize);
     let parameters = parameters(&plan, ctx)?;
@@ -356,7 +401,8 @@ pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
         table: object.id,
         plan,
         checks: row_checks(&object, table, ctx)?,
-        on_conflict: on_conflict(s.on_conflict.as_ref(), &object, table, &alias, ctx)?,
+        overwrite,
+        on_conflict: conflict::on_conflict(s.on_conflict.as_ref(), &object, table, &alias, ctx)?,
         returning: returning(s.returning.as_ref(), &object, &alias, ctx)?,
         parameters,
     }))
@@ -371,11 +417,12 @@ pub(crate) fn copy_from(names: &[Ident], object: &Object, ctx: &PlanContext<'_>)
     let given: Vec<Column> = given.collect();
     let input = CatalogSource::new(Target::Input, columns_schema(&given));
     let source = LogicalPlanBuilder::scan("input", Arc::new(input), None)?.build()?;
-    let plan = analyze(whole_rows(source, &targets, &table.columns, ctx)?, ctx)?;
+    let plan = analyze(whole_rows(source, &targets, &[], &table.columns, ctx)?, ctx)?;
     let insert = InsertPlan {
         table: object.id,
         plan,
         checks: row_checks(object, table, ctx)?,
+        overwrite: None,
         on_conflict: None,
         returning: None,
         parameters: Vec::new(),
@@ -497,8 +544,14 @@ fn insert_query(
     Ok((project(planned.plan, exprs)?, targets))
 }
 
-/// Rows in table order: the given columns, defaults for the others, then the generated ones.
-fn whole_rows(source: LogicalPlan, targets: &[usize], all: &[Column], ctx: &PlanContext<'_>) -> Result<LogicalPlan> {
+/// Rows in table order: the given columns, those with one value, defaults for the others, then the generated ones.
+fn whole_rows(
+    source: LogicalPlan,
+    targets: &[usize],
+    fixed: &[(usize, Expr)],
+    all: &[Column],
+    ctx: &PlanContext<'_>,
+) -> Result<LogicalPlan> {
     let zone = ctx.session.time_zone.as_str();
     let empty = DFSchema::empty();
     let ctx = &without_parameters(ctx);
@@ -508,6 +561,9 @@ fn whole_rows(source: LogicalPlan, targets: &[usize], all: &[Column], ctx: &Plan
             Some(given) => {
                 let (qualifier, field) = source.schema().qualified_field(given);
                 Expr::Column(DfColumn::new(qualifier.cloned(), field.name()))
+            }
+            None if fixed.iter().any(|(at, _)| *at == i) => {
+                fixed.iter().find(|(at, _)| *at == i).map(|(_, value)| value.clone()).unwrap_or_default()
             }
             None if column.generated.is_some() || column.default.is_none() => {
                 Expr::Literal(ScalarValue::try_new_null(&column.sql_type.arrow_type())?, None)
@@ -537,93 +593,6 @@ fn whole_rows(source: LogicalPlan, targets: &[usize], all: &[Column], ctx: &Plan
 fn generated(text: &str, column: &Column, schema: &DFSchema, ctx: &PlanContext<'_>) -> Result<Expr> {
     let planned = plan_exprs(vec![crate::parser::parse_expr(text)?], schema, &without_parameters(ctx))?;
     assign(planned.into_iter().next().unwrap_or_default(), schema, column, &ctx.session.time_zone)
-}
-
-fn on_conflict(
-    clause: Option<&ast::OnConflict>,
-    object: &Object,
-    table: &Table,
-    alias: &str,
-    ctx: &PlanContext<'_>,
-) -> Result<Option<OnConflictPlan>> {
-    let Some(ast::OnConflict { conflict_target, action }) = clause else { return Ok(None) };
-    match conflict_target {
-        None => {}
-        Some(ast::ConflictTarget::Columns(names)) => {
-            let mut named =
-                names.iter().map(|n| columns::position(&table.columns, n, &object.name)).collect::<Result<Vec<_>>>()?;
-            let mut key = table.primary_key.clone();
-            named.sort_unstable();
-            key.sort_unstable();
-            if key.is_empty() || named != key {
-                return Err(SqlError::new(
-                    "42P10",
-                    "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-                )
-                .with_hint("name the columns of the primary key"));
-            }
-        }
-        Some(ast::ConflictTarget::OnConstraint(name)) => {
-            let expected = format!("{}_pkey", object.name);
-            if table.primary_key.is_empty() || table_reference(name)?.table() != expected {
-                return Err(SqlError::new(
-                    "42704",
-                    format!("constraint \"{name}\" for table \"{}\" does not exist", object.name),
-                ));
-            }
-        }
-    }
-    let ast::OnConflictAction::DoUpdate(ast::DoUpdate { assignments, selection }) = action else {
-        return Ok(Some(OnConflictPlan::Nothing));
-    };
-    if conflict_target.is_none() {
-        return Err(SqlError::syntax("ON CONFLICT DO UPDATE requires inference specification or constraint name")
-            .with_hint("for example ON CONFLICT (id) DO UPDATE"));
-    }
-    let schema = columns_schema(&table.columns);
-    let old = DFSchema::try_from_qualified_schema(alias, schema.as_ref())?;
-    let excluded = DFSchema::try_from_qualified_schema("excluded", schema.as_ref())?;
-    let both = old.join(&excluded)?;
-    let assigned = assigned_columns(assignments, object)?;
-    let mut texts = Vec::with_capacity(table.columns.len() + 1);
-    for (i, column) in table.columns.iter().enumerate() {
-        let expr = match assigned.iter().find(|(at, _)| *at == i) {
-            Some((_, expr)) => typed_for(prefer_old(expr.clone(), alias, table)?, column)?,
-            None => ast::Expr::CompoundIdentifier(vec![quoted(alias), quoted(&column.name)]),
-        };
-        texts.push(expr);
-    }
-    let condition_at = selection.as_ref().map(|_| texts.len());
-    if let Some(condition) = selection {
-        texts.push(prefer_old(condition.clone(), alias, table)?);
-    }
-    let mut planned = plan_exprs(texts, &both, ctx)?;
-    let condition = condition_at.and_then(|_| planned.pop());
-    let mut values = Vec::with_capacity(planned.len());
-    for (i, (expr, column)) in planned.into_iter().zip(&table.columns).enumerate() {
-        values.push(if assigned.iter().any(|(at, _)| *at == i) {
-            assign(expr, &both, column, &ctx.session.time_zone)?
-        } else {
-            expr
-        });
-    }
-    if table.columns.iter().any(|c| c.generated.is_some()) {
-        return Err(SqlError::unsupported("ON CONFLICT DO UPDATE on a table with generated columns is not supported"));
-    }
-    Ok(Some(OnConflictPlan::Update { values, condition, schema: Arc::new(both) }))
-}
-
-/// In ON CONFLICT a bare column is the old row's, not `excluded`'s.
-fn prefer_old(mut expr: ast::Expr, alias: &str, table: &Table) -> Result<ast::Expr> {
-    let _ = ast::visit_expressions_mut(&mut expr, |e| {
-        if let ast::Expr::Identifier(ident) = e
-            && table.columns.iter().any(|c| c.name == normalize(ident))
-        {
-            *e = ast::Expr::CompoundIdentifier(vec![quoted(alias), ident.clone()]);
-        }
-        std::ops::ControlFlow::<()>::Continue(())
-    });
-    Ok(expr)
 }
 
 /// `SET a = x, (b, c) = (y, z)` as positions and expressions, DEFAULT replaced.
@@ -710,6 +679,9 @@ pub(crate) fn update(s: &Update, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
     let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "update")?;
+    if s.returning.is_some() {
+        refuse_of_lake(&object, "RETURNING", "read the rows with a SELECT afterwards")?;
+    }
     let alias = alias_of(s.alias.as_ref(), &object);
     let assigned = assigned_columns(&s.assignments, &object)?;
     let mut items = old_row(table, &alias);
@@ -779,6 +751,9 @@ pub(crate) fn delete(s: &Delete, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
     let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "delete from")?;
+    if s.returning.is_some() {
+        refuse_of_lake(&object, "RETURNING", "read the rows with a SELECT afterwards")?;
+    }
     let alias = alias_of(s.alias.as_ref(), &object);
     let query = select(old_row(table, &alias), target_and_others(&s.table, &alias, &s.using), s.selection.clone());
     let planned = plan_query_with(&query, ctx, Some(object.id))?;

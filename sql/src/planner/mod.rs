@@ -8,7 +8,8 @@
 //! * [`refuse`]: what no planner consumes; [`naming`]: names of output columns; [`relations`]: TUMBLE, HOP and kin
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
 //! * [`create`], [`columns`], [`ddl`], [`function`], [`secret`]: definitions; [`dml`]: INSERT, UPDATE, DELETE; [`copy`]: COPY
-//! * `calls`: calls of functions in SQL; `task`: scheduled SQL; `prepared`: PREPARE and cursors; `subscribe`: SUBSCRIBE
+//! * `calls`: calls of functions in SQL; `task`: scheduled SQL; `lake`: the upkeep of Delta tables
+//! * `prepared`: PREPARE and cursors; `subscribe`: SUBSCRIBE
 
 mod asof;
 mod blame;
@@ -23,6 +24,7 @@ mod ddl;
 mod dml;
 mod function;
 mod intervals;
+mod lake;
 mod lateral_rows;
 mod lateral_top;
 mod named_windows;
@@ -98,7 +100,8 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
                 | Plan::CreateSink(_)
                 | Plan::Insert(_)
                 | Plan::Update(_)
-                | Plan::Delete(_) => {}
+                | Plan::Delete(_)
+                | Plan::Merge(_) => {}
                 _ => {
                     return Err(SqlError::unsupported("EXPLAIN of this statement is not supported")
                         .with_hint("EXPLAIN takes a query, INSERT, UPDATE, DELETE or CREATE MATERIALIZED VIEW"));
@@ -135,6 +138,10 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::Insert(s) => dml::insert(s, ctx)?,
         Statement::Update(s) => dml::update(s, ctx)?,
         Statement::Delete(s) => dml::delete(s, ctx)?,
+        Statement::Merge(s) => dml::merge::merge(s, ctx)?,
+        Statement::Optimize(s) => lake::optimize(s, ctx)?,
+        Statement::Vacuum(s) => lake::vacuum(s, ctx)?,
+        Statement::DescribeHistory { name, limit } => lake::describe_history(name, *limit, ctx)?,
         Statement::Truncate(s) => dml::truncate(s, ctx)?,
         Statement::Copy(s) => copy::copy(s, ctx)?,
         Statement::Show(s) => Plan::Show(show(s, ctx)?),
@@ -215,7 +222,14 @@ pub fn external_calls(statement: &Statement) -> Vec<ExternalCall> {
         Statement::Subscribe(s) => subscribed(s, &mut visit),
         Statement::Prepare(s) => return external_calls(&s.statement.statement),
         Statement::Declare(s) => return external_calls(&s.statement.statement),
-        Statement::CreateExternalTable(s) if s.columns.is_empty() => return vec![create::external_schema_call(s)],
+        Statement::CreateExternalTable(s) => match &s.query {
+            Some(query) => visit(query),
+            None if s.columns.is_empty() => return vec![create::external_schema_call(s)],
+            None => {}
+        },
+        Statement::Merge(s) => {
+            let _ = s.source.visit(&mut calls);
+        }
         _ => {}
     }
     calls.0

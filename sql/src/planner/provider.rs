@@ -46,7 +46,7 @@ impl<'a> Provider<'a> {
             row_id_of: None,
             options: config(&ctx),
             expr_planners: operator_planners(&ctx),
-            relation_planners: vec![Arc::new(WindowRelations::new(ctx.external))],
+            relation_planners: vec![Arc::new(WindowRelations::new(ctx.external, &ctx.session.time_zone))],
         }
     }
 
@@ -79,9 +79,7 @@ impl<'a> Provider<'a> {
             ObjectKind::Table(table) => {
                 source.primary_key = table.primary_key.clone();
                 if self.row_id_of == Some(object.id) && table.primary_key.is_empty() {
-                    let mut fields = source.schema.fields().to_vec();
-                    fields.push(Arc::new(SqlType::Int8.field(ROW_ID, false)));
-                    source.schema = Arc::new(Schema::new(fields));
+                    source.schema = with_row_id(&source.schema);
                 }
             }
             ObjectKind::View(view) => {
@@ -92,7 +90,13 @@ impl<'a> Provider<'a> {
                 source.view = Some(super::query::rename_output(planned.plan, &view.columns)?);
             }
             ObjectKind::Source(_) | ObjectKind::MaterializedView(_) => {}
-            ObjectKind::ExternalTable(_) => source.is_external = true,
+            ObjectKind::ExternalTable(table) => {
+                source.is_external = true;
+                source.is_lake = table.is_lake();
+                if table.is_lake() && self.row_id_of == Some(object.id) {
+                    source.schema = with_row_id(&source.schema);
+                }
+            }
             ObjectKind::Sink(_)
             | ObjectKind::Schema
             | ObjectKind::Snapshot(_)
@@ -104,6 +108,11 @@ impl<'a> Provider<'a> {
         }
         Ok(source)
     }
+}
+
+fn with_row_id(schema: &SchemaRef) -> SchemaRef {
+    let id: FieldRef = Arc::new(SqlType::Int8.field(ROW_ID, false));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain([id]).collect::<Vec<_>>()))
 }
 
 /// Looks a relation up: bindings first, then `pg_catalog`, then the search path.

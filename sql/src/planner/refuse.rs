@@ -305,7 +305,7 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
             }
             no(!with_hints.is_empty(), "WITH (...) behind a table")?;
             if let Some(version) = version {
-                super::relations::version(version)?;
+                super::relations::written_version(version)?;
             }
             no(*with_ordinality, "WITH ORDINALITY")?;
             no(!partitions.is_empty(), "PARTITION behind a table")?;

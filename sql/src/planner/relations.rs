@@ -3,10 +3,11 @@
 //! `TUMBLE(t, ts, size)` becomes a projection that adds `window_start` and `window_end` through `tumble_start`; `HOP(t, ts,
 //! slide, size)` an unnest of `hop_starts`, then `window_end`; `CUMULATE(t, ts, step, size)` an unnest of `cumulate_ends`.
 //! All of these run as they are in a batch; the stream planner knows the shapes. `SESSION` is a node of its own (`session`).
-//! `files`: the functions that read files.
+//! `files`: the functions that read files. `version`: tables as of another moment.
 
 mod files;
 mod session;
+mod version;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,14 +16,13 @@ use arrow::datatypes::{IntervalMonthDayNano, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema, Result as DfResult, ScalarValue, TableReference, UnnestOptions};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, lit};
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion_sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
-    TableVersion,
+    self, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
 };
 use millstream_catalog::SqlType;
 
-use crate::context::{CatalogSource, ExternalCall, Series, Target, Version};
+use crate::context::{CatalogSource, ExternalCall, Series, Target};
 use crate::error::{Result, SqlError};
 use crate::functions::windows::{Span, arranged, cumulate_ends, cumulate_start, hop_starts, tumble_start};
 use crate::types::normalize;
@@ -33,14 +33,18 @@ const ENDS: &str = "window_end";
 /// The windows of an event before they become rows.
 const WINDOWS_LIST: &str = "__windows";
 
+pub(crate) use version::written as written_version;
+
 #[derive(Debug)]
 pub(crate) struct WindowRelations {
     external: HashMap<ExternalCall, SchemaRef>,
+    /// The session's time zone.
+    zone: String,
 }
 
 impl WindowRelations {
-    pub(crate) fn new(external: &HashMap<ExternalCall, SchemaRef>) -> Self {
-        Self { external: external.clone() }
+    pub(crate) fn new(external: &HashMap<ExternalCall, SchemaRef>, zone: &str) -> Self {
+        Self { external: external.clone(), zone: zone.into() }
     }
 }
 
@@ -51,7 +55,8 @@ impl RelationPlanner for WindowRelations {
         context: &mut dyn RelationPlannerContext,
     ) -> DfResult<RelationPlanning> {
         if let TableFactor::Table { name, alias, version: Some(at), .. } = relation {
-            return as_of(name, alias, version(&at)?, context);
+            let version = version::resolved(version::written(&at)?, &self.zone, context)?;
+            return version::as_of(name, alias, version, context);
         }
         if let Some(plan) = super::asof::planned(&relation, context)? {
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))));
@@ -74,62 +79,6 @@ impl RelationPlanner for WindowRelations {
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
-}
-
-/// As of when a relation with a version is read.
-///
-/// # Errors
-/// 0A000 for anything but FOR SYSTEM_TIME AS OF PROCTIME() and now().
-pub(crate) fn version(version: &TableVersion) -> Result<Version> {
-    let refused = |what: String| {
-        Err(SqlError::unsupported(format!("{what} is not supported")).with_hint(
-            "the moments are now(), when the view is made, of an external table, and PROCTIME(), when rows of the other \
-             side of a join arrive, of a table or materialized view",
-        ))
-    };
-    let TableVersion::ForSystemTimeAsOf(moment) = version else {
-        return refused("a table version other than FOR SYSTEM_TIME AS OF".into());
-    };
-    if let ast::Expr::Function(call) = moment
-        && let [ObjectNamePart::Identifier(name)] = call.name.0.as_slice()
-    {
-        let is_bare = match &call.args {
-            FunctionArguments::None => true,
-            FunctionArguments::List(list) => list.args.is_empty(),
-            FunctionArguments::Subquery(_) => false,
-        };
-        match normalize(name).as_str() {
-            "proctime" => return Ok(Version::Arrival),
-            "now" | "current_timestamp" if is_bare => return Ok(Version::Creation),
-            _ => {}
-        }
-    }
-    refused(format!("FOR SYSTEM_TIME AS OF {moment}"))
-}
-
-/// A relation whose scan is marked with the moment as of which it is read.
-fn as_of(
-    name: ObjectName,
-    alias: Option<TableAlias>,
-    version: Version,
-    context: &mut dyn RelationPlannerContext,
-) -> DfResult<RelationPlanning> {
-    let (moment, hint) = match version {
-        Version::Creation => (
-            "now()",
-            "it is for external tables; others are read as they are without it, and are followed by continuous views when \
-             they change",
-        ),
-        _ => ("PROCTIME()", "it is for tables and materialized views on the right side of a join"),
-    };
-    let refused = || {
-        let error = SqlError::unsupported(format!("FOR SYSTEM_TIME AS OF {moment} of \"{name}\" is not supported"));
-        error.with_hint(hint)
-    };
-    let LogicalPlan::TableScan(scan) = context.plan(plain_table(name.clone()))? else { return Err(refused().into()) };
-    let source = CatalogSource::of(&scan.source).and_then(|s| s.as_of(version)).ok_or_else(refused)?;
-    let plan = LogicalPlan::TableScan(TableScan { source: Arc::new(source), ..scan });
-    Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }
 
 /// Name in lower case, arguments and alias of a function in FROM.

@@ -29,8 +29,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
-use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::execution::session_state::SessionState;
@@ -43,7 +42,7 @@ use millstream_catalog::Column;
 use millstream_catalog::object::{ExternalTable, columns_schema};
 use millstream_sql::ExternalCall;
 
-use self::named::Named;
+pub(super) use self::named::Named;
 use self::text::TextReader;
 use self::text::scan::{Output, TextFile, TextScan, TextScanExec, of_object};
 use super::context::Batch;
@@ -223,20 +222,7 @@ impl FileTable {
             .with_limit(limit)
             .build();
         let plan = format.create_physical_plan(state, config).await?;
-        Ok(self.named(plan))
-    }
-
-    /// The scan with errors that name the file.
-    fn named(&self, plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-        let Some(config) =
-            plan.downcast_ref::<DataSourceExec>().and_then(|exec| exec.data_source().downcast_ref::<FileScanConfig>())
-        else {
-            return plan;
-        };
-        let mut config = config.clone();
-        let store = self.locations[0].store.clone();
-        config.file_source = Arc::new(Named::new(config.file_source, store, self.object.clone()));
-        DataSourceExec::from_data_source(config)
+        Ok(Named::scan(plan, store, &self.object))
     }
 
     /// Adds what is known of each file before it is opened; a file that is damaged, or whose columns do not fit the table's,
@@ -400,7 +386,7 @@ fn by_size(mut files: Vec<TextFile>, parts: usize) -> Vec<Vec<TextFile>> {
 }
 
 /// Whether a filter is decided by partition values alone. Only forms that can be evaluated while planning count.
-fn prunes_partitions(filter: &Expr, fields: &[FieldRef]) -> bool {
+pub(super) fn prunes_partitions(filter: &Expr, fields: &[FieldRef]) -> bool {
     let mut columns = 0;
     let mut plain = true;
     let visited = filter.apply(|e| {
@@ -437,7 +423,7 @@ fn prunes_partitions(filter: &Expr, fields: &[FieldRef]) -> bool {
 }
 
 /// Which files the filters keep; NULL keeps none.
-fn keep_mask(
+pub(super) fn keep_mask(
     state: &dyn Session,
     fields: &[FieldRef],
     values: &[Vec<ScalarValue>],

@@ -9,6 +9,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::object_store::ObjectStore;
@@ -16,7 +17,7 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -49,8 +50,20 @@ impl Names {
 
 impl Named {
     /// Wraps a source.
-    pub fn new(inner: Arc<dyn FileSource>, store: Store, object: String) -> Self {
+    fn new(inner: Arc<dyn FileSource>, store: Store, object: String) -> Self {
         Self { inner, names: Arc::new(Names { store, object }) }
+    }
+
+    /// A scan of files whose errors name them. `object` is what the files are the table of.
+    pub fn scan(plan: Arc<dyn ExecutionPlan>, store: &Store, object: &str) -> Arc<dyn ExecutionPlan> {
+        let Some(config) =
+            plan.downcast_ref::<DataSourceExec>().and_then(|exec| exec.data_source().downcast_ref::<FileScanConfig>())
+        else {
+            return plan;
+        };
+        let mut config = config.clone();
+        config.file_source = Arc::new(Self::new(config.file_source, store.clone(), object.to_string()));
+        DataSourceExec::from_data_source(config)
     }
 
     fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {

@@ -17,29 +17,38 @@ use futures::{StreamExt, TryStreamExt};
 use super::Traffic;
 use super::failure::{Place, wrapped};
 
-/// One bucket. Its paths begin with its label; what is behind it is the key.
+/// One bucket. Its paths begin with its label, if it has one; what is behind it is the key.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     inner: Arc<dyn ObjectStore>,
-    label: String,
+    label: Option<String>,
     place: Arc<Place>,
     traffic: Arc<Traffic>,
 }
 
 impl Bucket {
     pub fn new(inner: Arc<dyn ObjectStore>, label: String, place: Place, traffic: Arc<Traffic>) -> Self {
-        Self { inner, label, place: Arc::new(place), traffic }
+        Self { inner, label: Some(label), place: Arc::new(place), traffic }
+    }
+
+    /// The same bucket by its keys.
+    pub fn without_label(&self) -> Self {
+        Self { label: None, ..self.clone() }
     }
 
     fn key(&self, path: &Path) -> Path {
-        match path.prefix_match(&Path::from_iter([self.label.as_str()])) {
+        let label = self.label.as_deref().map(|label| Path::from_iter([label]));
+        match label.as_ref().and_then(|label| path.prefix_match(label)) {
             Some(rest) => rest.collect(),
             None => path.clone(),
         }
     }
 
     fn labelled(&self, key: &Path) -> Path {
-        Path::from_iter([self.label.as_str()]).parts().chain(key.parts()).collect()
+        match &self.label {
+            Some(label) => Path::from_iter([label.as_str()]).parts().chain(key.parts()).collect(),
+            None => key.clone(),
+        }
     }
 
     fn meta(&self, meta: ObjectMeta) -> ObjectMeta {
@@ -57,7 +66,7 @@ impl Bucket {
 
     fn error(&self, key: &Path, error: &datafusion::object_store::Error) -> datafusion::object_store::Error {
         Traffic::add(&self.traffic.failures, 1);
-        wrapped(self.place.error(key.as_ref(), error))
+        wrapped(key, error, self.place.error(key.as_ref(), error))
     }
 }
 

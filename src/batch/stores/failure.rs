@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 
 use datafusion::object_store;
+use datafusion::object_store::path::Path;
 
 use crate::error::{Error, sqlstate};
 
@@ -78,9 +79,17 @@ impl Place {
 /// PostgreSQL's `duplicate_file`.
 pub const DUPLICATE_FILE: &str = "58P02";
 
-/// An error of ours on its way through an object store's.
-pub fn wrapped(error: Error) -> object_store::Error {
-    object_store::Error::Generic { store: "S3", source: Box::new(error) }
+/// Our error for one of a store, on its way through one of the same kind: who writes only what is not there yet, or looks
+/// whether something is, goes by the kind.
+pub fn wrapped(key: &Path, kind: &object_store::Error, ours: Error) -> object_store::Error {
+    let (path, source) = (key.to_string(), Box::new(ours));
+    match kind {
+        object_store::Error::NotFound { .. } => object_store::Error::NotFound { path, source },
+        object_store::Error::AlreadyExists { .. } => object_store::Error::AlreadyExists { path, source },
+        object_store::Error::Precondition { .. } => object_store::Error::Precondition { path, source },
+        object_store::Error::NotModified { .. } => object_store::Error::NotModified { path, source },
+        _ => object_store::Error::Generic { store: "S3", source },
+    }
 }
 
 /// All that an error and what caused it say.
@@ -164,7 +173,12 @@ mod tests {
 
     #[test]
     fn our_error_is_found_again() {
-        let wrapped = wrapped(Error::new("42501", "no"));
-        assert_eq!(Error::inside(&wrapped).unwrap().sqlstate(), "42501");
+        let key = Path::from("k");
+        let found = wrapped(&key, &generic("x"), Error::new("42501", "no"));
+        assert_eq!(Error::inside(&found).unwrap().sqlstate(), "42501");
+        let gone = object_store::Error::NotFound { path: "k".into(), source: "gone".into() };
+        let found = wrapped(&key, &gone, Error::new("58P01", "no"));
+        assert!(matches!(&found, object_store::Error::NotFound { path, .. } if path == "k"));
+        assert_eq!(Error::inside(&found).unwrap().sqlstate(), "58P01");
     }
 }

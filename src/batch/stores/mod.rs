@@ -70,6 +70,8 @@ struct Key {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub objects: Arc<dyn ObjectStore>,
+    /// The same without the label: paths in it are keys.
+    pub plain: Arc<dyn ObjectStore>,
     /// What DataFusion's scans find it by.
     pub url: ObjectStoreUrl,
     /// First segment of all paths in it, which no other store has: caches go by path alone. `None` for local files.
@@ -127,7 +129,8 @@ impl Stores {
 
     fn local(&self) -> Result<Store> {
         let url = ObjectStoreUrl::local_filesystem();
-        Ok(Store { objects: self.env.object_store(&url)?, url, label: None, root: "/".into() })
+        let objects = self.env.object_store(&url)?;
+        Ok(Store { plain: objects.clone(), objects, url, label: None, root: "/".into() })
     }
 
     fn bucket(&self, secret: Option<&str>, bucket: &str, settings: S3) -> Result<Store> {
@@ -148,19 +151,17 @@ impl Stores {
         let number = open.opened;
         let label = format!("{bucket}@{number}");
         let objects = key.settings.open(bucket)?;
-        let objects: Arc<dyn ObjectStore> = Arc::new(Bucket::new(
-            objects,
-            label.clone(),
-            failure::Place {
-                bucket: bucket.into(),
-                endpoint: key.settings.address(),
-                secret: secret.map(str::to_string),
-            },
-            self.traffic.clone(),
-        ));
+        let place = failure::Place {
+            bucket: bucket.into(),
+            endpoint: key.settings.address(),
+            secret: secret.map(str::to_string),
+        };
+        let labelled = Bucket::new(objects, label.clone(), place, self.traffic.clone());
+        let plain: Arc<dyn ObjectStore> = Arc::new(labelled.without_label());
+        let objects: Arc<dyn ObjectStore> = Arc::new(labelled);
         let url = ObjectStoreUrl::parse(format!("s3-{number}://{bucket}"))?;
         self.env.register_object_store(url.as_ref(), objects.clone());
-        let store = Store { objects, url, label: Some(label), root: format!("s3://{bucket}/") };
+        let store = Store { objects, plain, url, label: Some(label), root: format!("s3://{bucket}/") };
         open.buckets.push((key, store.clone()));
         Ok(store)
     }

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use datafusion::execution::SendableRecordBatchStream;
+use deltalake::kernel::Transaction;
 use futures::StreamExt;
 use jiff::civil::Date;
 use millstream_catalog::object::Task;
@@ -164,7 +165,9 @@ impl Attempt {
         let mut next = self.run.clone();
         next.done += 1;
         self.session.task_records = self.kept(&next);
+        self.session.lake_transaction = Some(self.lake_transaction());
         let rows = self.statement(&parsed, cancel).await;
+        self.session.lake_transaction = None;
         let is_noted = std::mem::take(&mut self.session.task_records).is_empty();
         let rows = rows?;
         if is_noted {
@@ -199,6 +202,15 @@ impl Attempt {
                 Err(Error::unsupported("COPY from and to a client is not supported in a task"))
             }
         }
+    }
+
+    /// What a Delta table keeps of the next statement, so that a further try of it does not write its rows again: by the
+    /// statement's place, the scheduled time, and which of the tries for it was the first of those that are one.
+    fn lake_transaction(&self) -> Transaction {
+        let Run { scheduled_us, attempt, failures, abandoned, done, .. } = &self.run;
+        let store = self.session.database.store.identity();
+        let app = format!("millstream-{store}-task-{}-{done}", self.task);
+        Transaction::new(app, scheduled_us + i64::from(attempt.saturating_sub(failures + abandoned)))
     }
 
     fn kept(&self, run: &Run) -> Vec<TaskRecord> {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::files::{FileReads, FileVersion};
+use crate::batch::lake::VersionReads;
 use crate::error::{Error, Result, sqlstate};
 
 /// What was read.
@@ -22,6 +23,9 @@ pub struct Inputs {
     /// Files of external tables by name, and of `read_parquet` by its argument.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, Vec<FileVersion>>,
+    /// Versions of Delta tables, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, u64>,
 }
 
 /// Takes note of what the statements of a run read.
@@ -29,6 +33,7 @@ pub struct Inputs {
 pub struct Reads {
     found: Mutex<Inputs>,
     files: Mutex<BTreeMap<String, Arc<FileReads>>>,
+    versions: Mutex<BTreeMap<String, Arc<VersionReads>>>,
     /// The number and the inputs of the run that is repeated.
     repeated: Option<(u64, Inputs)>,
 }
@@ -90,9 +95,31 @@ impl Reads {
         Ok(reads)
     }
 
+    /// A Delta table is read, by its name or by the argument of `read_delta`.
+    ///
+    /// # Errors
+    /// 55000 if a run is repeated that has not read it.
+    pub fn version(&self, name: String) -> Result<Arc<VersionReads>> {
+        let mut versions = self.versions.lock();
+        if let Some(reads) = versions.get(&name) {
+            return Ok(reads.clone());
+        }
+        let reads = Arc::new(match &self.repeated {
+            None => VersionReads::default(),
+            Some((run, inputs)) => {
+                let then = inputs.versions.get(&name).copied();
+                VersionReads::only(then.ok_or_else(|| not_kept(format!("run {run} did not read \"{name}\"")))?)
+            }
+        });
+        versions.insert(name, reads.clone());
+        Ok(reads)
+    }
+
     /// All that was read so far.
     pub fn inputs(&self) -> Inputs {
         let mut inputs = self.found.lock().clone();
+        let versions = self.versions.lock();
+        inputs.versions = versions.iter().filter_map(|(name, reads)| Some((name.clone(), reads.read()?))).collect();
         inputs.files = self.files.lock().iter().map(|(name, reads)| (name.clone(), reads.read())).collect();
         inputs
     }

@@ -114,7 +114,7 @@ pub struct SinkSender {
     size: PartSize,
     /// Rows of the part that was handed over last; 0 if nothing is on its way.
     tried: usize,
-    /// When the last transaction began.
+    /// When the last transaction began; of rows that gather in files, when the first of them was handed over.
     began: Option<Instant>,
     committed: Instant,
 }
@@ -200,6 +200,7 @@ impl SinkSender {
                     writer = None;
                     self.sent.clear();
                     self.next = self.there;
+                    self.began = None;
                     self.pause(backoff);
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -250,7 +251,10 @@ impl SinkSender {
                 started
             }
         };
-        let sent = self.send_part(current.as_mut());
+        let sent = match self.of.spec.commit_interval() {
+            Some(interval) => self.gather(current.as_mut(), interval),
+            None => self.send_part(current.as_mut()),
+        };
         match sent {
             Err(Failure::Passing(e)) if current.is_fenced() => Err(Failure::Final(e)),
             other => other,
@@ -346,7 +350,10 @@ impl SinkSender {
                 break;
             };
             // Their dead letters are not noted yet.
-            let (_, dead) = self.messages(&part, writer.message_bytes_max())?;
+            let (_, dead) = match self.of.spec.commit_interval() {
+                Some(_) => Default::default(),
+                None => self.messages(&part, writer.message_bytes_max())?,
+            };
             self.next = part.end;
             self.went(Sent { end: part.end, dead });
         }
@@ -455,6 +462,32 @@ impl SinkSender {
         self.size.went();
         self.next = part.end;
         self.sent.push_back(Sent { end: part.end, dead });
+        self.note_acknowledged(writer, Duration::ZERO)?;
+        Ok(true)
+    }
+
+    /// Hands rows over to a place where they gather, and commits them when they are enough or have waited long enough. False
+    /// if there was nothing to do.
+    fn gather(&mut self, writer: &mut dyn SinkWriter, interval: Duration) -> Result<bool, Failure> {
+        let published = self.of.publisher.current();
+        let part = self.read(&published.snapshot, u64::MAX)?;
+        let is_none = part.is_none();
+        if let Some(part) = part {
+            self.began.get_or_insert_with(Instant::now);
+            self.of.reached.fetch_max(part.end.row, Ordering::AcqRel);
+            writer.send_rows(&part.rows.rows).map_err(|e| Failure::Passing(e.into()))?;
+            self.next = part.end;
+        }
+        let Some(began) = self.began else { return Ok(false) };
+        if !writer.is_full() && began.elapsed() < interval {
+            return Ok(!is_none);
+        }
+        failpoint::pass("outbox.produced")?;
+        self.of.store.sync()?;
+        self.commit(writer, self.next.row)?;
+        failpoint::pass("outbox.sent")?;
+        self.began = None;
+        self.sent.push_back(Sent { end: self.next, dead: Vec::new() });
         self.note_acknowledged(writer, Duration::ZERO)?;
         Ok(true)
     }

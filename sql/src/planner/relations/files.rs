@@ -26,6 +26,7 @@ pub(crate) fn call(relation: &TableFactor) -> Option<Result<(ExternalCall, Optio
         "read_parquet" => "parquet",
         "read_csv" => "csv",
         "read_json" => "json",
+        "read_delta" => "delta",
         _ => return None,
     };
     Some(arguments(&name, args).map(|(locations, options)| {

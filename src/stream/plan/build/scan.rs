@@ -31,7 +31,7 @@ impl Builder<'_> {
             return Err(Error::internal(format!("filter or limit pushed into the scan of \"{}\"", scan.table_name)));
         }
         let (id, taken_us) = match source.version {
-            Version::Creation => {
+            Version::Creation | Version::Number(_) | Version::Moment(_) => {
                 let (snapshot, taken_us) = self.relations.snapshot(id, self.object)?;
                 (snapshot, Some(taken_us))
             }
