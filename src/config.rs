@@ -228,7 +228,7 @@ settings! {
         "Address for /livez, /readyz and /metrics.";
     "listen": address => listen, "127.0.0.1:6565",
         "Address for PostgreSQL clients.";
-    "log.filter": text => log.filter, "info",
+    "log.filter": text => log.filter, "info,deltalake_core=error,buoyant_kernel=error",
         "Which log lines are written: a level, or target=level pairs.";
     "log.format": log_format => log.format, "text",
         "How log lines look: text or json.";

@@ -202,7 +202,7 @@ impl Batch {
 
     /// What sinks that write files need.
     pub fn places(&self) -> Places {
-        Places::new(self.stores.clone(), self.snapshots.clone(), self.handle.clone())
+        Places::new(self.stores.clone(), self.snapshots.clone(), self.handle.clone(), self.base.clone())
     }
 
     /// The names of all functions that statements can call.

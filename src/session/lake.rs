@@ -35,7 +35,7 @@ use crate::batch::lake::{At, Lake, LakeTable};
 use crate::error::{Error, Result, sqlstate};
 
 /// How often a statement is computed again before its client must.
-const RETRIES: usize = 20;
+pub(super) const RETRIES: usize = 20;
 
 impl Session {
     /// Opens the folder of a Delta table.
@@ -159,9 +159,8 @@ impl Session {
         let rows = self.sorted_rows(p.plan, sorted, parameters, scope).await?;
         let (snapshot, note, checks) = (target.snapshot.clone(), self.note(), p.checks.clone());
         let rows = target.in_order(rows, checks);
-        let snapshots = self.database.batch.snapshots().clone();
         let rows = Rows { stream: rows, cancel: scope.cancel.clone(), written: Self::written(scope) };
-        let run = async move { change::insert(&snapshots, &snapshot, rows, replaced.as_ref(), blind, note).await };
+        let run = async move { change::insert(&snapshot, rows, replaced.as_ref(), blind, note).await };
         let count = self.on_batch_threads(run).await?;
         Ok(complete(format!("INSERT 0 {count}")))
     }
@@ -254,8 +253,8 @@ impl Session {
         let schema = millstream_catalog::object::columns_schema(&target.snapshot.columns);
         let none = Box::pin(datafusion::physical_plan::EmptyRecordBatchStream::new(schema));
         let rows = Rows { stream: none, cancel: scope.cancel.clone(), written: Arc::default() };
-        let (snapshots, note) = (self.database.batch.snapshots().clone(), self.note());
-        change::insert(&snapshots, &target.snapshot, rows, Some(&Replaced::All), true, note).await?;
+        let note = self.note();
+        change::insert(&target.snapshot, rows, Some(&Replaced::All), true, note).await?;
         Ok(())
     }
 
@@ -342,8 +341,7 @@ impl Session {
                 changed.writer.abandon().await;
                 return Ok(0);
             }
-            let snapshots = database.batch.snapshots();
-            change::replace(&database.batch, snapshots, all, &snapshot, changed, operation, note, cancel).await?;
+            change::replace(&database.batch, all, &snapshot, changed, operation, note, cancel).await?;
             Ok(count)
         };
         self.on_batch_threads(run).await

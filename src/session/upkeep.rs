@@ -10,10 +10,11 @@ use millstream_sql::plan::{DescribeHistoryPlan, OptimizePlan, VacuumPlan, output
 
 use super::api::{Response, RowsTag};
 use super::dml::table_of;
+use super::lake::RETRIES;
 use super::{Scope, Session, complete, memory};
-use crate::batch::lake::upkeep::{self, Optimized};
-use crate::batch::lake::{Lake, LakeTable};
-use crate::error::{Error, Result};
+use crate::batch::lake::optimize::{Optimized, optimize};
+use crate::batch::lake::{At, Lake, LakeTable, upkeep};
+use crate::error::{Error, Result, sqlstate};
 
 fn schema(columns: &[(&str, SqlType)]) -> SchemaRef {
     output_schema(&columns.iter().map(|(name, t)| Column::new(*name, t.clone(), true)).collect::<Vec<_>>())
@@ -59,10 +60,20 @@ impl Session {
     /// OPTIMIZE.
     pub(super) async fn optimize(&mut self, p: OptimizePlan, scope: &Scope) -> Result<Response> {
         self.check_outside("OPTIMIZE", true)?;
-        let snapshot = self.lake_to_keep(p.table, scope)?.snapshot().await?;
-        let state = self.database.batch.state(&scope.options);
-        let user = self.client.user.clone();
-        let work = async move { upkeep::optimize(&snapshot, &p.partitions, p.z_order, state, &user).await };
+        let (table, state) = (self.lake_to_keep(p.table, scope)?, self.database.batch.state(&scope.options));
+        let (snapshots, user) = (self.database.batch.snapshots().clone(), self.client.user.clone());
+        let lake = table.snapshot().await?.lake.clone();
+        let work = async move {
+            let mut all = Optimized::default();
+            for _ in 0..RETRIES {
+                let snapshot = snapshots.load(&lake, At::Newest).await?;
+                match optimize(&snapshots, &snapshot, &p.partitions, &p.z_order, &state, &user, &mut all).await {
+                    Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
+                    done => return done.map(|()| all),
+                }
+            }
+            Err(lake.conflict())
+        };
         let Optimized { files_added, files_removed, bytes_added, bytes_removed } = self.on_batch_threads(work).await?;
         let columns = [files_added, files_removed, bytes_added, bytes_removed];
         let columns = columns.map(|n| Arc::new(Int64Array::from(vec![n as i64])) as ArrayRef).to_vec();

@@ -16,6 +16,7 @@ mod inside;
 mod kafka;
 mod keyed;
 mod kill;
+mod lake;
 mod layers;
 mod lifecycle;
 mod limits;

@@ -22,9 +22,9 @@ use roaring::RoaringTreemap;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{Change, Note, added, commit};
+use super::commit::{Change, Kind, Note, added, commit};
 use super::scan::{LakeTable, row_of};
-use super::snapshot::{Snapshot, Snapshots, Version};
+use super::snapshot::{Snapshot, Version};
 use super::write::{Shape, Writer, remove};
 use crate::batch::context::{Batch, Resolver, StatementOptions};
 use crate::batch::copy::Written;
@@ -154,7 +154,6 @@ pub async fn write_all(writer: Writer, mut rows: Rows) -> Result<(Vec<Add>, u64)
 /// # Errors
 /// Of [`write_all`] and [`commit`].
 pub async fn insert(
-    snapshots: &Snapshots,
     snapshot: &Snapshot,
     rows: Rows,
     replaced: Option<&Replaced>,
@@ -195,11 +194,10 @@ pub async fn insert(
     let change = Change {
         actions,
         operation: DeltaOperation::Write { mode, partition_by, predicate: None },
-        appends: replaced.is_none(),
-        blind,
+        kind: if replaced.is_none() { Kind::Appends { blind } } else { Kind::Changes },
         note,
     };
-    finish(snapshots, snapshot, &change, &files).await?;
+    finish(snapshot, &change, &files).await?;
     Ok(count)
 }
 
@@ -210,8 +208,8 @@ fn partition_of(snapshot: &Snapshot, values: &HashMap<String, Option<String>>) -
 }
 
 /// Commits; files that no version names are removed again.
-async fn finish(snapshots: &Snapshots, snapshot: &Snapshot, change: &Change, files: &[Add]) -> Result<Version> {
-    let done = commit(snapshots, snapshot, change).await;
+async fn finish(snapshot: &Snapshot, change: &Change, files: &[Add]) -> Result<Version> {
+    let done = commit(snapshot, change).await;
     // Another error may hide that the entry of the log is there.
     if done.as_ref().is_err_and(|e| e.sqlstate() == sqlstate::SERIALIZATION_FAILURE) {
         remove(&snapshot.lake, files).await;
@@ -232,7 +230,6 @@ pub struct Changed {
 #[allow(clippy::too_many_arguments)]
 pub async fn replace(
     batch: &Batch,
-    snapshots: &Snapshots,
     table: LakeTable,
     snapshot: &Snapshot,
     Changed { gone, mut writer }: Changed,
@@ -270,8 +267,8 @@ pub async fn replace(
     note.metrics.insert("numRemovedFiles".into(), json!(actions.len()));
     let files = adds.clone();
     actions.extend(added(adds));
-    let change = Change { actions, operation, appends: false, blind: false, note };
-    finish(snapshots, snapshot, &change, &files).await?;
+    let change = Change { actions, operation, kind: Kind::Changes, note };
+    finish(snapshot, &change, &files).await?;
     Ok(())
 }
 

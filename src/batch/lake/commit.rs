@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::place::Lake;
-use super::snapshot::{At, Snapshot, Snapshots, Version};
+use super::snapshot::{Snapshot, Version};
 use crate::error::{Error, Result};
 
 /// How often an entry of the log is tried while other writers are faster.
@@ -32,11 +32,19 @@ const ID: &str = "millstreamCommit";
 pub struct Change {
     pub actions: Vec<Action>,
     pub operation: DeltaOperation,
-    /// Whether rows are only added, whatever else is in the table.
-    pub appends: bool,
-    /// Whether the rows were computed without a look at the table.
-    pub blind: bool,
+    pub kind: Kind,
     pub note: Note,
+}
+
+/// What kind of change it is, which decides what it may come behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Rows are added; `blind`: they were computed without a look at the table.
+    Appends { blind: bool },
+    /// Rows go or become others.
+    Changes,
+    /// Rows move to other files.
+    Moves,
 }
 
 /// Who commits what.
@@ -53,7 +61,7 @@ pub struct Note {
 ///
 /// # Errors
 /// 40001 if another writer's change came between, and the statement must be computed anew; those of the store.
-pub async fn commit(snapshots: &Snapshots, read: &Snapshot, change: &Change) -> Result<Version> {
+pub async fn commit(read: &Snapshot, change: &Change) -> Result<Version> {
     let lake = &read.lake;
     let id = Uuid::new_v4().to_string();
     let mut state = read.state.clone();
@@ -61,7 +69,7 @@ pub async fn commit(snapshots: &Snapshots, read: &Snapshot, change: &Change) -> 
         let mut info: HashMap<String, Value> = HashMap::new();
         info.insert(ID.into(), json!(id));
         info.insert("userName".into(), json!(change.note.user));
-        info.insert("isBlindAppend".into(), json!(change.appends && change.blind));
+        info.insert("isBlindAppend".into(), json!(change.kind == Kind::Appends { blind: true }));
         info.insert("operationMetrics".into(), json!(change.note.metrics));
         let properties = CommitProperties::default()
             .with_metadata(info)
@@ -87,8 +95,9 @@ pub async fn commit(snapshots: &Snapshots, read: &Snapshot, change: &Change) -> 
         if !since.iter().all(|entry| entry.lets_through(change)) {
             return Err(lake.conflict());
         }
-        let newest = snapshots.load(lake, At::Newest).await?;
-        state = newest.state.clone();
+        // Exactly what was looked at: another entry may be there by now.
+        let last = since.last().map_or(state.version(), |entry| entry.version);
+        state.update(lake.log.as_ref(), Some(last)).await.map_err(|e| lake.told(e))?;
         let pause = PAUSE_MAX.min(Duration::from_millis(2u64.saturating_pow(attempt.min(8))));
         // Writers that lost together do not come back together.
         let share = (Uuid::new_v4().as_u128() % 1000) as f64 / 1000.0;
@@ -183,14 +192,18 @@ impl Entry {
         {
             return false;
         }
-        if change.appends {
-            return change.blind || !(self.removes_rows || self.adds_rows);
-        }
         let removes = |action: &Action| match action {
             Action::Remove(remove) => self.removed.contains(&remove.path),
             _ => false,
         };
-        !self.removes_rows && (!self.adds_rows || self.is_blind) && !change.actions.iter().any(removes)
+        match change.kind {
+            Kind::Appends { blind: true } => true,
+            Kind::Appends { blind: false } => !(self.removes_rows || self.adds_rows),
+            Kind::Changes => {
+                !self.removes_rows && (!self.adds_rows || self.is_blind) && !change.actions.iter().any(removes)
+            }
+            Kind::Moves => !change.actions.iter().any(removes),
+        }
     }
 }
 
@@ -222,13 +235,12 @@ pub fn added(adds: Vec<Add>) -> impl Iterator<Item = Action> {
 mod tests {
     use super::*;
 
-    fn change(appends: bool, blind: bool, actions: Vec<Action>) -> Change {
+    fn change(kind: Kind, actions: Vec<Action>) -> Change {
         let transaction = Some(Transaction::new("mine", 3));
         Change {
             actions,
             operation: DeltaOperation::Update { predicate: None },
-            appends,
-            blind,
+            kind,
             note: Note { transaction, ..Note::default() },
         }
     }
@@ -250,16 +262,20 @@ mod tests {
         let remove = |path: &str| {
             Action::Remove(deltalake::kernel::Remove { path: path.into(), data_change: true, ..Default::default() })
         };
-        let blind = change(true, true, vec![]);
-        let reads = change(true, false, vec![]);
-        let of_b = change(false, false, vec![remove("b")]);
-        let of_a = change(false, false, vec![remove("a")]);
-        let through = |entry: &Entry| [&blind, &reads, &of_b, &of_a].map(|change| entry.lets_through(change));
-        assert_eq!(through(&appended), [true, false, true, true]);
-        assert_eq!(through(&read_and_added), [true, false, false, false]);
-        assert_eq!(through(&deleted), [true, false, false, false]);
-        assert_eq!(through(&compacted), [true, true, true, false]);
-        assert_eq!(through(&altered), [false; 4]);
-        assert_eq!(through(&same), [false; 4]);
+        let changes = [
+            change(Kind::Appends { blind: true }, vec![]),
+            change(Kind::Appends { blind: false }, vec![]),
+            change(Kind::Changes, vec![remove("b")]),
+            change(Kind::Changes, vec![remove("a")]),
+            change(Kind::Moves, vec![remove("b")]),
+            change(Kind::Moves, vec![remove("a")]),
+        ];
+        let through = |entry: &Entry| changes.each_ref().map(|change| entry.lets_through(change));
+        assert_eq!(through(&appended), [true, false, true, true, true, true]);
+        assert_eq!(through(&read_and_added), [true, false, false, false, true, true]);
+        assert_eq!(through(&deleted), [true, false, false, false, true, false]);
+        assert_eq!(through(&compacted), [true, true, true, false, true, false]);
+        assert_eq!(through(&altered), [false; 6]);
+        assert_eq!(through(&same), [false; 6]);
     }
 }

@@ -7,7 +7,7 @@
 //! * [`write`](mod@write): rows into new files.
 //! * [`commit`]: files into the next version, whoever else writes.
 //! * [`create`]: new tables. [`change`]: INSERT, INSERT OVERWRITE, UPDATE, DELETE, MERGE.
-//! * [`upkeep`]: OPTIMIZE, VACUUM, and the history.
+//! * [`optimize`](mod@optimize): OPTIMIZE, by [`mod@z_order`] too. [`upkeep`]: VACUUM, and the history.
 //!
 //! The log is the `deltalake` crate's; files are read and written as those of other external tables are.
 
@@ -15,11 +15,13 @@ pub mod change;
 pub mod columns;
 pub mod commit;
 pub mod create;
+pub mod optimize;
 pub mod place;
 pub mod scan;
 pub mod snapshot;
 pub mod upkeep;
 pub mod write;
+mod z_order;
 
 pub use place::Lake;
 pub use scan::LakeTable;

@@ -65,6 +65,11 @@ impl LakeFile {
         self.view.remove_action(true)
     }
 
+    /// The same where its rows are in other files.
+    pub fn moved(&self) -> Remove {
+        self.view.remove_action(false)
+    }
+
     /// The values of the partition columns as the log has them, by the columns' names.
     pub fn partition_texts(&self) -> HashMap<String, Option<String>> {
         self.view.partition_values_map()

@@ -1,63 +1,15 @@
-//! What keeps a Delta table in shape: small files put together, files of old versions removed; and its history.
-
-use std::sync::Arc;
+//! What becomes of the files of old versions, and the history of a table.
 
 use chrono::TimeDelta;
-use datafusion::execution::session_state::SessionState;
-use deltalake::kernel::transaction::CommitProperties;
-use deltalake::operations::optimize::OptimizeType;
+use deltalake::DeltaTable;
 use deltalake::operations::vacuum::VacuumMode;
 use deltalake::table::config::TablePropertiesExt;
-use deltalake::{DeltaTable, FilterLiteral, FilterOp, FilterValue};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
-use super::change::check_writable;
 use super::place::Lake;
 use super::snapshot::{Snapshot, Version};
 use crate::error::{Error, Result, sqlstate};
-
-/// What OPTIMIZE has done.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Optimized {
-    pub files_added: u64,
-    pub files_removed: u64,
-    pub bytes_added: u64,
-    pub bytes_removed: u64,
-}
-
-/// Puts small files together, or arranges the rows by some columns. `partitions` names those that are meant by column and
-/// value; none: all.
-///
-/// # Errors
-/// 40001 if another writer has changed the same files, 0A000 for tables that we must not write to; those of the store.
-pub async fn optimize(
-    snapshot: &Snapshot,
-    partitions: &[(String, String)],
-    z_order: Vec<String>,
-    state: SessionState,
-    user: &str,
-) -> Result<Optimized> {
-    check_writable(snapshot, false)?;
-    let told = |e| snapshot.lake.told(e);
-    let mut table = DeltaTable::new(snapshot.lake.log.clone());
-    table.load().await.map_err(told)?;
-    let filters: Vec<FilterLiteral<'_>> = partitions
-        .iter()
-        .map(|(column, value)| (column.as_str(), FilterOp::Eq, FilterValue::Scalar(value.as_str())))
-        .collect();
-    let of = if z_order.is_empty() { OptimizeType::Compact } else { OptimizeType::ZOrder(z_order) };
-    let note = CommitProperties::default().with_metadata([("userName".to_string(), json!(user))]);
-    let built = table.optimize().with_type(of).with_filters(&filters).with_commit_properties(note);
-    let (_, metrics) = built.with_session_state(Arc::new(state)).await.map_err(told)?;
-    let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
-    Ok(Optimized {
-        files_added: metrics.num_files_added,
-        files_removed: metrics.num_files_removed,
-        bytes_added: if metrics.num_files_added == 0 { 0 } else { bytes(metrics.files_added.total_size) },
-        bytes_removed: if metrics.num_files_removed == 0 { 0 } else { bytes(metrics.files_removed.total_size) },
-    })
-}
 
 /// Removes, or with `dry_run` only names, the files that no version of the retention needs, and those that no version ever
 /// named.

@@ -11,11 +11,12 @@ use millstream_connectors::{ConnectorError, Marker, Message, Result, SinkIdentit
 use serde_json::json;
 
 use super::Common;
-use crate::batch::lake::commit::{Change, Note, added, commit};
+use crate::batch::lake::commit::{Change, Kind, Note, added, commit};
 use crate::batch::lake::create::{NewLake, check_declared};
+use crate::batch::lake::optimize::{Optimized, optimize};
 use crate::batch::lake::snapshot::Snapshot;
 use crate::batch::lake::write::{Shape, Writer, remove};
-use crate::batch::lake::{At, Snapshots, change, upkeep};
+use crate::batch::lake::{At, Snapshots, change};
 use crate::error::{Error, sqlstate};
 
 /// A Delta table that a sink writes to.
@@ -123,10 +124,10 @@ impl DeltaWriter {
     /// Puts small files together. What fails is done another time.
     fn compact(&self) {
         let (common, snapshots) = (self.common.clone(), self.snapshots.clone());
-        let state = datafusion::prelude::SessionContext::new().state();
         let done = self.common.run(async move {
             let snapshot = snapshots.load(&common.lake, At::Newest).await?;
-            upkeep::optimize(&snapshot, &[], Vec::new(), state, "millstream").await
+            let mut done = Optimized::default();
+            optimize(&snapshots, &snapshot, &[], &[], &common.state, "millstream", &mut done).await.map(|()| done)
         });
         match done {
             Ok(done) => tracing::debug!("{}: {done:?}", self.common.lake.object),
@@ -192,8 +193,9 @@ impl SinkWriter for DeltaWriter {
                 epoch_id: version,
             };
             let files = adds.clone();
-            let change = Change { actions: added(adds).collect(), operation, appends: true, blind: true, note };
-            match commit(&snapshots, &snapshot, &change).await {
+            let change =
+                Change { actions: added(adds).collect(), operation, kind: Kind::Appends { blind: true }, note };
+            match commit(&snapshot, &change).await {
                 Ok(_) => load(&common, &snapshots).await.map(Ok),
                 Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {
                     remove(&common.lake, &files).await;

@@ -12,6 +12,7 @@ mod parquet;
 
 use std::sync::Arc;
 
+use datafusion::execution::session_state::SessionState;
 use millstream_catalog::object::Sink;
 use millstream_catalog::{Catalog, Column};
 use millstream_connectors::sink::RowPlace;
@@ -26,16 +27,17 @@ use super::stores::{Access, Stores};
 use crate::error::{Error, Result};
 
 /// What sinks that write files need of the batch engine.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Places {
     stores: Arc<Stores>,
     snapshots: Arc<Snapshots>,
     handle: Handle,
+    state: SessionState,
 }
 
 impl Places {
-    pub fn new(stores: Arc<Stores>, snapshots: Arc<Snapshots>, handle: Handle) -> Self {
-        Self { stores, snapshots, handle }
+    pub fn new(stores: Arc<Stores>, snapshots: Arc<Snapshots>, handle: Handle, state: SessionState) -> Self {
+        Self { stores, snapshots, handle, state }
     }
 
     /// The validated sink, whatever it writes to; `name` is what it is called, for errors.
@@ -56,7 +58,8 @@ impl Places {
         let options = SinkOptions::new(sink, is_delta)?;
         let access = Access::new(self.stores.clone(), Arc::new(catalog.clone()));
         let lake = Lake::open(&options.location, &format!("sink \"{name}\""), &access, options.secret.as_deref())?;
-        let common = Common { lake, options, columns: sink.columns.clone(), handle: self.handle.clone() };
+        let (handle, state) = (self.handle.clone(), self.state.clone());
+        let common = Common { lake, options, columns: sink.columns.clone(), handle, state };
         let place: Arc<dyn RowPlace> = match is_delta {
             true => Arc::new(DeltaPlace::new(common, name, self.snapshots.clone())?),
             false => Arc::new(ParquetPlace::new(common)?),
@@ -66,12 +69,13 @@ impl Places {
 }
 
 /// What both kinds have.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 struct Common {
     lake: Lake,
     options: SinkOptions,
     columns: Vec<Column>,
     handle: Handle,
+    state: SessionState,
 }
 
 impl Common {

@@ -168,6 +168,7 @@ impl Attempt {
         self.session.lake_transaction = Some(self.lake_transaction());
         let rows = self.statement(&parsed, cancel).await;
         self.session.lake_transaction = None;
+        failpoint::pass("task.alone")?;
         let is_noted = std::mem::take(&mut self.session.task_records).is_empty();
         let rows = rows?;
         if is_noted {

@@ -6,6 +6,7 @@
 //! `MILLSTREAM_KILLS` and `MILLSTREAM_SEED` set the number of kills and the seed.
 
 mod feeder;
+mod lake;
 mod leader;
 mod writer;
 

@@ -22,7 +22,7 @@ use crate::types::normalize;
 pub(crate) enum Written {
     Known(Version),
     /// A constant that is yet to be computed.
-    Moment(ast::Expr),
+    Moment(Box<ast::Expr>),
 }
 
 /// As of when a relation with a version is read.
@@ -32,7 +32,7 @@ pub(crate) enum Written {
 pub(crate) fn written(version: &TableVersion) -> Result<Written> {
     let moment = match version {
         TableVersion::ForSystemTimeAsOf(moment) => moment,
-        TableVersion::TimestampAsOf(moment) => return Ok(Written::Moment(moment.clone())),
+        TableVersion::TimestampAsOf(moment) => return Ok(Written::Moment(Box::new(moment.clone()))),
         TableVersion::VersionAsOf(ast::Expr::Value(number)) => {
             if let Value::Number(text, _) = &number.value
                 && let Ok(number) = text.parse()
@@ -61,7 +61,7 @@ pub(crate) fn written(version: &TableVersion) -> Result<Written> {
             _ => {}
         }
     }
-    Ok(Written::Moment(moment.clone()))
+    Ok(Written::Moment(Box::new(moment.clone())))
 }
 
 /// The moment, computed.
@@ -71,7 +71,7 @@ pub(crate) fn written(version: &TableVersion) -> Result<Written> {
 pub(super) fn resolved(written: Written, zone: &str, context: &mut dyn RelationPlannerContext) -> DfResult<Version> {
     let moment = match written {
         Written::Known(version) => return Ok(version),
-        Written::Moment(moment) => moment,
+        Written::Moment(moment) => *moment,
     };
     let text = moment.to_string();
     let expr = context.sql_to_expr(moment, &DFSchema::empty())?;
