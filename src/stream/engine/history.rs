@@ -31,9 +31,18 @@ struct Inner {
 
 #[derive(Default)]
 struct Kept {
-    /// The changes of all epochs after this one are kept; `None` until that can be said.
-    since: Option<u64>,
+    /// All epochs after this one began when the relation was followed already; `None` until that can be said.
+    begun: Option<u64>,
+    /// The last epoch whose changes had to go.
+    dropped: u64,
     epochs: VecDeque<EpochChanges>,
+}
+
+impl Kept {
+    /// The changes of all epochs after this one are kept.
+    fn since(&self) -> Option<u64> {
+        self.begun.map(|begun| begun.max(self.dropped))
+    }
 }
 
 /// What a relation changed in one epoch, with all its stored columns; not consolidated.
@@ -61,14 +70,14 @@ impl History {
     pub fn follow(&self, relation: ObjectId) -> bool {
         let mut inner = self.inner.lock();
         self.any.store(true, Ordering::Release);
-        inner.relations.entry(relation).or_default().since.is_some()
+        inner.relations.entry(relation).or_default().begun.is_some()
     }
 
     /// All epochs after `epoch` began when the relation was followed already.
     pub fn begin(&self, relation: ObjectId, epoch: u64) {
         if let Some(kept) = self.inner.lock().relations.get_mut(&relation) {
-            let oldest = kept.epochs.front().map_or(epoch, |e| e.epoch - 1);
-            kept.since.get_or_insert(epoch.min(oldest));
+            // Several may come to say so, in any order.
+            kept.begun = Some(kept.begun.map_or(epoch, |begun| begun.min(epoch)));
         }
     }
 
@@ -114,7 +123,7 @@ impl History {
     pub fn next(&self, relation: ObjectId, after: u64, up_to: u64) -> Result<Option<EpochChanges>, Gone> {
         let inner = self.inner.lock();
         let kept = inner.relations.get(&relation);
-        let Some((kept, since)) = kept.and_then(|kept| Some((kept, kept.since?))) else {
+        let Some((kept, since)) = kept.and_then(|kept| Some((kept, kept.since()?))) else {
             return Err(Gone { kept_after: up_to });
         };
         if after < since {
@@ -133,7 +142,7 @@ impl Inner {
         for kept in self.relations.values_mut() {
             while let Some(dropped) = kept.epochs.pop_front_if(|e| e.epoch <= oldest) {
                 self.bytes -= dropped.bytes;
-                kept.since = kept.since.map(|since| since.max(dropped.epoch));
+                kept.dropped = dropped.epoch;
             }
         }
         true
@@ -182,7 +191,11 @@ mod tests {
         assert_eq!(epochs(&history, A, 5, 7), Ok(vec![7]));
         assert_eq!(epochs(&history, A, 7, 9), Ok(vec![8]));
         assert_eq!(epochs(&history, A, 8, 9), Ok(vec![]));
-        assert_eq!(epochs(&history, A, 3, 9), Err(Gone { kept_after: 4 }));
+        assert_eq!(epochs(&history, A, 4, 9), Err(Gone { kept_after: 5 }));
+        // Another subscription that began at the same time knows more.
+        history.begin(A, 4);
+        history.begin(A, 6);
+        assert_eq!(epochs(&history, A, 4, 9), Ok(vec![5, 7, 8]));
         assert_eq!(epochs(&history, B, 8, 9), Err(Gone { kept_after: 9 }));
         history.forget(A);
         assert_eq!(epochs(&history, A, 8, 9), Err(Gone { kept_after: 9 }));
