@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::common::stats::Precision;
@@ -16,6 +17,7 @@ use millstream_catalog::Column;
 use millstream_catalog::object::columns_schema;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 use super::columns;
 use super::place::Lake;
@@ -84,29 +86,25 @@ impl LakeFile {
         let Some(stats) = self.stats.as_deref().and_then(|text| serde_json::from_str::<Stats>(text).ok()) else {
             return statistics;
         };
-        for (column, field) in columns.iter().zip(schema.fields()) {
+        let of_columns = columns.iter().zip(schema.fields()).zip(&mut statistics.column_statistics);
+        for ((column, field), found) in of_columns {
             let value = |of: &HashMap<String, serde_json::Value>| match of.get(&column.name)? {
                 serde_json::Value::Number(n) if field.data_type().is_integer() => {
                     ScalarValue::Int64(Some(n.as_i64()?)).cast_to(field.data_type()).ok()
                 }
-                serde_json::Value::String(text) if field.data_type() == &arrow::datatypes::DataType::Date32 => {
+                serde_json::Value::String(text) if *field.data_type() == DataType::Date32 => {
                     ScalarValue::try_from_string(text.clone(), field.data_type()).ok()
                 }
                 _ => None,
             };
-            let at = statistics.column_statistics.iter_mut().nth(schema.index_of(&column.name).unwrap_or(usize::MAX));
-            if let Some(of) = at {
-                *of = ColumnStatistics {
-                    min_value: value(&stats.min_values).map_or(Precision::Absent, Precision::Exact),
-                    max_value: value(&stats.max_values).map_or(Precision::Absent, Precision::Exact),
-                    null_count: stats
-                        .null_count
-                        .get(&column.name)
-                        .and_then(|n| usize::try_from(n.as_i64()?).ok())
-                        .map_or(Precision::Absent, Precision::Exact),
-                    ..ColumnStatistics::new_unknown()
-                };
-            }
+            let exact = |value: Option<ScalarValue>| value.map_or(Precision::Absent, Precision::Exact);
+            let nulls = stats.null_count.get(&column.name).and_then(|n| usize::try_from(n.as_i64()?).ok());
+            *found = ColumnStatistics {
+                min_value: exact(value(&stats.min_values)),
+                max_value: exact(value(&stats.max_values)),
+                null_count: nulls.map_or(Precision::Absent, Precision::Exact),
+                ..ColumnStatistics::new_unknown()
+            };
         }
         statistics
     }
@@ -162,7 +160,7 @@ impl Snapshot {
                 return Err(Error::unsupported(message));
             }
             let values = view.partition_values_map();
-            let value = |(name, data_type): (&String, &arrow::datatypes::DataType)| {
+            let value = |(name, data_type): (&String, &DataType)| {
                 let Some(Some(text)) = values.get(name).filter(|v| v.as_deref() != Some("")) else {
                     return Ok(ScalarValue::try_from(data_type)?);
                 };
@@ -326,8 +324,11 @@ async fn entry_of(lake: &Lake, version: Version) -> Option<ObjectMeta> {
 /// The versions that one statement reads: each table once, however often it is named.
 #[derive(Debug, Default)]
 pub struct LakeReads {
-    read: Mutex<HashMap<(String, At), Arc<tokio::sync::OnceCell<Arc<Snapshot>>>>>,
+    read: Mutex<HashMap<(String, At), Loaded>>,
 }
+
+/// A version that is loaded at its first use.
+type Loaded = Arc<OnceCell<Arc<Snapshot>>>;
 
 impl LakeReads {
     /// The version of a table, loaded at its first use.

@@ -224,7 +224,7 @@ impl SinkWriter for DeltaWriter {
         self.order = order(&self.common, &self.snapshot);
         self.there = Some(next);
         self.commits += 1;
-        if self.common.options.compaction_commits.is_some_and(|n| self.commits % n == 0) {
+        if self.common.options.compaction_commits.is_some_and(|n| self.commits.is_multiple_of(n)) {
             self.compact();
         }
         Ok(())
