@@ -328,7 +328,11 @@ const DEFINITIONS: &[Definition] = &[
             ("statements", Text, "its statements, secrets masked"),
             ("parameters", Jsonb, "its parameters"),
             ("epoch", Int8, "epoch that it read tables and views as of"),
-            ("inputs", Jsonb, "what it read: the epoch, OIDs of relations, files with size and time, versions of Delta tables"),
+            (
+                "inputs",
+                Jsonb,
+                "what it read: the epoch, OIDs of relations, files with size and time, versions of Delta tables",
+            ),
             ("repeats", Int8, "number of the run whose inputs it read again"),
             ("user", Text, "who asked for it, or the owner of the task"),
         ],
