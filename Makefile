@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BUILD := dev/setup.sh build && . dev/env.sh
 TEST := dev/setup.sh test && . dev/env.sh
 
-.PHONY: help demo build check test bench fuzz kafka kafka-stop kill oracle pg slt
+.PHONY: help demo build check test bench clients fuzz kafka kafka-stop kill oracle pg slt
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -49,6 +49,9 @@ slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the a
 bench: ## throughput and latency on a real Kafka broker, and Nexmark, release build (EVENTS=n SECONDS_EACH=n)
 	@$(TEST) && dev/kafka/kafka.sh resolve && \
 	  KAFKA_JIT_LEVEL=4 KAFKA_SHORT_PAUSES=1 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline --bench nexmark
+
+clients: ## Delta tables with other systems, deltalake and DuckDB, in a Python environment in the cache folder (NAME=delta)
+	@dev/setup.sh clients && tests/clients/run.sh $${NAME:-}
 
 kafka: ## a single-node Apache Kafka 4 on 127.0.0.1:9092 (KAFKA_BOOTSTRAP=HOST:PORT for another)
 	@$(TEST) && dev/kafka/kafka.sh start

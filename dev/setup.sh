@@ -4,13 +4,14 @@
 #   dev/setup.sh build     what `make demo`, `make build` and `make check` need
 #   dev/setup.sh test      that, and what the tests need: Java and Maven for Apache Kafka, PostgreSQL to compare with, Go for
 #                          an S3 server
+#   dev/setup.sh clients   that, and Python for the tests with systems of others
 #
 # Debian and Ubuntu. As root or with sudo it installs; otherwise it names what is missing and exits 1.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 level="${1:-test}"
-case "$level" in build | test) ;; *) echo "usage: dev/setup.sh [build | test]" >&2; exit 2 ;; esac
+case "$level" in build | test | clients) ;; *) echo "usage: dev/setup.sh [build | test | clients]" >&2; exit 2 ;; esac
 
 have() { command -v "$1" >/dev/null 2>&1; }
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | cut -c1-2)" = ii ]; }
@@ -19,6 +20,7 @@ have_java() {
   have "$java" || java=java
   have "$java" && [ "$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)" -ge 17 ]
 }
+have_python() { have python3 && python3 -c 'import ensurepip, venv'; }
 have_postgres() { have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
 missing=()
@@ -43,11 +45,14 @@ need libssl-dev installed libssl-dev
 need libcurl4-openssl-dev installed libcurl4-openssl-dev
 need zlib1g-dev installed zlib1g-dev
 need postgresql-client have psql
-if [ "$level" = test ]; then
+if [ "$level" != build ]; then
   need java have_java
   need maven have mvn
   need postgresql have_postgres
   need golang-go have go
+fi
+if [ "$level" = clients ]; then
+  need python3-venv have_python
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -88,7 +93,7 @@ if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted
   echo "setup: cargo $found is too old: Millstream needs Rust $wanted or later (rustup update)" >&2
   exit 1
 fi
-if [ "$level" = test ] || [ "${MILLSTREAM_CHECK:-}" = 1 ]; then
+if [ "$level" != build ] || [ "${MILLSTREAM_CHECK:-}" = 1 ]; then
   for component in fmt clippy; do
     have "cargo-$component" || { echo "setup: cargo $component is missing (rustup component add rustfmt clippy)" >&2; exit 1; }
   done

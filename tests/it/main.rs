@@ -30,6 +30,7 @@ mod pg;
 mod postgres;
 mod process;
 mod raw;
+mod reconciliation;
 mod s3;
 mod seed;
 mod server;

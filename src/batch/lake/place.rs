@@ -100,7 +100,12 @@ impl Lake {
                     names.join(", ")
                 ))
             }
-            _ => Error::new(sqlstate::IO_ERROR, format!("the Delta table at \"{place}\" failed: {error}")),
+            _ => {
+                // With RUST_BACKTRACE set the log's library puts a backtrace below its errors, which is not for clients.
+                let told = error.to_string();
+                let told = told.split("\n   0: ").next().unwrap_or_default();
+                Error::new(sqlstate::IO_ERROR, format!("the Delta table at \"{place}\" failed: {told}"))
+            }
         }
     }
 

@@ -210,7 +210,12 @@ impl Writer {
         let columns = columns
             .map(|(column, field)| match column.data_type() == field.data_type() {
                 true => Ok(column.clone()),
-                false => Ok(cast_with_options(column, field.data_type(), &options)?),
+                false => cast_with_options(column, field.data_type(), &options).map_err(|e| {
+                    // Delta's byte is narrower than ours for it.
+                    let message = format!("column \"{}\" of {}: {e}", field.name(), self.shape.lake.object);
+                    Error::new(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, message)
+                        .with_hint(format!("the Delta table keeps the column as {}", field.data_type()))
+                }),
             })
             .collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));

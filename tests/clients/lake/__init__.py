@@ -1,0 +1,1 @@
+"""Delta tables between the server, the deltalake package and DuckDB: one file for each direction."""
