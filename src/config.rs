@@ -147,6 +147,8 @@ pub struct Config {
     pub batch: BatchConfig,
     pub state: StateConfig,
     pub epoch: EpochConfig,
+    /// Changes that are kept for subscriptions.
+    pub subscribe_history_bytes: usize,
     /// Runs of tasks at one time.
     pub tasks_at_once: usize,
     origins: BTreeMap<&'static str, Origin>,
@@ -246,6 +248,8 @@ settings! {
         "Memtables of the store.";
     "state.write_set_limit_bytes": size => state.write_set_limit_bytes, "1GiB",
         "Memory of one epoch's changes; a statement that needs more fails with 54000.";
+    "subscribe.history_bytes": size => subscribe_history_bytes, "64MiB",
+        "Changes of all relations that somebody subscribes to; who is behind them ends with 53400.";
     "tasks.max_running": count => tasks_at_once, "4",
         "Runs of scheduled tasks at one time; others wait.";
 }
@@ -363,6 +367,7 @@ impl Config {
                 write_set_limit_bytes: 0,
             },
             epoch: EpochConfig { max_rows: 0, max_bytes: 0, max_ms: 0 },
+            subscribe_history_bytes: 0,
             tasks_at_once: 0,
             origins: BTreeMap::new(),
         }

@@ -330,6 +330,12 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds an object of the server's own to schema `millstream`, where users make none; its name must be free.
+    pub fn create_own(&mut self, object: Object) {
+        debug_assert_eq!(object.schema, ObjectId::MILLSTREAM);
+        self.put(object);
+    }
+
     /// Puts a new definition of an existing object in place; its name and schema are unchanged.
     pub fn replace(&mut self, object: Object) {
         self.put(object);

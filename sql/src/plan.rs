@@ -13,14 +13,16 @@ use millstream_catalog::{Column, Object, ObjectId, SqlType};
 
 use crate::context::{CatalogSource, Target, Version};
 use crate::error::{Result, SqlError};
-use crate::statement::{DropKind, ResumeAt};
+use crate::statement::{DropKind, ExplainFormat, Fetch, Notify, ResumeAt};
 
 mod lake;
+mod session;
 mod task;
 
 pub use lake::{
     DescribeHistoryPlan, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, MergePlan, OptimizePlan, Overwrite, VacuumPlan,
 };
+pub use session::{CopySubscribePlan, DeclarePlan, ExecutePlan, PreparePlan, SubscribePlan, Subscribed};
 pub use task::{CreateTaskPlan, CronPlan, ExecuteTaskPlan};
 
 /// A statement with every name resolved and every expression typed.
@@ -32,6 +34,7 @@ pub enum Plan {
     ExplainRunning {
         id: ObjectId,
         analyze: bool,
+        format: ExplainFormat,
     },
     CreateTable(CreateTablePlan),
     CreateTableAs(CreateTableAsPlan),
@@ -120,7 +123,17 @@ pub enum Plan {
     /// Ids of jobs, which may not exist.
     CancelJobs(Vec<u32>),
     DiscardAll,
+    Prepare(PreparePlan),
+    Execute(ExecutePlan),
     Deallocate(Option<String>),
+    Declare(DeclarePlan),
+    Fetch(Fetch),
+    Close(Option<String>),
+    Listen(String),
+    Unlisten(Option<String>),
+    Notify(Notify),
+    Subscribe(SubscribePlan),
+    CopySubscribe(CopySubscribePlan),
     /// Nothing is to be done: IF (NOT) EXISTS met the state it asks for.
     Nothing {
         tag: &'static str,
@@ -196,6 +209,7 @@ pub fn output_schema(columns: &[Column]) -> SchemaRef {
 pub struct ExplainPlan {
     pub analyze: bool,
     pub verbose: bool,
+    pub format: ExplainFormat,
     /// A [`Plan::Query`], [`Plan::CreateMaterializedView`] or a DML plan.
     pub plan: Box<Plan>,
 }

@@ -10,10 +10,12 @@ use crate::error::SqlError;
 
 mod lake;
 mod merge;
+mod session;
 mod task;
 
 pub use lake::{Optimize, Vacuum};
 pub use merge::{Merge, MergeAction, MergeClause, MergeMatch};
+pub use session::{Declare, Direction, Execute, Fetch, Notify, Prepare, Subscribe, SubscribeTarget};
 pub use task::{CreateTask, CronCall, CronFunction, ExecuteTask, ScheduleClause};
 
 /// One statement of a text that may hold several.
@@ -108,8 +110,20 @@ pub enum Statement {
     /// `CANCEL JOB n, …`: ids as `SHOW JOBS` gives them.
     CancelJobs(Vec<u32>),
     DiscardAll,
+    Prepare(Prepare),
+    Execute(Execute),
     /// `DEALLOCATE name`, or all with `None`.
     Deallocate(Option<String>),
+    Declare(Declare),
+    /// FETCH and MOVE.
+    Fetch(Fetch),
+    /// `CLOSE name`, or all with `None`.
+    Close(Option<String>),
+    Listen(String),
+    /// `UNLISTEN channel`, or all with `None`.
+    Unlisten(Option<String>),
+    Notify(Notify),
+    Subscribe(Subscribe),
 }
 
 /// `EXPLAIN`.
@@ -117,13 +131,23 @@ pub enum Statement {
 pub struct Explain {
     pub analyze: bool,
     pub verbose: bool,
+    pub format: ExplainFormat,
     pub statement: Box<Statement>,
+}
+
+/// How EXPLAIN prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ExplainFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 /// `EXPLAIN [ANALYZE] { MATERIALIZED VIEW | SINK } name`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExplainRunning {
     pub analyze: bool,
+    pub format: ExplainFormat,
     pub kind: DropKind,
     pub name: Existing,
 }
@@ -506,6 +530,7 @@ pub struct Copy {
 #[derive(Debug, Clone, PartialEq)]
 pub enum CopyRelation {
     Query(Box<ast::Query>),
+    Subscribe(Box<Subscribe>),
     Table { name: ast::ObjectName, columns: Vec<ast::Ident> },
 }
 

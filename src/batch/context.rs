@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::SchemaRef;
@@ -32,6 +33,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::explain::tree;
 use super::filter_pushdown::physical_optimizer_rules;
 use super::jobs::{Job, Jobs};
 use super::lake::Snapshots;
@@ -282,6 +284,7 @@ impl Batch {
             Ok(Explained {
                 logical: logical.display_indent().to_string(),
                 physical: displayable(physical.as_ref()).indent(false).to_string(),
+                tree: tree(physical.as_ref()),
             })
         });
         Ok(AbortOnDrop(task).await?)
@@ -297,17 +300,19 @@ impl Batch {
         plan: LogicalPlan,
         resolver: &dyn Resolver,
         options: &StatementOptions,
-    ) -> Result<(String, u64)> {
+    ) -> Result<Analyzed> {
         let state = self.state(options);
         let plan = resolve(plan, resolver)?;
         let task = self.handle.spawn(async move {
             let physical = state.create_physical_plan(&plan).await?;
+            let started = Instant::now();
             let mut rows = execute_stream(physical.clone(), state.task_ctx())?;
             let mut count = 0;
             while let Some(batch) = rows.next().await {
                 count += batch?.num_rows() as u64;
             }
-            Ok((annotated(physical.as_ref()), count))
+            let elapsed = started.elapsed();
+            Ok(Analyzed { physical: annotated(physical.as_ref()), tree: tree(physical.as_ref()), rows: count, elapsed })
         });
         Ok(AbortOnDrop(task).await?)
     }
@@ -373,6 +378,19 @@ impl Drop for Batch {
 pub struct Explained {
     pub logical: String,
     pub physical: String,
+    /// The physical plan for `FORMAT JSON`.
+    pub tree: serde_json::Value,
+}
+
+/// A plan that has run, as `EXPLAIN ANALYZE` prints it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analyzed {
+    /// With its counters.
+    pub physical: String,
+    pub tree: serde_json::Value,
+    /// Rows of the result.
+    pub rows: u64,
+    pub elapsed: Duration,
 }
 
 /// Puts the resolver's providers under all scans of a plan, those of subqueries included.
@@ -611,7 +629,8 @@ mod tests {
         let batch = engine(dir.path(), 10 << 20);
         let tables = [("t", numbers(1_000_000))];
         let plan = plan(&batch, "SELECT n, pad FROM t ORDER BY n DESC", &tables).await;
-        let (physical, rows) = batch.analyze(plan.clone(), &AsPlanned, &StatementOptions::default()).await.unwrap();
+        let analyzed = batch.analyze(plan.clone(), &AsPlanned, &StatementOptions::default()).await.unwrap();
+        let (physical, rows) = (analyzed.physical, analyzed.rows);
         assert_eq!(rows, 1_000_000);
         let spills = physical.split("spill_count=").nth(1).unwrap().split([',', ']']).next().unwrap();
         assert_ne!(spills, "0", "{physical}");

@@ -126,6 +126,14 @@ impl Delimited {
     /// # Errors
     /// Of values that have no text.
     pub fn lines(&self, batch: &RecordBatch, schema: &Schema, zone: &str) -> Result<String> {
+        Ok(self.rows(batch, schema, zone)?.0)
+    }
+
+    /// The same, with where each row ends: a value may have line breaks.
+    ///
+    /// # Errors
+    /// As [`Delimited::lines`].
+    pub fn rows(&self, batch: &RecordBatch, schema: &Schema, zone: &str) -> Result<(String, Vec<usize>)> {
         let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
             if *field.data_type() == DataType::Boolean {
                 let letters = column.as_boolean().iter().map(|b| b.map(|b| if b { "t" } else { "f" }));
@@ -135,13 +143,15 @@ impl Delimited {
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let mut out = String::new();
+        let mut ends = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             for (i, column) in columns.iter().enumerate() {
                 self.put(i, column.is_valid(row).then(|| column.value(row)), &mut out);
             }
             out.push('\n');
+            ends.push(out.len());
         }
-        Ok(out)
+        Ok((out, ends))
     }
 
     fn put(&self, column: usize, value: Option<&str>, out: &mut String) {

@@ -1,6 +1,7 @@
 //! Batch SQL: logical plans run on DataFusion, over views and tables of one snapshot, over files, over the catalogs.
 //!
 //! * [`context`]: the runtime, memory pool and threads that all statements share, and how one plan is run on them.
+//! * `explain`: plans as JSON.
 //! * [`jobs`]: the statements that run, and how far each of them is.
 //! * [`memory`]: the memory pool, which leaves room for spilling.
 //! * [`filter_pushdown`]: DataFusion's physical optimizer rules, one of them confined.
@@ -12,6 +13,7 @@
 //! * [`sinks`]: sinks that write Delta tables and Parquet files.
 //! * [`delimited`], [`lines`]: rows as lines and lines as rows, for COPY with the client and for CSV files.
 //! * [`mod@series`]: `generate_series`; [`mod@sleep`]: `pg_sleep`.
+//! * [`spool`]: rows put aside, for cursors.
 //! * [`pg_catalog`]: `pg_catalog` and `information_schema`, which clients read.
 //! * [`system`]: `millstream.*`, the server's inside; [`lazy`]: tables whose rows are made when they are read.
 //!
@@ -21,6 +23,7 @@
 pub mod context;
 pub mod copy;
 pub mod delimited;
+mod explain;
 pub mod files;
 mod filter_pushdown;
 pub mod jobs;
@@ -32,6 +35,7 @@ pub mod pg_catalog;
 pub mod series;
 pub mod sinks;
 pub mod sleep;
+pub mod spool;
 pub mod stores;
 pub mod system;
 pub mod tables;

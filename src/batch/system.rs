@@ -253,6 +253,21 @@ const DEFINITIONS: &[Definition] = &[
             ("state", Text, "active or idle"),
             ("statement", Text, "statement that is running, secrets masked"),
             ("connected_at", Timestamptz, "when the client connected"),
+            ("listening", Text, "channels that it listens to"),
+        ],
+    },
+    Definition {
+        name: "subscriptions",
+        comment: "subscriptions that run: SUBSCRIBE, and LISTEN on a view",
+        columns: &[
+            ("pid", Int4, "number of the session, as pg_backend_pid() gives it"),
+            ("schema", Text, "schema of the relation"),
+            ("name", Text, "relation that is followed; of a query, the view that is kept for it"),
+            ("statement", Text, "statement, secrets masked"),
+            ("epoch", Int8, "last epoch whose changes were all handed on"),
+            ("epochs_behind", Int8, "epochs that are visible and were not handed on"),
+            ("rows", Int8, "rows that the client has taken"),
+            ("started_at", Timestamptz, "when it began"),
         ],
     },
     Definition {

@@ -40,7 +40,7 @@ impl Client {
         for statement in self.0.parse(sql)? {
             let response = self.0.execute(&statement, &[], CancellationToken::new()).await?;
             batches = match response {
-                Response::Rows { stream, .. } => stream.try_collect().await?,
+                Response::Rows(rows) => rows.stream.try_collect().await?,
                 _ => Vec::new(),
             };
             self.0.sync(false).await?;

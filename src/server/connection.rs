@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cancel::Running;
 use super::encode::Format;
-use super::extended::{Portal, Prepared, undefined_statement};
+use super::extended::Portal;
 use super::message::{
     ErrorLevel, put_complete, put_empty, put_error, put_notice, put_notification, put_parameter_status, put_ready,
     put_row_description,
@@ -33,9 +33,10 @@ const COPY_QUEUE_CHUNKS: usize = 4;
 pub struct Connection<S, Q: SqlSession> {
     pub(super) socket: Socket<S>,
     pub(super) session: Q,
-    pub(super) statements: HashMap<String, Prepared<Q::Statement>>,
     pub(super) portals: HashMap<String, Portal<Q::Statement>>,
     running: Arc<Running>,
+    /// What the session has to say while nobody asks.
+    outbox: Option<mpsc::Receiver<OutOfBand>>,
     /// Ends the connection when it is idle.
     stop: CancellationToken,
     /// Ends its statement too.
@@ -55,7 +56,7 @@ where
         stop: CancellationToken,
         kill: CancellationToken,
     ) -> Self {
-        Self { socket, session, statements: HashMap::new(), portals: HashMap::new(), running, stop, kill }
+        Self { socket, session, portals: HashMap::new(), running, outbox: None, stop, kill }
     }
 
     /// Serves the client until it leaves or is sent away.
@@ -72,7 +73,7 @@ where
     }
 
     async fn serve(&mut self) -> Result<(), Disconnect> {
-        let mut outbox = self.session.take_outbox();
+        self.outbox = self.session.take_outbox();
         let mut skipping_to_sync = false;
         loop {
             let outside_block = self.session.transaction_status() == TransactionStatus::Idle;
@@ -82,7 +83,7 @@ where
                 () = self.stop.cancelled() => return Err(Disconnect::Terminated(shutting_down())),
                 () = elapsed(patience) => return Err(Disconnect::Terminated(idle_in_transaction())),
                 message = self.socket.message() => message?,
-                event = next_event(&mut outbox), if outside_block => {
+                event = next_event(&mut self.outbox), if outside_block => {
                     self.deliver(event)?;
                     continue;
                 }
@@ -132,7 +133,7 @@ where
 
     /// A Query message: its statements one after another, up to the first error.
     async fn simple_query(&mut self, sql: &str) -> Result<(), Disconnect> {
-        self.statements.remove("");
+        self.session.forget_prepared("");
         self.portals.remove("");
         let failed = match self.simple_statements(sql).await {
             Ok(()) => false,
@@ -160,22 +161,24 @@ where
     }
 
     async fn simple_statement(&mut self, statement: &Q::Statement) -> Result<(), Failure> {
-        let interrupts = self.interrupts();
+        let mut interrupts = self.interrupts();
         let _running = self.running.start(interrupts.token.clone());
         let response = self.execute(statement, &[], &interrupts).await?;
         self.put_notices();
         match response {
-            Response::Rows { schema, stream, tag } => {
-                let formats = vec![Format::Text; schema.fields().len()];
-                put_row_description(&mut self.socket.output, &schema, &formats)?;
-                let mut rows = Rows::new(schema, stream, tag, formats, self.session.format());
+            Response::Rows(rows) => {
+                self.end_live(rows.live, &mut interrupts);
+                let format = if rows.binary { Format::Binary } else { Format::Text };
+                let formats = vec![format; rows.schema.fields().len()];
+                put_row_description(&mut self.socket.output, &rows.schema, &formats)?;
+                let mut rows = Rows::new(rows, formats, self.session.format());
                 if let Progress::Done(count) = rows.send(&mut self.socket, None, &interrupts).await? {
                     self.put_notices();
                     put_complete(&mut self.socket.output, &rows.complete_tag(count));
                 }
                 Ok(())
             }
-            other => self.finish(other, &interrupts).await,
+            other => self.finish(other, &mut interrupts).await,
         }
     }
 
@@ -185,21 +188,13 @@ where
     }
 
     /// Sends a response that has no rows.
-    pub(super) async fn finish(&mut self, response: Response, interrupts: &Interrupts) -> Result<(), Failure> {
+    pub(super) async fn finish(&mut self, response: Response, interrupts: &mut Interrupts) -> Result<(), Failure> {
         match response {
-            Response::Rows { .. } => return Err(Error::internal("rows where none were expected").into()),
+            Response::Rows(_) => return Err(Error::internal("rows where none were expected").into()),
             Response::Complete { tag } => put_complete(&mut self.socket.output, &tag),
             Response::Empty => put_empty(&mut self.socket.output),
-            Response::Deallocate { name, tag } => {
-                match name {
-                    Some(name) => {
-                        self.statements.remove(&name).ok_or_else(|| undefined_statement(&name))?;
-                    }
-                    None => self.statements.clear(),
-                }
-                put_complete(&mut self.socket.output, &tag);
-            }
             Response::CopyOut(copy) => {
+                self.end_live(copy.live, interrupts);
                 let rows = send_copy(&mut self.socket, copy, interrupts).await?;
                 put_complete(&mut self.socket.output, &format!("COPY {rows}"));
             }
@@ -265,6 +260,13 @@ where
         }
     }
 
+    /// A server that stops does not wait for rows without an end.
+    pub(super) fn end_live(&self, live: bool, interrupts: &mut Interrupts) {
+        if live {
+            interrupts.kill = self.stop.clone();
+        }
+    }
+
     /// What cancel requests reach.
     pub(super) fn running(&self) -> &Arc<Running> {
         &self.running
@@ -283,6 +285,12 @@ where
         self.put_notices();
         for (name, value) in self.session.take_parameter_changes() {
             put_parameter_status(&mut self.socket.output, &name, &value);
+        }
+        if status == TransactionStatus::Idle {
+            // Its own notifications reach a client with the answer to what sent them.
+            while let Some(Ok(event)) = self.outbox.as_mut().map(mpsc::Receiver::try_recv) {
+                self.deliver(event)?;
+            }
         }
         put_ready(&mut self.socket.output, status);
         Ok(())

@@ -14,19 +14,10 @@ use super::parameters;
 use super::rows::{Failure, Interrupts, Progress, Rows};
 use super::socket::{Disconnect, protocol_violation};
 use crate::error::{Error, Result, sqlstate};
-use crate::session::api::{Description, Parameter, Response, SqlSession};
+use crate::session::api::{Description, Parameter, Prepared, Response, SqlSession};
 
-const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
 const DUPLICATE_CURSOR: &str = "42P03";
-const UNDEFINED_PREPARED_STATEMENT: &str = "26000";
 const UNDEFINED_CURSOR: &str = "34000";
-
-/// A statement that a Parse message prepared.
-pub struct Prepared<St> {
-    /// `None`: the text was empty.
-    statement: Option<St>,
-    description: Description,
-}
 
 /// A statement with its parameters, ready to run or running.
 pub struct Portal<St> {
@@ -54,13 +45,6 @@ where
 {
     pub(super) async fn parse(&mut self, message: Parse) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
-        if !name.is_empty() && self.statements.contains_key(&name) {
-            return Err(Error::new(
-                DUPLICATE_PREPARED_STATEMENT,
-                format!("prepared statement \"{name}\" already exists"),
-            )
-            .into());
-        }
         let mut statements = self.parsed(&message.query).await?;
         if statements.len() > 1 {
             return Err(Error::new(
@@ -75,7 +59,7 @@ where
             None => Description::default(),
         };
         self.put_notices();
-        self.statements.insert(name, Prepared { statement, description });
+        self.session.prepare(&name, Prepared { statement, description })?;
         put_parse_complete(&mut self.socket.output);
         Ok(())
     }
@@ -83,8 +67,9 @@ where
     pub(super) fn bind(&mut self, message: Bind) -> Result<(), Failure> {
         let portal_name = message.portal_name.unwrap_or_default();
         let statement_name = message.statement_name.unwrap_or_default();
-        let prepared = self.statements.get(&statement_name).ok_or_else(|| undefined_statement(&statement_name))?;
-        if !portal_name.is_empty() && self.portals.contains_key(&portal_name) {
+        let prepared = self.session.prepared(&statement_name)?;
+        let is_taken = |name: &str| self.portals.contains_key(name) || self.session.cursor_columns(name).is_some();
+        if !portal_name.is_empty() && is_taken(&portal_name) {
             return Err(Error::new(DUPLICATE_CURSOR, format!("cursor \"{portal_name}\" already exists")).into());
         }
         let types = &prepared.description.parameters;
@@ -125,7 +110,7 @@ where
                 .into());
             }
         };
-        let statement = prepared.statement.clone();
+        let statement = prepared.statement;
         self.portals.insert(portal_name, Portal { statement, parameters, columns, formats, state: PortalState::Ready });
         put_bind_complete(&mut self.socket.output);
         Ok(())
@@ -134,21 +119,27 @@ where
     pub(super) fn describe(&mut self, message: &Describe) -> Result<(), Failure> {
         let name = message.name.as_deref().unwrap_or_default();
         let out = &mut self.socket.output;
+        let text = |columns: &Option<SchemaRef>| vec![Format::Text; columns.as_ref().map_or(0, |c| c.fields().len())];
         let (columns, formats) = match message.target_type {
             b'S' => {
-                let prepared = self.statements.get(name).ok_or_else(|| undefined_statement(name))?;
-                put_parameter_description(out, &prepared.description.parameters);
-                let columns = prepared.description.columns.as_ref();
-                (columns, vec![Format::Text; columns.map_or(0, |c| c.fields().len())])
+                let description = self.session.prepared(name)?.description;
+                put_parameter_description(out, &description.parameters);
+                let formats = text(&description.columns);
+                (description.columns, formats)
             }
-            b'P' => {
-                let portal = self.portals.get(name).ok_or_else(|| undefined_portal(name))?;
-                (portal.columns.as_ref(), portal.formats.clone())
-            }
+            b'P' => match (self.portals.get(name), self.session.cursor_columns(name)) {
+                (Some(portal), _) => (portal.columns.clone(), portal.formats.clone()),
+                (None, Some(columns)) => {
+                    let columns = Some(columns);
+                    let formats = text(&columns);
+                    (columns, formats)
+                }
+                (None, None) => return Err(undefined_portal(name).into()),
+            },
             other => return Err(bad_target("DESCRIBE", other)),
         };
         match columns {
-            Some(columns) => put_row_description(out, columns, &formats)?,
+            Some(columns) => put_row_description(out, &columns, &formats)?,
             None => put_no_data(out),
         }
         Ok(())
@@ -157,8 +148,9 @@ where
     pub(super) fn close(&mut self, message: Close) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
         match message.target_type {
-            b'S' => drop(self.statements.remove(&name)),
-            b'P' => drop(self.portals.remove(&name)),
+            b'S' => self.session.forget_prepared(&name),
+            b'P' if self.portals.remove(&name).is_some() => {}
+            b'P' => self.session.close_cursor(&name),
             other => return Err(bad_target("CLOSE", other)),
         }
         put_close_complete(&mut self.socket.output);
@@ -185,7 +177,7 @@ where
             put_empty(&mut self.socket.output);
             return Ok(());
         };
-        let (open, interrupts) = match std::mem::replace(&mut portal.state, PortalState::Done) {
+        let (open, mut interrupts) = match std::mem::replace(&mut portal.state, PortalState::Done) {
             PortalState::Ready => (None, self.interrupts()),
             PortalState::Open { rows, mut interrupts } => {
                 interrupts.deadline = self.interrupts().deadline;
@@ -214,12 +206,12 @@ where
                 let response = self.execute(statement, &portal.parameters, &interrupts).await?;
                 self.put_notices();
                 match response {
-                    Response::Rows { schema, stream, tag } => {
-                        check_schema(portal.columns.as_deref(), &schema)?;
-                        let formats = portal.formats.clone();
-                        Box::new(Rows::new(schema, stream, tag, formats, self.session.format()))
+                    Response::Rows(rows) => {
+                        self.end_live(rows.live, &mut interrupts);
+                        check_schema(portal.columns.as_deref(), &rows.schema)?;
+                        Box::new(Rows::new(rows, portal.formats.clone(), self.session.format()))
                     }
-                    other => return self.finish(other, &interrupts).await,
+                    other => return self.finish(other, &mut interrupts).await,
                 }
             }
         };
@@ -262,15 +254,6 @@ fn formats(codes: &[i16], count: usize) -> Option<Result<Vec<Format>>> {
 
 fn formats_of_result(codes: &[i16], width: usize, has_rows: bool) -> Option<Result<Vec<Format>>> {
     if has_rows { formats(codes, width) } else { Some(Ok(Vec::new())) }
-}
-
-/// 26000: no such prepared statement.
-pub fn undefined_statement(name: &str) -> Error {
-    let message = match name {
-        "" => "unnamed prepared statement does not exist".to_string(),
-        name => format!("prepared statement \"{name}\" does not exist"),
-    };
-    Error::new(UNDEFINED_PREPARED_STATEMENT, message)
 }
 
 fn undefined_portal(name: &str) -> Error {

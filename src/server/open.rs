@@ -33,6 +33,7 @@ pub fn database_options(config: &Config) -> DatabaseOptions {
     options.dead_letter_retention = config.dead_letter_retention;
     options.cache_bytes = config.state.cache_bytes;
     options.snapshot_max_age = config.snapshot_max_age;
+    options.history_bytes = config.subscribe_history_bytes;
     options.tasks_at_once = config.tasks_at_once;
     options.settings = config
         .rows()

@@ -18,7 +18,7 @@ use super::encode::{Format, RowEncoder};
 use super::message::{put, put_notice};
 use super::socket::{Disconnect, FLUSH_BYTES, Socket};
 use crate::error::{Error, Result};
-use crate::session::api::{CopyOut, Notice, OutputFormat, ProgressReport, RowsTag};
+use crate::session::api::{CopyOut, Notice, OutputFormat, ProgressReport, RowSet, RowsTag};
 
 /// Why a statement did not end well.
 #[derive(Debug)]
@@ -102,6 +102,7 @@ pub struct Rows {
     formats: Vec<Format>,
     output: OutputFormat,
     stream: SendableRecordBatchStream,
+    live: bool,
     current: Option<(RowEncoder, usize)>,
 }
 
@@ -116,14 +117,9 @@ pub enum Progress {
 
 impl Rows {
     /// A result of which nothing is sent yet.
-    pub fn new(
-        schema: SchemaRef,
-        stream: SendableRecordBatchStream,
-        tag: RowsTag,
-        formats: Vec<Format>,
-        output: OutputFormat,
-    ) -> Self {
-        Self { schema, tag, formats, output, stream, current: None }
+    pub fn new(rows: RowSet, formats: Vec<Format>, output: OutputFormat) -> Self {
+        let RowSet { schema, stream, tag, live, binary: _ } = rows;
+        Self { schema, tag, formats, output, stream, live, current: None }
     }
 
     /// The command tag after a run that sent `count` rows and ended the result.
@@ -164,7 +160,7 @@ impl Rows {
             if limit == Some(sent) {
                 return Ok(Progress::Suspended);
             }
-            match next_item(socket, &mut self.stream, interrupts, sent > 0).await? {
+            match next_item(socket, &mut self.stream, interrupts, sent > 0 || self.live).await? {
                 None => return Ok(Progress::Done(sent)),
                 Some(Err(e)) => return Err(Error::from(e).into()),
                 Some(Ok(batch)) => {
@@ -188,9 +184,13 @@ where
     let mut stream = copy.stream;
     let mut rows = 0;
     while let Some(piece) = next_item(socket, &mut stream, interrupts, true).await? {
-        let (bytes, ended) = piece?;
-        rows += ended;
-        put_copy_data(&mut socket.output, &bytes);
+        let piece = piece?;
+        rows += piece.rows;
+        let mut start = 0;
+        for end in piece.ends {
+            put_copy_data(&mut socket.output, &piece.bytes[start..end]);
+            start = end;
+        }
         if socket.output.len() >= FLUSH_BYTES {
             flush(socket, interrupts).await?;
         }

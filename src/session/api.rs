@@ -73,6 +73,32 @@ pub trait SqlSession: Send + 'static {
         parameter_oids: &[u32],
     ) -> impl Future<Output = Result<Description>> + Send;
 
+    /// Keeps a statement under a name; the empty name may be taken again.
+    ///
+    /// # Errors
+    /// 42P05 if the name is taken.
+    fn prepare(&mut self, name: &str, prepared: Prepared<Self::Statement>) -> Result<()>;
+
+    /// The statement of that name, whoever has prepared it.
+    ///
+    /// # Errors
+    /// 26000 if there is none.
+    fn prepared(&self, name: &str) -> Result<Prepared<Self::Statement>>;
+
+    /// Forgets a statement, if there is one of that name.
+    fn forget_prepared(&mut self, name: &str);
+
+    /// The columns of a cursor that DECLARE has opened, which clients may ask for as for those of a portal.
+    fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        let _ = name;
+        None
+    }
+
+    /// Closes a cursor that DECLARE has opened, if there is one of that name.
+    fn close_cursor(&mut self, name: &str) {
+        let _ = name;
+    }
+
     /// Runs a statement. Parameter values have the types that [`SqlSession::describe`] gave.
     ///
     /// When `cancel` fires, the call returns (with 57014 if the statement had no effect yet) as soon as it safely can; it
@@ -154,20 +180,44 @@ pub struct Description {
 
 /// What running a statement gave.
 pub enum Response {
-    /// Rows, streamed; the schema's fields carry their [`SqlType`]. The server completes the tag,
-    /// see [`RowsTag`].
-    Rows { schema: SchemaRef, stream: SendableRecordBatchStream, tag: RowsTag },
+    /// Rows, streamed.
+    Rows(RowSet),
     /// No rows; the whole tag (`CREATE TABLE`, `INSERT 0 3`).
     Complete { tag: String },
     /// `COPY … TO STDOUT`.
     CopyOut(CopyOut),
     /// `COPY … FROM STDIN`.
     CopyIn(CopyIn),
-    /// DEALLOCATE: the server forgets a statement that was prepared with a Parse message (26000 if there is none), or
-    /// all of them, and answers with the tag.
-    Deallocate { name: Option<String>, tag: String },
     /// An empty statement.
     Empty,
+}
+
+/// Rows that are streamed to the client.
+pub struct RowSet {
+    /// Its fields carry their [`SqlType`].
+    pub schema: SchemaRef,
+    pub stream: SendableRecordBatchStream,
+    /// The server completes it.
+    pub tag: RowsTag,
+    /// Whether the answer to a simple query is in the binary format.
+    pub binary: bool,
+    /// Whether rows come over time, without an end: what is there is sent at once, and a server that stops does not wait.
+    pub live: bool,
+}
+
+impl RowSet {
+    /// Rows in the text format that come as fast as they are taken.
+    pub fn new(schema: SchemaRef, stream: SendableRecordBatchStream, tag: RowsTag) -> Self {
+        Self { schema, stream, tag, binary: false, live: false }
+    }
+}
+
+/// A statement that was prepared, by a Parse message or by PREPARE.
+#[derive(Debug, Clone)]
+pub struct Prepared<St> {
+    /// `None`: the text was empty.
+    pub statement: Option<St>,
+    pub description: Description,
 }
 
 /// How the command tag of a row-returning statement ends.
@@ -192,8 +242,19 @@ pub struct CopyOut {
     pub columns: usize,
     /// Whether the format is binary.
     pub binary: bool,
-    /// Pieces of the output with the number of rows that end in each; one piece should be at most some 64 KiB.
-    pub stream: BoxStream<'static, Result<(Bytes, u64)>>,
+    /// Pieces of the output; one should be at most some 64 KiB.
+    pub stream: BoxStream<'static, Result<CopyPiece>>,
+    /// As of [`RowSet::live`].
+    pub live: bool,
+}
+
+/// A part of the data of a COPY to the client.
+pub struct CopyPiece {
+    pub bytes: Bytes,
+    /// Where each of its messages ends; clients take a message for a row, or for the header.
+    pub ends: Vec<usize>,
+    /// How many of them are rows.
+    pub rows: u64,
 }
 
 /// What the client is told of the data that it is to send; [`SqlSession::copy_in`] takes it.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
-use bytes::Bytes;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use futures::{StreamExt, stream};
@@ -15,7 +15,7 @@ use millstream_sql::plan::{CopyFromPlan, CopyTarget, CopyToPlan};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{CopyChunk, CopyIn, CopyOut, Response};
+use super::api::{CopyChunk, CopyIn, CopyOut, CopyPiece, Response};
 use super::{Scope, Session, complete, query};
 use crate::batch::Batch;
 use crate::batch::copy::CopyTo;
@@ -51,20 +51,7 @@ impl Session {
                 let schema = p.query.output_schema();
                 let rows = self.rows_of(p.query.plan, &[], scope, &cancel).await?;
                 let rows = query::renamed(rows, schema.clone());
-                let zone = self.settings.time_zone().to_string();
-                let columns = schema.fields().len();
-                let header = format.header(&schema).map(|line| Ok((Bytes::from(line), 0)));
-                let lines = rows.flat_map(move |batch| {
-                    let pieces: Vec<Result<(Bytes, u64)>> = match batch {
-                        Ok(batch) => pieces(&batch)
-                            .map(|part| Ok((format.lines(&part, &schema, &zone)?.into(), part.num_rows() as u64)))
-                            .collect(),
-                        Err(e) => vec![Err(e.into())],
-                    };
-                    stream::iter(pieces)
-                });
-                let stream = stream::iter(header).chain(lines).boxed();
-                Ok(Response::CopyOut(CopyOut { columns, binary: false, stream }))
+                Ok(Response::CopyOut(lines_of(rows, schema, format, self.settings.time_zone())))
             }
         }
     }
@@ -107,6 +94,26 @@ impl Session {
         drop(reservation);
         Ok(format!("COPY {rows}"))
     }
+}
+
+/// Rows as the lines that a client is sent; `zone` is that in which times are printed.
+pub(super) fn lines_of(rows: SendableRecordBatchStream, schema: SchemaRef, format: Delimited, zone: &str) -> CopyOut {
+    let zone = zone.to_string();
+    let columns = schema.fields().len();
+    let header =
+        format.header(&schema).map(|line| Ok(CopyPiece { ends: vec![line.len()], bytes: line.into(), rows: 0 }));
+    let lines = rows.flat_map(move |batch| {
+        let piece = |part: RecordBatch| {
+            let (lines, ends) = format.rows(&part, &schema, &zone)?;
+            Ok(CopyPiece { bytes: lines.into(), ends, rows: part.num_rows() as u64 })
+        };
+        let pieces: Vec<Result<CopyPiece>> = match batch {
+            Ok(batch) => pieces(&batch).map(piece).collect(),
+            Err(e) => vec![Err(e.into())],
+        };
+        stream::iter(pieces)
+    });
+    CopyOut { columns, binary: false, stream: stream::iter(header).chain(lines).boxed(), live: false }
 }
 
 /// A COPY whose rows are still to come.

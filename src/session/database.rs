@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::api::{ClientInfo, Sessions};
+use super::channels::Channels;
 use super::definitions;
+use super::subscriptions::{Registry, temporary};
 use super::tasks::{Clock, Desk};
 use crate::batch::{Batch, BatchOptions, Functions};
 use crate::error::{Error, Result, sqlstate};
@@ -33,6 +35,8 @@ pub struct DatabaseOptions {
     pub cache_bytes: usize,
     /// A reader that holds on to a snapshot for longer ends with 72000.
     pub snapshot_max_age: Duration,
+    /// Memory of the changes that subscriptions may ask for.
+    pub history_bytes: usize,
     /// Runs of tasks at one time; others wait.
     pub tasks_at_once: usize,
     /// Settings as `millstream.settings` shows them.
@@ -59,6 +63,7 @@ impl DatabaseOptions {
             dead_letter_retention: Duration::from_secs(30 * 86_400),
             cache_bytes: cache_budget::TOTAL_BYTES_DEFAULT,
             snapshot_max_age: Duration::from_secs(600),
+            history_bytes: 64 << 20,
             tasks_at_once: 4,
             settings: Vec::new(),
         }
@@ -81,6 +86,9 @@ pub struct Inner {
     next_session: AtomicU64,
     /// Where tasks are asked for.
     pub tasks: Desk,
+    /// Who listens to what.
+    pub channels: Channels,
+    pub subscriptions: Registry,
     pub started: Instant,
 }
 
@@ -94,6 +102,8 @@ pub struct SessionInfo {
     pub address: String,
     pub connected_us: i64,
     pub statement: Option<String>,
+    /// The channels that it listens to.
+    pub listening: String,
 }
 
 impl Database {
@@ -119,11 +129,16 @@ impl Database {
             catalog,
             objects,
             limits: options.limits,
+            history_bytes: options.history_bytes,
             dead_letter_retention: options.dead_letter_retention,
         })?;
+        let left_over = temporary::left_over(&engine.published().catalog);
+        futures::executor::block_on(temporary::drop_views(&engine, &left_over, DEFAULT_USER))?;
         let tasks = Desk::new(Clock::system(), engine.published().epoch);
         Ok(Self(Arc::new(Inner {
             tasks,
+            channels: Channels::default(),
+            subscriptions: Registry::default(),
             engine,
             batch,
             store,
@@ -184,6 +199,13 @@ impl Inner {
     pub fn named(&self, session: u64, application_name: String) {
         if let Some(info) = self.sessions.lock().get_mut(&session) {
             info.application_name = application_name;
+        }
+    }
+
+    /// Notes which channels a session listens to.
+    pub fn listening(&self, session: u64, channels: String) {
+        if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.listening = channels;
         }
     }
 

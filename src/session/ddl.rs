@@ -171,7 +171,13 @@ impl Session {
             watermark_columns: planned.properties.watermark_columns.clone(),
             fingerprint: planned.fingerprint(),
         };
-        draft.create(self.object(id, &p.name, parsed, ObjectKind::MaterializedView(view), p.query.references))?;
+        let kind = ObjectKind::MaterializedView(view);
+        let object = self.object(id, &p.name, parsed, kind, p.query.references);
+        match object.schema {
+            // That of a subscription.
+            ObjectId::MILLSTREAM => draft.create_own(object),
+            _ => draft.create(object)?,
+        }
         let mut new = snapshot_tables(&snapshots);
         new.push(NewObject::View { id, plan: Box::new(planned) });
         let (database, user) = (self.database.clone(), self.client.user.clone());

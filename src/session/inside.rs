@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, new_null_array};
@@ -15,10 +16,13 @@ use millstream_sql::SystemTables;
 
 use super::database::Database;
 use super::definitions;
+use super::notify::{Queue, pg_notify};
+use super::prepared::PreparedStatements;
 use super::secrets;
 use super::settings::Settings;
+use super::subscriptions::registry::Entry;
 use crate::batch::jobs::Job;
-use crate::batch::pg_catalog::{CatalogView, PgCatalog, Setting};
+use crate::batch::pg_catalog::{CatalogView, CursorRow, PgCatalog, Setting};
 use crate::batch::stores::Access;
 use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
@@ -37,6 +41,16 @@ pub struct Inside {
     pub(super) database: Database,
     pub(super) published: Arc<Published>,
     pg: PgCatalog,
+    notifications: Queue,
+}
+
+/// What the session itself has.
+pub struct Own {
+    pub process_id: i32,
+    pub prepared: PreparedStatements,
+    pub cursors: Vec<CursorRow>,
+    /// What `pg_notify()` writes to.
+    pub notifications: Queue,
 }
 
 impl Inside {
@@ -46,6 +60,7 @@ impl Inside {
         settings: &Settings,
         search_path: &[String],
         user: &str,
+        own: Own,
     ) -> Self {
         let mut view = CatalogView::new(published.catalog.clone());
         view.search_path = search_path.to_vec();
@@ -64,7 +79,10 @@ impl Inside {
         view.functions = database.batch.function_names();
         let store = database.store.clone();
         view.size_of = Arc::new(move |id| Some(store.size_of(id.0)));
-        Self { database, published, pg: PgCatalog::new(view) }
+        view.process_id = own.process_id;
+        view.prepared = Arc::new(move || own.prepared.rows());
+        view.cursors = own.cursors;
+        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications }
     }
 
     /// The rows of a system table.
@@ -95,6 +113,7 @@ impl SystemTables for Inside {
     fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         match name.strip_prefix("pg_catalog.").unwrap_or(name) {
             "pg_sleep" => Some(sleep::pg_sleep()),
+            "pg_notify" => Some(pg_notify(self.notifications.clone())),
             name => self.pg.function(name),
         }
     }
@@ -113,6 +132,7 @@ impl system::Inside for Inside {
             "external_tables" => rows(&schema, self.external_tables()),
             "secrets" => rows(&schema, self.secrets()),
             "sessions" => rows(&schema, self.sessions()),
+            "subscriptions" => rows(&schema, self.subscriptions()),
             "settings" => rows(&schema, self.settings()),
             "view_errors" => self.view_errors(&schema),
             "late_rows" => self.late_rows(&schema),
@@ -390,9 +410,28 @@ impl Inside {
                 ("state", text(if s.statement.is_some() { "active" } else { "idle" })),
                 ("statement", optional_text(s.statement.as_deref())),
                 ("connected_at", timestamptz(s.connected_us)),
+                ("listening", optional_text(Some(s.listening.as_str()).filter(|channels| !channels.is_empty()))),
             ])
         };
         self.database.sessions().into_iter().map(of).collect()
+    }
+
+    fn subscriptions(&self) -> Vec<Row> {
+        let newest = self.published.epoch;
+        let of = |s: Arc<Entry>| {
+            let epoch = s.epoch.load(Ordering::Relaxed);
+            Row::from_iter([
+                ("pid", ScalarValue::Int32(Some(s.process_id))),
+                ("schema", text(&s.schema)),
+                ("name", text(&s.name)),
+                ("statement", text(&s.statement)),
+                ("epoch", int(epoch as i64)),
+                ("epochs_behind", int(newest.saturating_sub(epoch) as i64)),
+                ("rows", int(s.rows.load(Ordering::Relaxed) as i64)),
+                ("started_at", timestamptz(s.started_us)),
+            ])
+        };
+        self.database.subscriptions.running().into_iter().map(of).collect()
     }
 
     fn settings(&self) -> Vec<Row> {

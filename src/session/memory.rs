@@ -7,13 +7,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use millstream_catalog::SqlType;
 
-use super::api::{Response, RowsTag};
+use super::api::{Response, RowSet, RowsTag};
 use crate::error::Result;
 
 /// Rows that are in memory already.
 pub fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: RowsTag) -> Response {
     let stream = futures::stream::iter(batches.into_iter().map(Ok));
-    Response::Rows { schema: schema.clone(), stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)), tag }
+    let stream = Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream));
+    Response::Rows(RowSet::new(schema, stream, tag))
 }
 
 /// Text columns with a row for each entry.

@@ -34,6 +34,11 @@ impl Family {
         }
         let _ = writeln!(self.text, "}} {value}");
     }
+
+    /// The one sample of a metric without labels.
+    fn value(&mut self, value: impl Display) {
+        let _ = writeln!(self.text, "{} {value}", self.name);
+    }
 }
 
 /// Every metric of the objects that there are.
@@ -44,6 +49,7 @@ pub fn render(database: &Inner) -> String {
     families.extend(sinks(database, &published));
     families.extend(tasks(&published));
     families.extend(stores(database));
+    families.extend(subscriptions(database));
     families.into_iter().map(|f| f.text).collect()
 }
 
@@ -61,6 +67,15 @@ fn stores(database: &Inner) -> Vec<Family> {
         family
     };
     counters.into_iter().map(family).collect()
+}
+
+fn subscriptions(database: &Inner) -> Vec<Family> {
+    let mut running = Family::new("millstream_subscriptions", "gauge", "Subscriptions that run.");
+    running.value(database.subscriptions.running().len());
+    let help = "Rows of subscriptions that clients have taken since the start.";
+    let mut rows = Family::new("millstream_subscription_rows_total", "counter", help);
+    rows.value(database.subscriptions.rows_total());
+    vec![running, rows]
 }
 
 fn sources(database: &Inner, catalog: &Catalog) -> Vec<Family> {

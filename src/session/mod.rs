@@ -4,6 +4,8 @@
 //! * [`definitions`]: from stored definitions to what runs.
 //! * [`query`], [`ddl`], [`secrets`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
 //! * [`lake`], [`upkeep`]: statements that change Delta tables, and those that keep them; [`merge`]: MERGE of other tables.
+//! * [`prepared`]: PREPARE and EXECUTE; [`cursors`]: DECLARE and FETCH.
+//! * [`subscriptions`]: SUBSCRIBE; [`notify`]: LISTEN and NOTIFY, over [`channels`].
 //! * [`progress`]: how far a long statement is, told to its client.
 //! * [`resolver`], [`rows`], [`inside`]: the rows behind the names of a plan.
 //! * [`tasks`]: scheduled SQL.
@@ -13,7 +15,9 @@
 
 mod alter;
 pub mod api;
+mod channels;
 mod copy;
+mod cursors;
 pub mod database;
 mod ddl;
 mod definitions;
@@ -24,7 +28,9 @@ mod lake;
 mod memory;
 mod merge;
 mod metrics;
+mod notify;
 mod overlay;
+mod prepared;
 mod progress;
 mod query;
 mod resolver;
@@ -32,6 +38,7 @@ mod rows;
 mod secrets;
 mod settings;
 mod show;
+mod subscriptions;
 pub mod tasks;
 mod transaction;
 mod upkeep;
@@ -49,7 +56,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::api::{
-    ClientInfo, Description, Notice, OutputFormat, Parameter, ProgressReport, Response, SqlSession, TransactionStatus,
+    ClientInfo, Description, Notice, OutputFormat, Parameter, Prepared, ProgressReport, Response, SqlSession,
+    TransactionStatus,
 };
 use self::database::{Database, SessionInfo};
 use self::inside::Inside;
@@ -75,6 +83,9 @@ pub struct Session {
     in_implicit_block: bool,
     notices: Vec<Notice>,
     late_notices: LateNotices,
+    prepared: prepared::PreparedStatements,
+    cursors: cursors::Cursors,
+    channels: notify::Notifications,
     /// The COPY whose rows the client is to send.
     copying: Option<copy::Copying>,
     /// The run of a task that its statements belong to, ...
@@ -118,6 +129,7 @@ impl Session {
             address: client.address.to_string(),
             connected_us: chrono::Utc::now().timestamp_micros(),
             statement: None,
+            listening: String::new(),
         });
         let mut session = Self {
             settings: Settings::new(),
@@ -126,6 +138,9 @@ impl Session {
             in_implicit_block: false,
             notices: Vec::new(),
             late_notices: LateNotices::default(),
+            prepared: prepared::PreparedStatements::default(),
+            cursors: cursors::Cursors::default(),
+            channels: notify::Notifications::new(),
             copying: None,
             run_vars: None,
             reads: None,
@@ -170,6 +185,12 @@ impl Session {
                 &self.settings,
                 &self.search_path,
                 &self.client.user,
+                inside::Own {
+                    process_id: self.client.process_id,
+                    prepared: self.prepared.clone(),
+                    cursors: self.cursors.rows(),
+                    notifications: self.channels.queue(),
+                },
             ),
             published,
             external,
@@ -239,7 +260,7 @@ impl Session {
         match plan {
             Plan::Query(query) => self.query(query, parameters, &scope, cancel).await,
             Plan::Explain(explain) => self.explain(explain, parsed, parameters, &scope).await,
-            Plan::ExplainRunning { id, analyze } => self.explain_running(id, analyze, &scope),
+            Plan::ExplainRunning { id, analyze, format } => self.explain_running(id, analyze, format, &scope),
             Plan::CreateTable(p) => self.create_table(p, parsed, &scope).await,
             Plan::CreateTableAs(p) => self.create_table_as(p, parsed, &scope).await,
             Plan::CreateSource(p) => self.create_source(p, parsed, &scope).await,
@@ -285,15 +306,18 @@ impl Session {
                 Ok(complete("FLUSH"))
             }
             Plan::CancelJobs(jobs) => self.cancel_jobs(&jobs, parsed).await,
-            Plan::DiscardAll => {
-                self.restore_settings(Settings::new());
-                Ok(complete("DISCARD ALL"))
-            }
-            // Prepared statements of the SQL level are not there; those of the protocol live in the server.
-            Plan::Deallocate(None) => Ok(complete("DEALLOCATE ALL")),
-            Plan::Deallocate(Some(name)) => {
-                Err(Error::new("26000", format!("prepared statement \"{name}\" does not exist")))
-            }
+            Plan::DiscardAll => self.discard_all(),
+            Plan::Prepare(p) => self.prepare_statement(p, parsed, &scope),
+            Plan::Execute(p) => self.execute_prepared(p, parameters, &scope, cancel).await,
+            Plan::Deallocate(name) => self.deallocate(name),
+            Plan::Declare(p) => self.declare(p, parsed, parameters, &scope, cancel).await,
+            Plan::Fetch(p) => self.fetch(p, &cancel).await,
+            Plan::Close(name) => self.close(name.as_deref()),
+            Plan::Listen(channel) => self.listen(channel).await,
+            Plan::Unlisten(channel) => self.unlisten(channel),
+            Plan::Notify(p) => self.notify(&p),
+            Plan::Subscribe(p) => self.subscribe(p, parsed, cancel).await,
+            Plan::CopySubscribe(p) => self.copy_subscribe(p, parsed, cancel).await,
             Plan::Nothing { tag, notice, sqlstate } => {
                 self.notices.push(Notice::new(api::Severity::Notice, sqlstate, notice));
                 Ok(complete(tag))
@@ -304,6 +328,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.unlisten_all();
         self.database.leave(self.id);
     }
 }
@@ -318,8 +343,43 @@ impl SqlSession for Session {
     async fn describe(&mut self, statement: &Arc<Parsed>, parameter_oids: &[u32]) -> Result<Description> {
         let types: Vec<Option<SqlType>> = parameter_oids.iter().map(|oid| settings::type_of_oid(*oid)).collect();
         let scope = self.scope(&statement.statement).await?;
-        let plan = self.plan(statement, &scope, &types)?;
-        Ok(query::describe(&plan))
+        match self.plan(statement, &scope, &types)? {
+            Plan::Fetch(fetch) if !fetch.moves => {
+                Ok(Description { parameters: Vec::new(), columns: Some(self.fetched_columns(&fetch.cursor)?) })
+            }
+            Plan::Execute(p) => {
+                let described = self.prepared.get(&p.name)?.description;
+                let arguments = self.plan_arguments(&p, &described.parameters, &scope, &types)?;
+                let parameters = arguments.map(|query| query.parameters).unwrap_or_default();
+                Ok(Description { parameters, columns: described.columns })
+            }
+            plan => Ok(query::describe(&plan)),
+        }
+    }
+
+    fn prepare(&mut self, name: &str, prepared: Prepared<Arc<Parsed>>) -> Result<()> {
+        let text = prepared.statement.as_ref().map(|parsed| parsed.text.clone()).unwrap_or_default();
+        self.prepared.add(name, prepared, text, false)
+    }
+
+    fn prepared(&self, name: &str) -> Result<Prepared<Arc<Parsed>>> {
+        self.prepared.get(name)
+    }
+
+    fn forget_prepared(&mut self, name: &str) {
+        self.prepared.remove(name);
+    }
+
+    fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.columns(name)
+    }
+
+    fn close_cursor(&mut self, name: &str) {
+        self.cursors.close(name);
+    }
+
+    fn take_outbox(&mut self) -> Option<mpsc::Receiver<api::OutOfBand>> {
+        self.channels.take_receiver()
     }
 
     async fn execute(

@@ -13,11 +13,11 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use millstream_catalog::{ObjectId, ObjectKind};
-use millstream_sql::plan::{PlannedQuery, output_schema};
+use millstream_sql::plan::{ExplainPlan, PlannedQuery, output_schema};
 use millstream_sql::{ExternalCall, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Description, Notice, Parameter, Response, RowsTag};
+use super::api::{Description, Notice, Parameter, Response, RowSet, RowsTag};
 use super::resolver::StatementResolver;
 use super::tasks::cron;
 use super::{Scope, Session, explain, show, upkeep};
@@ -38,7 +38,7 @@ impl Session {
         let schema = query.output_schema();
         let stream = self.rows_of(query.plan, parameters, scope, &cancel).await?;
         let stream = renamed(stream, schema.clone());
-        Ok(Response::Rows { schema, stream, tag: RowsTag::select() })
+        Ok(Response::Rows(RowSet::new(schema, stream, RowsTag::select())))
     }
 
     /// Files that a statement names, with their schema.
@@ -162,8 +162,12 @@ pub fn describe(plan: &Plan) -> Description {
         Plan::Vacuum(p) if p.dry_run => of(&[], Some(upkeep::vacuumed_schema())),
         Plan::DescribeHistory(_) => of(&[], Some(upkeep::history_schema())),
         Plan::Delete(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
-        Plan::Explain(_) | Plan::ExplainRunning { .. } => of(&[], Some(explain::schema())),
+        Plan::Explain(ExplainPlan { format, .. }) | Plan::ExplainRunning { format, .. } => {
+            of(&[], Some(explain::schema(*format)))
+        }
         Plan::Show(p) => of(&[], Some(show::schema(p))),
+        Plan::Declare(p) => Description { columns: None, ..describe(&p.rows) },
+        Plan::Subscribe(p) => of(&[], Some(p.output_schema())),
         Plan::Cron(p) => of(&p.arguments.parameters, Some(cron::schema(p.function, &p.column))),
         _ => Description::default(),
     }

@@ -328,7 +328,7 @@ fn canonical_zone(name: &str) -> String {
 }
 
 /// Milliseconds, or a number with a unit.
-fn duration(value: &str) -> Option<Duration> {
+pub fn duration(value: &str) -> Option<Duration> {
     let value = value.trim();
     let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let number: u64 = value[..digits].parse().ok()?;

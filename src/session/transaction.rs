@@ -189,6 +189,11 @@ impl Transaction {
         });
     }
 
+    /// How many savepoints are open.
+    pub fn savepoints(&self) -> usize {
+        self.savepoints.len()
+    }
+
     fn find_savepoint(&self, name: &str) -> Result<usize> {
         self.savepoints
             .iter()
@@ -289,7 +294,17 @@ impl Session {
         if self.in_implicit_block && self.transaction.is_none() {
             self.transaction = Some(Transaction::new(false, self.default_read_only(), &self.settings));
         }
-        let reads = !matches!(statement, Statement::Set(_) | Statement::Reset(_) | Statement::SetTransaction(_));
+        let reads = !matches!(
+            statement,
+            Statement::Set(_)
+                | Statement::Reset(_)
+                | Statement::SetTransaction(_)
+                | Statement::Fetch(_)
+                | Statement::Close(_)
+                | Statement::Listen(_)
+                | Statement::Unlisten(_)
+                | Statement::Notify(_)
+        );
         match &mut self.transaction {
             Some(transaction) if reads => {
                 let age_max = self.database.options.snapshot_max_age;
@@ -407,7 +422,11 @@ impl Session {
                 let commit = !failed && !transaction.is_failed;
                 self.end_transaction(commit).await
             }
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                self.end_notifications(!failed).await;
+                Ok(())
+            }
         }
     }
 
@@ -416,6 +435,8 @@ impl Session {
         let before = std::mem::replace(&mut transaction.settings_before, Settings::new());
         let after = std::mem::replace(&mut transaction.settings_after, Settings::new());
         if !commit {
+            self.cursors.end_transaction(false);
+            self.end_notifications(false).await;
             self.restore_settings(before);
             return Ok(());
         }
@@ -426,6 +447,8 @@ impl Session {
             Ok(Commit::Ddl(request)) => self.database.engine.ddl(*request).await.map(drop),
             Err(e) => Err(e),
         };
+        self.cursors.end_transaction(done.is_ok());
+        self.end_notifications(done.is_ok()).await;
         self.restore_settings(if done.is_ok() { after } else { before });
         done
     }
@@ -440,16 +463,25 @@ impl Session {
     pub(super) fn savepoint(&mut self, name: String) -> Result<Response> {
         let settings = self.settings.clone();
         self.block("SAVEPOINT")?.savepoint(name, &settings);
+        self.channels.savepoint();
         Ok(complete("SAVEPOINT"))
     }
 
     pub(super) fn release(&mut self, name: &str) -> Result<Response> {
-        self.block("RELEASE SAVEPOINT")?.release(name)?;
+        let transaction = self.block("RELEASE SAVEPOINT")?;
+        transaction.release(name)?;
+        let savepoints = transaction.savepoints();
+        self.cursors.release(savepoints);
+        self.channels.release(savepoints);
         Ok(complete("RELEASE"))
     }
 
     pub(super) fn roll_back_to(&mut self, name: &str) -> Result<Response> {
-        let settings = self.block("ROLLBACK TO SAVEPOINT")?.roll_back_to(name)?;
+        let transaction = self.block("ROLLBACK TO SAVEPOINT")?;
+        let settings = transaction.roll_back_to(name)?;
+        let savepoints = transaction.savepoints();
+        self.cursors.roll_back_to(savepoints - 1);
+        self.channels.roll_back_to(savepoints - 1);
         self.restore_settings(settings);
         Ok(complete("ROLLBACK"))
     }
@@ -513,7 +545,18 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         | Plan::Flush
         | Plan::Nothing { .. }
         | Plan::DescribeHistory(_)
-        | Plan::Deallocate(_) => ("", None),
+        | Plan::Prepare(_)
+        // What it runs is looked at by itself.
+        | Plan::Execute(_)
+        | Plan::Deallocate(_)
+        | Plan::Declare(_)
+        | Plan::Fetch(_)
+        | Plan::Close(_)
+        | Plan::Listen(_)
+        | Plan::Unlisten(_)
+        | Plan::Notify(_)
+        | Plan::Subscribe(_)
+        | Plan::CopySubscribe(_) => ("", None),
         Plan::CopyTo(p) => match p.target {
             CopyTarget::Stdout => ("COPY TO", None),
             CopyTarget::File(_) => ("COPY TO a file", Elsewhere),

@@ -17,7 +17,7 @@ use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use super::segments::{self, RowId, SegmentScan};
+use super::segments::{self, RowId, Segment, SegmentScan};
 use super::{ByteRows, KeyCodec, Level, RowCodec, Scan, Snapshot, State, TableId};
 use crate::error::{Error, Result, sqlstate};
 
@@ -291,6 +291,26 @@ impl Relation {
         Ok(RelationScan { relation: self.clone(), inner })
     }
 
+    /// The rows that epochs after `epoch` have appended, of a relation in segments, in order and with the epoch of each batch.
+    ///
+    /// # Errors
+    /// XX000 for a relation in another layout, whose rows do not tell.
+    pub fn appended_after(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        epoch: u64,
+    ) -> Result<impl Iterator<Item = Result<(u64, RecordBatch)>> + use<>> {
+        if self.layout != Layout::Segments {
+            return Err(Error::internal("rows by epoch are asked for of a relation that does not keep them so"));
+        }
+        let last = RowId::new(epoch, RowId::ROWS_PER_EPOCH_MAX - 1);
+        let segments = segments::scan_snapshot(snapshot, self.table, &self.schema, None, Some(last))?;
+        Ok(segments.flat_map(|segment| match segment {
+            Ok(segment) => by_epoch(&segment).into_iter().map(Ok).collect(),
+            Err(e) => vec![Err(e)],
+        }))
+    }
+
     /// The rows with these keys, as of a snapshot; keys without a row give none.
     pub fn get(&self, snapshot: &Snapshot, keys: &ByteRows) -> Result<RecordBatch> {
         let found = snapshot.multi_get(self.table, keys)?;
@@ -455,6 +475,19 @@ impl Iterator for RelationScan {
             }
         }
     }
+}
+
+/// The rows of a segment, which are in the order of their ids, epoch by epoch.
+fn by_epoch(segment: &Segment) -> Vec<(u64, RecordBatch)> {
+    let epoch_of = |id: &i64| RowId::from_i64(*id).epoch();
+    let ids = segment.row_ids.values();
+    let mut start = 0;
+    let runs = ids.chunk_by(|a, b| epoch_of(a) == epoch_of(b)).map(|run| {
+        let rows = segment.batch.slice(start, run.len());
+        start += run.len();
+        (epoch_of(&run[0]), rows)
+    });
+    runs.collect()
 }
 
 /// Each row as often as its count says.

@@ -8,13 +8,14 @@ use super::entry::Entry;
 use super::execute::{Ending, Failure};
 use super::scheduler::Scheduler;
 use crate::error::{Error, Result};
-use crate::session::tasks::desk::Announcement;
 use crate::session::tasks::run::{forget, is_open, runs, tries};
 use crate::session::tasks::{Overlap, Run, RunError, RunState, Trigger, given_up};
 use crate::stream::engine::TaskRecord;
 
 /// How long it is waited before the end of a run is written down that could not be.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Who notifies when it is no session.
+const SERVER_PROCESS: i32 = 0;
 /// Runs that are looked at for their age at a time.
 const FORGET_MAX: usize = 200;
 
@@ -218,9 +219,7 @@ impl Scheduler {
             "error": error.message,
             "tried_again": is_tried_again,
         });
-        let announcement = Announcement { channel: channel.clone(), payload: payload.to_string() };
-        // Nobody has to listen.
-        let _ = self.database.tasks.announcements.send(announcement);
+        self.database.channels.notify(SERVER_PROCESS, channel, &payload.to_string());
     }
 }
 

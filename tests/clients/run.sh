@@ -13,7 +13,7 @@ cd "$here/../.."
 # shellcheck source=../../dev/env.sh
 . dev/env.sh
 
-packages=(deltalake==1.6.6 pyarrow 'psycopg[binary]' duckdb==1.5.5 duckdb-extension-delta==1.5.5 duckdb-extensions pytz)
+packages=(deltalake==1.6.6 pyarrow 'psycopg[binary]' duckdb==1.5.5 duckdb-extension-delta==1.5.5 duckdb-extensions pytz tpchgen-cli)
 venv="$MILLSTREAM_CACHE/clients-$(printf '%s\n' "${packages[@]}" | cksum | cut -d' ' -f1)"
 
 say() { echo "clients: $*" >&2; }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use futures::TryStreamExt;
+
 use crate::client::Session;
 use crate::server::Server;
 
@@ -139,4 +141,21 @@ async fn psql_copies_files_and_inline_data() {
     let out = out.display();
     server.psql(&format!("\\copy (SELECT id + 10, name FROM t) TO '{out}'\n\\copy t (id, name) FROM '{out}'"));
     assert_eq!(session.rows("SELECT id - 10, name FROM t WHERE id > 10").await, expected);
+}
+
+/// Drivers take each message of COPY ... TO STDOUT for a row, whatever line breaks are in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn each_row_to_the_client_is_a_message() {
+    let server = Server::start();
+    let session = server.connect().await;
+    let query = "SELECT n, E'a\\n\"b' AS text FROM generate_series(1, 3) AS s (n)";
+    for (options, expected) in [
+        ("", vec!["1\ta\\n\"b\n", "2\ta\\n\"b\n", "3\ta\\n\"b\n"]),
+        ("CSV HEADER", vec!["n,text\n", "1,\"a\n\"\"b\"\n", "2,\"a\n\"\"b\"\n", "3,\"a\n\"\"b\"\n"]),
+    ] {
+        let sql = format!("COPY ({query}) TO STDOUT {options}");
+        let messages = session.client.copy_out(&sql).await.expect("data").try_collect::<Vec<_>>().await.expect("data");
+        let messages: Vec<&str> = messages.iter().map(|m| std::str::from_utf8(m).expect("text")).collect();
+        assert_eq!(messages, expected);
+    }
 }

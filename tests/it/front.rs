@@ -45,6 +45,27 @@ async fn psql_describes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn psql_describes_results_and_repeats_statements() {
+    let server = Server::start();
+    let output = server.psql(
+        "SELECT 1::numeric(4,1) AS a, 'x' AS b \\gdesc\n\
+         PREPARE p (int) AS SELECT $1 AS n, now() AS t;\n\
+         EXECUTE p (1) \\gdesc\n\
+         DECLARE c CURSOR WITH HOLD FOR SELECT 7::smallint AS s;\n\
+         FETCH c \\gdesc\n\
+         SELECT;\n\
+         CREATE TABLE seen (n INT);\n\
+         INSERT INTO seen SELECT 1 WHERE 1 / (2 - (SELECT count(*) FROM seen)) > -5 \\watch 0.1\n\
+         SELECT 'seen ' || count(*) FROM seen;\n",
+    );
+    for line in ["a|numeric(4,1)", "b|text", "n|integer", "t|timestamp with time zone", "s|smallint", "seen 2"] {
+        assert!(output.lines().any(|l| l == line), "no line {line}:\n{output}");
+    }
+    // The third time the statement fails, which ends psql's loop.
+    assert!(output.contains("22012"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn extended_protocol() {
     let server = Server::start();
     let session = server.connect().await;

@@ -6,13 +6,15 @@ use tokio::net::TcpStream;
 /// A connection past its start-up.
 pub struct Raw {
     stream: TcpStream,
+    /// The last RowDescription, as it came.
+    pub described: String,
 }
 
 impl Raw {
     /// Connects to a server on this port.
     pub async fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the server listens");
-        let mut raw = Self { stream };
+        let mut raw = Self { stream, described: String::new() };
         let mut body = 196_608_u32.to_be_bytes().to_vec();
         body.extend_from_slice(b"user\0millstream\0database\0millstream\0\0");
         let mut packet = (body.len() as u32 + 4).to_be_bytes().to_vec();
@@ -28,6 +30,23 @@ impl Raw {
         for (kind, body) in [(b'P', parse.as_bytes()), (b'B', &[0; 8]), (b'E', &[0; 5])] {
             self.send(kind, body).await;
         }
+    }
+
+    /// A simple query, whose answer is not read yet.
+    pub async fn query(&mut self, sql: &str) {
+        self.send(b'Q', format!("{sql}\0").as_bytes()).await;
+    }
+
+    /// Describe of a portal, and Sync; the errors. Its columns are then in [`Raw::described`].
+    pub async fn describe_portal(&mut self, name: &str) -> String {
+        self.send(b'D', format!("P{name}\0").as_bytes()).await;
+        self.send(b'S', &[]).await;
+        self.until_ready().await
+    }
+
+    /// Reads up to ReadyForQuery; the errors that came before it.
+    pub async fn answer(&mut self) -> String {
+        self.until_ready().await
     }
 
     /// Sync; the errors that came before ReadyForQuery, by SQLSTATE and message.
@@ -53,6 +72,7 @@ impl Raw {
             match kind {
                 b'Z' => return errors,
                 b'E' => errors.push_str(&String::from_utf8_lossy(&body)),
+                b'T' => self.described = String::from_utf8_lossy(&body).into_owned(),
                 _ => {}
             }
         }

@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
+use super::subscribe::subscribe;
 use crate::error::{Result, SqlError};
 use crate::statement::{Copy, CopyEnd, CopyRelation, Delete, Insert, Statement, Update};
 use crate::types::normalize;
@@ -180,12 +181,12 @@ fn refuse_if(present: bool, what: &str) -> Result<()> {
 pub(crate) fn copy(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["COPY"])?;
     let source = if c.eat_token(&Token::LParen) {
-        if c.at(&["SUBSCRIBE"]) {
-            return Err(c.unsupported("SUBSCRIBE is not supported"));
-        }
-        let query = c.run(Parser::parse_query)?;
+        let rows = match c.at(&["SUBSCRIBE"]) {
+            true => CopyRelation::Subscribe(Box::new(subscribe(c)?)),
+            false => CopyRelation::Query(c.run(Parser::parse_query)?),
+        };
         c.expect_token(&Token::RParen)?;
-        CopyRelation::Query(query)
+        rows
     } else {
         let name = c.object_name()?;
         let columns =
@@ -209,7 +210,9 @@ pub(crate) fn copy(c: &mut Cursor<'_>) -> Result<Statement> {
     if matches!(target, CopyEnd::ToStdout | CopyEnd::FromStdin) {
         c.parser.next_token();
     }
-    if let (CopyRelation::Query(_), CopyEnd::FromStdin | CopyEnd::FromFile(_)) = (&source, &target) {
+    if let (CopyRelation::Query(_) | CopyRelation::Subscribe(_), CopyEnd::FromStdin | CopyEnd::FromFile(_)) =
+        (&source, &target)
+    {
         return Err(SqlError::syntax("COPY FROM fills a table, not a query"));
     }
     let options = copy_options(c)?;

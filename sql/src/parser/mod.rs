@@ -9,6 +9,7 @@
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY; [`merge`]: MERGE; [`lake`]: INSERT OVERWRITE, OPTIMIZE, VACUUM, DESCRIBE HISTORY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
 //! * [`task`]: CREATE TASK, EXECUTE TASK, pg_cron's functions
+//! * [`prepared`]: PREPARE, EXECUTE; [`declare`]: cursors; [`subscribe`]: SUBSCRIBE, LISTEN, NOTIFY
 //! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
 
 mod alter;
@@ -18,12 +19,15 @@ mod columns;
 mod create;
 mod cursor;
 mod ddl;
+mod declare;
 mod dialect;
 mod dml;
 mod function;
 mod lake;
 mod merge;
+mod prepared;
 mod session;
+mod subscribe;
 mod task;
 pub(crate) mod text;
 mod utility;
@@ -133,15 +137,32 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "CANCEL" => utility::cancel_jobs(c),
         "DISCARD" => utility::discard(c),
         "DEALLOCATE" => utility::deallocate(c),
-        "EXECUTE" => task::execute(c),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLOSE" | "CLUSTER" | "DECLARE" | "DO" | "FETCH" | "GRANT" | "LISTEN"
-        | "LOCK" | "MOVE" | "NOTIFY" | "PREPARE" | "REASSIGN" | "REFRESH" | "REINDEX" | "REVOKE" | "SUBSCRIBE"
-        | "UNLISTEN" => Err(c.unsupported(format!("{word} is not supported"))),
+        "PREPARE" => prepared::prepare(c),
+        // A prepared statement may have the name `task`.
+        "EXECUTE" if c.at(&["EXECUTE", "TASK"]) && c.rest().get(2).is_some_and(is_word) => task::execute(c),
+        "EXECUTE" => prepared::execute(c),
+        "DECLARE" => declare::declare(c),
+        "FETCH" | "MOVE" => declare::fetch(c),
+        "CLOSE" => declare::close(c),
+        "LISTEN" => subscribe::listen(c),
+        "UNLISTEN" => subscribe::unlisten(c),
+        "NOTIFY" => subscribe::notify(c),
+        "SUBSCRIBE" => Ok(Statement::Subscribe(subscribe::subscribe(c)?)),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "REASSIGN" | "REFRESH"
+        | "REINDEX" | "REVOKE" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }
 
+fn is_word(token: &TokenWithSpan) -> bool {
+    matches!(token.token, Token::Word(_))
+}
+
 fn query(c: &mut Cursor<'_>) -> Result<Statement> {
+    // A row without columns, which sqlparser reads only with FROM.
+    if c.rest().len() == 1 && c.eat(&["SELECT"]) {
+        return Ok(Statement::Query(parse_query("SELECT FROM (VALUES (1)) AS one")?));
+    }
     let query = c.query_to_end()?.0;
     Ok(task::cron_call(&query).map_or(Statement::Query(query), Statement::Cron))
 }

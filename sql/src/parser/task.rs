@@ -112,7 +112,15 @@ fn refusal(statement: &Statement) -> Option<(&'static str, &'static str)> {
         Statement::Copy(copy) if matches!(copy.target, CopyEnd::FromStdin) => ("COPY FROM STDIN", CLIENT),
         Statement::Copy(copy) if matches!(copy.target, CopyEnd::ToStdout) => ("COPY TO STDOUT", CLIENT),
         Statement::DiscardAll => ("DISCARD ALL", SESSION),
+        Statement::Prepare(_) => ("PREPARE", SESSION),
+        Statement::Execute(_) => ("EXECUTE", "write the statement itself"),
         Statement::Deallocate(_) => ("DEALLOCATE", SESSION),
+        Statement::Declare(_) => ("DECLARE", CLIENT),
+        Statement::Fetch(_) => ("FETCH", CLIENT),
+        Statement::Close(_) => ("CLOSE", CLIENT),
+        Statement::Listen(_) => ("LISTEN", CLIENT),
+        Statement::Unlisten(_) => ("UNLISTEN", CLIENT),
+        Statement::Subscribe(_) => ("SUBSCRIBE", CLIENT),
         Statement::CreateTask(_) => ("CREATE TASK", "create tasks from a session"),
         Statement::ExecuteTask(_) => ("EXECUTE TASK", "CREATE TASK ... AFTER runs a task after another"),
         Statement::Cron(_) => ("cron.schedule", "create tasks from a session"),
@@ -124,12 +132,7 @@ fn refusal(statement: &Statement) -> Option<(&'static str, &'static str)> {
 
 /// `EXECUTE TASK name [FOR TIMESTAMP 'text' | AS OF RUN n] [WITH (parameter = value, …)]`, from EXECUTE on.
 pub(crate) fn execute(c: &mut Cursor<'_>) -> Result<Statement> {
-    c.expect(&["EXECUTE"])?;
-    if !c.eat(&["TASK"]) {
-        return Err(c.unsupported("EXECUTE of a prepared statement is not supported").with_hint(
-            "prepare statements with the protocol's own messages, as drivers do; EXECUTE TASK name runs a task",
-        ));
-    }
+    c.expect(&["EXECUTE", "TASK"])?;
     let name = existing(c, DropKind::Task)?;
     let (mut time, mut run) = (None, None);
     if c.eat(&["FOR"]) {
@@ -227,12 +230,20 @@ mod tests {
 
     #[test]
     fn what_a_run_cannot_do_is_refused() {
-        for body in ["BEGIN", "COMMIT", "COPY t FROM STDIN", "CREATE TASK u AS SELECT 1", "EXECUTE TASK u"] {
+        for body in [
+            "LISTEN c",
+            "SUBSCRIBE v",
+            "DECLARE c CURSOR FOR SELECT 1",
+            "BEGIN",
+            "COMMIT",
+            "COPY t FROM STDIN",
+            "CREATE TASK u AS SELECT 1",
+            "EXECUTE TASK u",
+        ] {
             let error = parse(&format!("CREATE TASK t AS $$ SELECT 1; {body} $$")).unwrap_err();
             assert_eq!((error.sqlstate, error.position), ("0A000", Some(31)), "{body}");
         }
         assert_eq!(parse("CREATE TASK t AS $$ ; $$").unwrap_err().sqlstate, "42P13");
-        assert_eq!(parse("EXECUTE p (1)").unwrap_err().sqlstate, "0A000");
     }
 
     #[test]

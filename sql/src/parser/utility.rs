@@ -5,21 +5,22 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use super::cursor::Cursor;
 use super::ddl::{existing, kind};
 use crate::error::{Result, SqlError};
-use crate::statement::{DropKind, Explain, ExplainRunning, Set, Show, Statement, TransactionModes};
+use crate::statement::{DropKind, Explain, ExplainFormat, ExplainRunning, Set, Show, Statement, TransactionModes};
 
 /// `EXPLAIN [ANALYZE] [VERBOSE] [(options)] { statement | MATERIALIZED VIEW name | SINK name }`.
 pub(crate) fn explain(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["EXPLAIN"])?;
-    let (mut analyze, mut verbose) = (false, false);
+    let mut options = Options::default();
     // EXPLAIN (SELECT 1) has no options.
     let has_options = c.rest().first().is_some_and(|t| t.token == Token::LParen)
         && !matches!(c.word(1).as_deref(), Some("SELECT" | "WITH" | "VALUES" | "TABLE") | None);
     if has_options {
-        explain_options(c, &mut analyze, &mut verbose)?;
+        explain_options(c, &mut options)?;
     } else {
-        analyze = c.eat(&["ANALYZE"]) || c.eat(&["ANALYSE"]);
-        verbose = c.eat(&["VERBOSE"]);
+        options.analyze = c.eat(&["ANALYZE"]) || c.eat(&["ANALYSE"]);
+        options.verbose = c.eat(&["VERBOSE"]);
     }
+    let Options { analyze, verbose, format } = options;
     if c.at(&["EXPLAIN"]) {
         return Err(c.unexpected());
     }
@@ -27,14 +28,22 @@ pub(crate) fn explain(c: &mut Cursor<'_>) -> Result<Statement> {
         [(["MATERIALIZED", "VIEW"].as_slice(), DropKind::MaterializedView), (&["SINK"], DropKind::Sink)]
     {
         if c.eat(words) {
-            return Ok(Statement::ExplainRunning(ExplainRunning { analyze, kind, name: existing(c, kind)? }));
+            return Ok(Statement::ExplainRunning(ExplainRunning { analyze, format, kind, name: existing(c, kind)? }));
         }
     }
     let statement = Box::new(super::statement(c)?);
-    Ok(Statement::Explain(Explain { analyze, verbose, statement }))
+    Ok(Statement::Explain(Explain { analyze, verbose, format, statement }))
 }
 
-fn explain_options(c: &mut Cursor<'_>, analyze: &mut bool, verbose: &mut bool) -> Result<()> {
+/// The options of EXPLAIN.
+#[derive(Default)]
+struct Options {
+    analyze: bool,
+    verbose: bool,
+    format: ExplainFormat,
+}
+
+fn explain_options(c: &mut Cursor<'_>, options: &mut Options) -> Result<()> {
     c.expect_token(&Token::LParen)?;
     loop {
         let at = c.unexpected().position;
@@ -56,16 +65,17 @@ fn explain_options(c: &mut Cursor<'_>, analyze: &mut bool, verbose: &mut bool) -
             _ => Err(SqlError::new("22023", format!("{name} requires a Boolean value")).with_position(at)),
         };
         match name.as_str() {
-            "analyze" => *analyze = on()?,
-            "verbose" => *verbose = on()?,
+            "analyze" => options.analyze = on()?,
+            "verbose" => options.verbose = on()?,
             // What these would add is not printed either way.
             "costs" | "buffers" | "timing" | "summary" | "wal" | "settings" | "memory" => {
                 on()?;
             }
-            "format" if value == "text" => {}
+            "format" if value == "text" => options.format = ExplainFormat::Text,
+            "format" if value == "json" => options.format = ExplainFormat::Json,
             "format" => {
                 return Err(SqlError::unsupported(format!("EXPLAIN (FORMAT {value}) is not supported"))
-                    .with_hint("the format is text")
+                    .with_hint("the formats are text, json")
                     .with_position(at));
             }
             _ => {
@@ -232,7 +242,6 @@ pub(crate) fn release(c: &mut Cursor<'_>) -> Result<Statement> {
     Ok(Statement::Release(name(c)?))
 }
 
-/// `DISCARD ALL`; the smaller ones have nothing to throw away that a client could see.
 /// `CANCEL JOB n, …`.
 pub(crate) fn cancel_jobs(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["CANCEL"])?;
@@ -250,6 +259,7 @@ pub(crate) fn cancel_jobs(c: &mut Cursor<'_>) -> Result<Statement> {
     }
 }
 
+/// `DISCARD ALL`; the smaller ones have nothing to throw away that a client could see.
 pub(crate) fn discard(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["DISCARD"])?;
     if c.eat(&["ALL"]) {
@@ -274,7 +284,7 @@ pub(crate) fn deallocate(c: &mut Cursor<'_>) -> Result<Statement> {
 }
 
 /// A name that is no object's: lower case unless it is quoted.
-fn name(c: &mut Cursor<'_>) -> Result<String> {
+pub(super) fn name(c: &mut Cursor<'_>) -> Result<String> {
     Ok(crate::types::normalize(&c.ident()?))
 }
 

@@ -2,10 +2,10 @@
 
 use millstream_catalog::Column;
 
-use super::{dml, plan_query, secret};
+use super::{dml, plan_query, secret, subscribe};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
-use crate::plan::{CopyFromPlan, CopyTarget, CopyToPlan, Plan};
+use crate::plan::{CopyFromPlan, CopySubscribePlan, CopyTarget, CopyToPlan, Plan};
 use crate::statement::{Copy, CopyEnd, CopyRelation};
 
 /// The format that the name of a file says, compressed or not.
@@ -42,6 +42,16 @@ pub(super) fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
     match &copy.target {
         CopyEnd::ToFile(_) | CopyEnd::ToStdout => {
             let query = match &copy.source {
+                CopyRelation::Subscribe(s) => {
+                    if let Some(file) = file {
+                        let message = format!("COPY (SUBSCRIBE ...) TO '{file}' is not supported");
+                        return Err(
+                            SqlError::unsupported(message).with_hint("use TO STDOUT; a sink writes changes to Kafka")
+                        );
+                    }
+                    let subscribe = subscribe::subscribe(s, ctx)?;
+                    return Ok(Plan::CopySubscribe(CopySubscribePlan { subscribe, format, options }));
+                }
                 CopyRelation::Query(query) => query.clone(),
                 CopyRelation::Table { name, columns } => dml::select_columns(name, columns),
             };

@@ -194,7 +194,7 @@ fn check_free(function: &Function, name: &str, schema: ObjectId, ctx: &PlanConte
 /// `EXPLAIN [ANALYZE] { MATERIALIZED VIEW | SINK } name`.
 pub(crate) fn explain_running(s: &ExplainRunning, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = find(s.kind, &s.name, ctx)?;
-    Ok(Plan::ExplainRunning { id: object.id, analyze: s.analyze })
+    Ok(Plan::ExplainRunning { id: object.id, analyze: s.analyze, format: s.format })
 }
 
 /// What an ALTER is about.

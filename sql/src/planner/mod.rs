@@ -9,6 +9,7 @@
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
 //! * [`create`], [`columns`], [`ddl`], [`function`], [`secret`]: definitions; [`dml`]: INSERT, UPDATE, DELETE; [`copy`]: COPY
 //! * `calls`: calls of functions in SQL; `task`: scheduled SQL; `lake`: the upkeep of Delta tables
+//! * `prepared`: PREPARE and cursors; `subscribe`: SUBSCRIBE
 
 mod asof;
 mod blame;
@@ -30,6 +31,7 @@ mod named_windows;
 mod naming;
 mod operators;
 mod outer_types;
+mod prepared;
 mod provider;
 mod query;
 mod recursive;
@@ -40,6 +42,7 @@ mod secret;
 mod sessions;
 mod set_operations;
 mod subqueries;
+mod subscribe;
 mod task;
 mod total_order;
 
@@ -53,6 +56,7 @@ pub use asof::{AsofJoin, AsofParts, without_asof};
 pub(crate) use asof::{INNER as ASOF_INNER, LEFT as ASOF_LEFT};
 pub use checked::checked_arithmetic;
 pub use columns::{column_expression, generation_expression};
+pub use prepared::plan_arguments;
 pub(crate) use provider::{table_reference, written, written_call};
 pub use query::plan_query;
 pub use secret::SECRET_OPTION;
@@ -61,8 +65,11 @@ pub use sessions::{Sessions, without_sessions};
 
 use crate::context::{ExternalCall, PlanContext};
 use crate::error::{Result, SqlError};
-use crate::plan::{ExplainPlan, Plan, ShowPlan};
-use crate::statement::{Copy, CopyRelation, CreateExternalTable, Parsed, Show, SinkInput, Statement, TransactionModes};
+use crate::plan::{ExecutePlan, ExplainPlan, Plan, ShowPlan};
+use crate::statement::{
+    Copy, CopyRelation, CreateExternalTable, Parsed, Show, SinkInput, Statement, Subscribe, SubscribeTarget,
+    TransactionModes,
+};
 
 impl Parsed {
     /// [`plan`], with errors that know their position.
@@ -100,7 +107,12 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
                         .with_hint("EXPLAIN takes a query, INSERT, UPDATE, DELETE or CREATE MATERIALIZED VIEW"));
                 }
             }
-            Plan::Explain(ExplainPlan { analyze: explain.analyze, verbose: explain.verbose, plan: Box::new(inner) })
+            Plan::Explain(ExplainPlan {
+                analyze: explain.analyze,
+                verbose: explain.verbose,
+                format: explain.format,
+                plan: Box::new(inner),
+            })
         }
         Statement::ExplainRunning(s) => ddl::explain_running(s, ctx)?,
         Statement::CreateTable(s) => create::table(s, ctx)?,
@@ -145,7 +157,16 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::Flush => Plan::Flush,
         Statement::CancelJobs(jobs) => Plan::CancelJobs(jobs.clone()),
         Statement::DiscardAll => Plan::DiscardAll,
+        Statement::Prepare(s) => prepared::prepare(s)?,
+        Statement::Execute(s) => Plan::Execute(ExecutePlan { name: s.name.clone(), arguments: s.arguments.clone() }),
         Statement::Deallocate(name) => Plan::Deallocate(name.clone()),
+        Statement::Declare(s) => prepared::declare(s, ctx)?,
+        Statement::Fetch(s) => Plan::Fetch(s.clone()),
+        Statement::Close(name) => Plan::Close(name.clone()),
+        Statement::Listen(channel) => Plan::Listen(channel.clone()),
+        Statement::Unlisten(channel) => Plan::Unlisten(channel.clone()),
+        Statement::Notify(s) => Plan::Notify(s.clone()),
+        Statement::Subscribe(s) => Plan::Subscribe(subscribe::subscribe(s, ctx)?),
     })
 }
 
@@ -197,6 +218,10 @@ pub fn external_calls(statement: &Statement) -> Vec<ExternalCall> {
             }
         }
         Statement::Copy(Copy { source: CopyRelation::Query(query), .. }) => visit(query),
+        Statement::Copy(Copy { source: CopyRelation::Subscribe(s), .. }) => subscribed(s, &mut visit),
+        Statement::Subscribe(s) => subscribed(s, &mut visit),
+        Statement::Prepare(s) => return external_calls(&s.statement.statement),
+        Statement::Declare(s) => return external_calls(&s.statement.statement),
         Statement::CreateExternalTable(s) => match &s.query {
             Some(query) => visit(query),
             None if s.columns.is_empty() => return vec![create::external_schema_call(s)],
@@ -208,6 +233,12 @@ pub fn external_calls(statement: &Statement) -> Vec<ExternalCall> {
         _ => {}
     }
     calls.0
+}
+
+fn subscribed(subscribe: &Subscribe, visit: &mut impl FnMut(&Query)) {
+    if let SubscribeTarget::Query(query, _) = &subscribe.target {
+        visit(query);
+    }
 }
 
 /// The call whose answer is the schema of a CREATE EXTERNAL TABLE without a column list.

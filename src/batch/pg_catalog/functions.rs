@@ -72,6 +72,7 @@ fn list() -> Vec<Function> {
             let name = types::format_type(oid, typmod).or_else(|| postgresql_type(oid));
             Ok(name.unwrap_or_else(|| "???".into()).into())
         }),
+        f("pg_backend_pid", Int4, |view, _| Ok(view.process_id.into())),
         f("pg_get_userbyid", SqlType::Name, |_, a| {
             let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
             let unknown = || format!("unknown (OID={oid})");

@@ -1,7 +1,7 @@
 //! `pg_catalog` and `information_schema`: the catalog as PostgreSQL's clients read it.
 //!
 //! * [`view`]: the catalog as a list of relations with OIDs.
-//! * [`relations`], [`routines`], [`server`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own
+//! * [`relations`], [`routines`], [`server`], [`session`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own
 //!   rows.
 //! * [`functions`]: `format_type`, `pg_get_viewdef`, `pg_table_is_visible` and their kind.
 //! * [`mod@rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
@@ -17,6 +17,7 @@ pub mod rewrite;
 pub mod routines;
 pub mod rows;
 pub mod server;
+pub mod session;
 pub mod tables;
 pub mod types;
 pub mod view;
@@ -30,7 +31,7 @@ use datafusion::logical_expr::ScalarUDF;
 use super::lazy::LazyTable;
 
 pub use rewrite::rewrite;
-pub use view::{CatalogView, Setting};
+pub use view::{CatalogView, CursorRow, PreparedRow, Setting};
 
 /// The catalog tables and functions of one statement.
 #[derive(Debug, Clone)]

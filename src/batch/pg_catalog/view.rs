@@ -33,9 +33,14 @@ pub struct CatalogView {
     pub catalog: Arc<Catalog>,
     pub search_path: Vec<String>,
     pub user: String,
+    /// Number of the session.
+    pub process_id: i32,
     pub settings: Vec<Setting>,
     /// Names of the functions that statements can call, for `pg_proc`.
     pub functions: Arc<BTreeSet<String>>,
+    /// The session's prepared statements and cursors.
+    pub prepared: Arc<dyn Fn() -> Vec<PreparedRow> + Send + Sync>,
+    pub cursors: Vec<CursorRow>,
     /// Bytes that an object takes in the store.
     pub size_of: Arc<dyn Fn(ObjectId) -> Option<u64> + Send + Sync>,
 }
@@ -50,6 +55,31 @@ pub struct Setting {
     pub description: String,
 }
 
+/// A prepared statement as `pg_prepared_statements` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedRow {
+    pub name: String,
+    pub statement: String,
+    /// Microseconds since 1970.
+    pub prepared_us: i64,
+    /// Names of the types of its parameters, and of its columns if it has any.
+    pub parameters: Vec<String>,
+    pub results: Option<Vec<String>>,
+    /// Whether PREPARE has made it.
+    pub from_sql: bool,
+}
+
+/// A cursor as `pg_cursors` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorRow {
+    pub name: String,
+    pub statement: String,
+    pub is_holdable: bool,
+    pub is_binary: bool,
+    /// Microseconds since 1970.
+    pub created_us: i64,
+}
+
 impl CatalogView {
     /// A view of a catalog with the default search path and nothing else.
     pub fn new(catalog: Arc<Catalog>) -> Self {
@@ -57,8 +87,11 @@ impl CatalogView {
             catalog,
             search_path: vec![millstream_catalog::DEFAULT_SCHEMA.into()],
             user: millstream_catalog::DEFAULT_USER.into(),
+            process_id: 0,
             settings: Vec::new(),
             functions: Arc::default(),
+            prepared: Arc::new(Vec::new),
+            cursors: Vec::new(),
             size_of: Arc::new(|_| None),
         }
     }

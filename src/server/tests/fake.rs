@@ -1,5 +1,6 @@
 //! Sessions that answer a handful of made-up statements, so that the wire is tested without an engine behind it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::server::Server;
 use crate::session::api::{
-    ClientInfo, CopyChunk, CopyIn, CopyOut, Description, Notice, OutOfBand, OutputFormat, Parameter, Response, RowsTag,
-    Sessions, SqlSession, TransactionStatus,
+    ClientInfo, CopyChunk, CopyIn, CopyOut, CopyPiece, Description, Notice, OutOfBand, OutputFormat, Parameter,
+    Prepared, Response, RowSet, RowsTag, Sessions, SqlSession, TransactionStatus,
 };
 
 /// Counts what the tests look at from outside.
@@ -62,6 +63,7 @@ impl Sessions for FakeSessions {
             receiver: Some(receiver),
             blocks: 0,
             copy_limit: 0,
+            prepared: HashMap::new(),
         })
     }
 
@@ -82,6 +84,7 @@ pub struct FakeSession {
     receiver: Option<mpsc::Receiver<OutOfBand>>,
     blocks: usize,
     copy_limit: usize,
+    prepared: HashMap<String, Prepared<String>>,
 }
 
 impl Drop for FakeSession {
@@ -189,11 +192,20 @@ impl SqlSession for FakeSession {
                 let batch = RecordBatch::try_new(schema.clone(), vec![column])?;
                 self.rows(schema, stream::iter([Ok(batch)]))
             }
-            "deallocate" => Response::Deallocate { name: Some(rest.into()), tag: "DEALLOCATE".into() },
+            "deallocate" => {
+                self.prepared(rest)?;
+                self.forget_prepared(rest);
+                Response::Complete { tag: "DEALLOCATE".into() }
+            }
             "copy_out" => Response::CopyOut(CopyOut {
                 columns: 2,
                 binary: false,
-                stream: stream::iter((0..3).map(|i| Ok((Bytes::from(format!("{i}\ttext\n")), 1)))).boxed(),
+                live: false,
+                stream: stream::iter((0..3).map(|i| {
+                    let bytes = Bytes::from(format!("{i}\ttext\n"));
+                    Ok(CopyPiece { ends: vec![bytes.len()], bytes, rows: 1 })
+                }))
+                .boxed(),
             }),
             "copy_in" => {
                 self.copy_limit = rest.parse().unwrap();
@@ -202,6 +214,23 @@ impl SqlSession for FakeSession {
             "panic" => panic!("as asked"),
             _ => Response::Complete { tag: format!("{} {}", verb.to_uppercase(), parameters.len()) },
         })
+    }
+
+    fn prepare(&mut self, name: &str, prepared: Prepared<String>) -> Result<()> {
+        if !name.is_empty() && self.prepared.contains_key(name) {
+            return Err(Error::new("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        self.prepared.insert(name.into(), prepared);
+        Ok(())
+    }
+
+    fn prepared(&self, name: &str) -> Result<Prepared<String>> {
+        let missing = || Error::new("26000", format!("prepared statement \"{name}\" does not exist"));
+        self.prepared.get(name).cloned().ok_or_else(missing)
+    }
+
+    fn forget_prepared(&mut self, name: &str) {
+        self.prepared.remove(name);
     }
 
     async fn copy_in(&mut self, mut chunks: mpsc::Receiver<CopyChunk>) -> Result<String> {
@@ -270,7 +299,7 @@ impl FakeSession {
         });
         let stream: SendableRecordBatchStream =
             Box::pin(RecordBatchStreamAdapter::new(schema.clone(), Box::pin(batches)));
-        Response::Rows { schema, stream, tag: RowsTag::select() }
+        Response::Rows(RowSet::new(schema, stream, RowsTag::select()))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::calendar;
 use crate::error::{Error, Result, sqlstate};
 use crate::failpoint;
 use crate::session::Session;
-use crate::session::api::{ClientInfo, Response, SqlSession};
+use crate::session::api::{ClientInfo, Response, RowSet, SqlSession};
 use crate::session::database::Database;
 use crate::session::query::canceled;
 use crate::stream::engine::{TaskRecord, WriteRequest};
@@ -190,7 +190,7 @@ impl Attempt {
         let response = self.session.execute(parsed, &[], cancel.clone()).await;
         drop(self.session.take_notices());
         match response? {
-            Response::Rows { stream, .. } => {
+            Response::Rows(RowSet { stream, .. }) => {
                 let (database, id) = (self.session.database.clone(), self.session.id);
                 database.doing(id, Some(millstream_sql::masked(&parsed.text)));
                 let rows = count_rows(stream, cancel).await;
@@ -198,7 +198,7 @@ impl Attempt {
                 rows
             }
             Response::Complete { tag } => Ok(tag.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default()),
-            Response::Empty | Response::Deallocate { .. } => Ok(0),
+            Response::Empty => Ok(0),
             Response::CopyIn(_) | Response::CopyOut(_) => {
                 Err(Error::unsupported("COPY from and to a client is not supported in a task"))
             }

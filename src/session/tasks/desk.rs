@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millstream_catalog::ObjectId;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,6 @@ use crate::failpoint;
 
 /// How long the scheduler may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// Failures that a listener may be behind.
-const ANNOUNCEMENTS_MAX: usize = 256;
 
 /// What time it is, in microseconds since 1970: the system's clock, or that of a test.
 #[derive(Clone)]
@@ -62,21 +60,11 @@ pub struct Request {
     pub reply: oneshot::Sender<Result<Run>>,
 }
 
-/// What is told of a failed run to whoever listens on the task's channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announcement {
-    pub channel: String,
-    /// A JSON object: task, run, scheduled_at, attempt, sqlstate, error.
-    pub payload: String,
-}
-
 /// One per database.
 pub struct Desk {
     pub clock: Clock,
     /// The epoch at which the server started.
     pub start_epoch: u64,
-    /// Failed runs of tasks with a channel.
-    pub announcements: broadcast::Sender<Announcement>,
     look: Notify,
     requests: Mutex<Option<mpsc::UnboundedSender<Request>>>,
     stop: CancellationToken,
@@ -95,7 +83,6 @@ impl Desk {
         Self {
             clock,
             start_epoch,
-            announcements: broadcast::channel(ANNOUNCEMENTS_MAX).0,
             look: Notify::new(),
             requests: Mutex::default(),
             stop: CancellationToken::new(),

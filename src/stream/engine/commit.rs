@@ -9,6 +9,7 @@ use millstream_catalog::{Catalog, ObjectId};
 
 use super::bell::Bell;
 use super::handle::{Command, Reply, WriteOutcome};
+use super::history::{Followed, History};
 use super::published::{Published, Publisher};
 use super::stats::{EpochStats, Stats};
 use crate::error::{Error, Result, sqlstate};
@@ -33,6 +34,8 @@ pub struct Commit {
     pub changed: Vec<ObjectId>,
     /// Of the sinks that it has rows for.
     pub bells: Vec<Arc<Bell>>,
+    /// The changes of relations that somebody follows.
+    pub followed: Followed,
 }
 
 /// Those who wait for an epoch.
@@ -93,13 +96,14 @@ impl Committer {
         store: Arc<Store>,
         publisher: Arc<Publisher>,
         stats: Arc<Stats>,
+        history: Arc<History>,
         doorbell: Sender<Command>,
     ) -> Result<Self> {
         let (requests, incoming) = bounded::<Commit>(1);
         let (outgoing, results) = bounded::<Result<()>>(1);
         let thread = std::thread::Builder::new().name("commit".into()).spawn(move || {
             for commit in incoming {
-                let result = write(&store, commit, &publisher, &stats);
+                let result = write(&store, commit, &publisher, &stats, &history);
                 if outgoing.send(result).is_err() {
                     return;
                 }
@@ -149,9 +153,9 @@ impl Committer {
     }
 }
 
-fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats) -> Result<()> {
+fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stats, history: &History) -> Result<()> {
     let started = Instant::now();
-    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed, bells } = commit;
+    let Commit { frozen, stats: mut epoch_stats, catalog, sync, waiters, arrived, changed, bells, followed } = commit;
     let epoch = epoch_stats.epoch;
     if let Err(e) = retried(epoch, "commit failed, will try again", || store.commit(&frozen, sync)) {
         tracing::error!(epoch, error = %e, "commit failed");
@@ -167,6 +171,7 @@ fn write(store: &Arc<Store>, commit: Commit, publisher: &Publisher, stats: &Stat
             std::process::abort();
         }
     };
+    history.keep(epoch, followed);
     publisher.publish(Published { epoch, now_us: epoch_stats.now_us, catalog, snapshot });
     bells.iter().for_each(|bell| bell.ring(epoch));
     waiters.succeed(epoch);

@@ -13,6 +13,7 @@ use millstream_connectors::Doorbell;
 use super::catch_up::CatchUps;
 use super::commit::{Commit, Committer, Waiters};
 use super::handle::{Command, Engine, NewObject, Reply};
+use super::history::History;
 use super::intake::{EpochLimits, Intake};
 use super::objects::Retired;
 use super::pipeline::{Pipeline, Target};
@@ -39,6 +40,8 @@ pub struct Recovered {
     /// What runs for the catalog's objects, in the order of their ids.
     pub objects: Vec<NewObject>,
     pub limits: EpochLimits,
+    /// Memory of the changes that subscriptions may ask for.
+    pub history_bytes: usize,
     /// How long dead letters and late rows are kept; 0: for ever.
     pub dead_letter_retention: Duration,
 }
@@ -50,7 +53,7 @@ pub fn recover_catalog(store: &Arc<Store>) -> Result<Catalog> {
 
 /// Starts the loop over a store whose catalog was recovered.
 pub fn start(recovered: Recovered) -> Result<Engine> {
-    let Recovered { store, catalog, objects, limits, dead_letter_retention } = recovered;
+    let Recovered { store, catalog, objects, limits, history_bytes, dead_letter_retention } = recovered;
     let snapshot = store.snapshot()?;
     let catalog = Arc::new(catalog);
     let published = Published {
@@ -63,7 +66,8 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     let stats = Arc::new(Stats::default());
     metrics::gauge!("millstream_epoch").set(snapshot.epoch() as f64);
     let (sender, commands) = unbounded();
-    let committer = Committer::start(store.clone(), publisher.clone(), stats.clone(), sender.clone())?;
+    let history = Arc::new(History::new(history_bytes));
+    let committer = Committer::start(store.clone(), publisher.clone(), stats.clone(), history.clone(), sender.clone())?;
     let rung = Arc::new(AtomicBool::new(false));
     let doorbell: Doorbell = Arc::new({
         let (sender, rung) = (sender.clone(), rung.clone());
@@ -79,6 +83,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
         store,
         publisher: publisher.clone(),
         stats: stats.clone(),
+        history: history.clone(),
         commands,
         sender: sender.clone(),
         doorbell,
@@ -117,7 +122,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     epoch_loop.start_sinks(epoch_loop.epoch)?;
     epoch_loop.report_views();
     let thread = std::thread::Builder::new().name("epoch-loop".into()).spawn(move || epoch_loop.run())?;
-    Ok(Engine::new(sender, publisher, stats, thread))
+    Ok(Engine::new(sender, publisher, stats, history, thread))
 }
 
 pub(super) struct EpochLoop {
@@ -125,6 +130,7 @@ pub(super) struct EpochLoop {
     pub(super) store: Arc<Store>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) stats: Arc<Stats>,
+    pub(super) history: Arc<History>,
     pub(super) commands: Receiver<Command>,
     pub(super) sender: Sender<Command>,
     pub(super) doorbell: Doorbell,
@@ -336,6 +342,7 @@ impl EpochLoop {
             arrived: work.arrived,
             changed: std::mem::take(&mut work.changed),
             bells: std::mem::take(&mut work.bells),
+            followed: self.history.followed(&work.changes),
         })
     }
 

@@ -10,6 +10,7 @@ use millstream_catalog::{Catalog, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::history::History;
 use super::published::{Published, Publisher};
 use super::stats::Stats;
 use crate::error::{Error, Result, sqlstate};
@@ -25,6 +26,7 @@ pub struct Engine {
     commands: Sender<Command>,
     publisher: Arc<Publisher>,
     stats: Arc<Stats>,
+    history: Arc<History>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -210,9 +212,10 @@ impl Engine {
         commands: Sender<Command>,
         publisher: Arc<Publisher>,
         stats: Arc<Stats>,
+        history: Arc<History>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { commands, publisher, stats, thread: Mutex::new(Some(thread)) }
+        Self { commands, publisher, stats, history, thread: Mutex::new(Some(thread)) }
     }
 
     /// Catalog and data as of the newest committed epoch.
@@ -228,6 +231,11 @@ impl Engine {
     /// Counters of sources, views and sinks.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
+    }
+
+    /// The last changes of what somebody follows.
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     /// Applies a DDL statement; returns the epoch that made it visible and durable.

@@ -10,6 +10,7 @@
 //! * [`source`]: the reader of a source, its positions and watermark; `partition`: one partition of it.
 //! * `alter`: what stands still, and how what runs follows the catalog.
 //! * `retention`: how long dead letters and late rows are kept.
+//! * [`history`]: the last changes of what somebody subscribes to.
 //! * [`inserted`]: rows that INSERT adds to a source.
 //! * `closing`: when time alone closes a window.
 //! * [`catch_up`]: a new view reads a source's history.
@@ -26,6 +27,7 @@ mod closing;
 pub mod commit;
 pub mod epoch;
 pub mod handle;
+pub mod history;
 pub mod inserted;
 pub mod intake;
 mod objects;

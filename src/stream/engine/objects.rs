@@ -231,6 +231,7 @@ impl EpochLoop {
         }
         self.condemned.remove(&id);
         self.stats.forget(id);
+        self.history.forget(id);
         Ok(Retired { id, epoch, source, table, pipeline })
     }
 
