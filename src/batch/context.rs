@@ -37,6 +37,7 @@ use super::explain::tree;
 use super::filter_pushdown::physical_optimizer_rules;
 use super::jobs::{Job, Jobs};
 use super::lake::Snapshots;
+use super::left_again::LeftAgain;
 use super::memory::SpillPool;
 use super::sinks::Places;
 use super::stores::Stores;
@@ -533,7 +534,8 @@ fn base_state(
         .with_runtime_env(env)
         .with_default_features()
         .with_optimizer_rules(optimizer)
-        .with_physical_optimizer_rules(physical_optimizer_rules());
+        .with_physical_optimizer_rules(physical_optimizer_rules())
+        .with_physical_optimizer_rule(Arc::new(LeftAgain));
     for rule in rules {
         builder = builder.with_analyzer_rule(rule);
     }

@@ -4,7 +4,7 @@
 //! * `explain`: plans as JSON.
 //! * [`jobs`]: the statements that run, and how far each of them is.
 //! * [`memory`]: the memory pool, which leaves room for spilling.
-//! * [`filter_pushdown`]: DataFusion's physical optimizer rules, one of them confined.
+//! * [`filter_pushdown`]: DataFusion's physical optimizer rules, one of them confined; [`left_again`]: one of ours.
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
 //! * [`stores`]: the one place that turns a location and a session's secrets into an object store.
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables, `read_parquet`, `read_csv` and `read_json`.
@@ -29,6 +29,7 @@ mod filter_pushdown;
 pub mod jobs;
 pub mod lake;
 pub mod lazy;
+mod left_again;
 pub mod lines;
 mod memory;
 pub mod pg_catalog;

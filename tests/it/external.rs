@@ -128,7 +128,7 @@ async fn a_long_statement_tells_how_far_it_is_and_ends_when_it_is_told_to() {
     // To a client that asks for it.
     let told = server.psql(&format!(
         "SET progress_interval = '200ms';\nSET statement_timeout = '1500ms';\n{long};\n\
-         SELECT count(*), max(a.n - b.n) FROM generate_series(1, 30000) AS a (n), generate_series(1, 30000) AS b (n);"
+         SELECT count(*), max(a.n - b.n) FROM generate_series(1, 300000) AS a (n), generate_series(1, 300000) AS b (n);"
     ));
     assert!(told.contains("rows and") && told.contains("bytes written"), "{told}");
     assert!(told.matches("statement timeout").count() == 2 && told.matches("NOTICE").count() >= 6, "{told}");

@@ -104,6 +104,10 @@ impl Lake {
                 // With RUST_BACKTRACE set the log's library puts a backtrace below its errors, which is not for clients.
                 let told = error.to_string();
                 let told = told.split("\n   0: ").next().unwrap_or_default();
+                // That it has to do with a feature of the protocol, only the text says.
+                if told.to_lowercase().contains("unsupported") || told.contains("not supported") {
+                    return Error::unsupported(format!("the Delta table at \"{place}\" cannot be used: {told}"));
+                }
                 Error::new(sqlstate::IO_ERROR, format!("the Delta table at \"{place}\" failed: {told}"))
             }
         }
