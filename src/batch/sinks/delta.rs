@@ -11,11 +11,12 @@ use millstream_connectors::{ConnectorError, Marker, Message, Result, SinkIdentit
 use serde_json::json;
 
 use super::Common;
+use super::gathered::Gathered;
 use crate::batch::lake::commit::{Change, Kind, Note, added, commit};
 use crate::batch::lake::create::{NewLake, check_declared};
 use crate::batch::lake::optimize::{Optimized, optimize};
 use crate::batch::lake::snapshot::Snapshot;
-use crate::batch::lake::write::{Shape, Writer, remove};
+use crate::batch::lake::write::{Shape, remove};
 use crate::batch::lake::{At, Snapshots, change};
 use crate::error::{Error, sqlstate};
 
@@ -67,8 +68,7 @@ impl RowPlace for DeltaPlace {
             snapshots: self.snapshots.clone(),
             order: order(&self.common, &snapshot),
             snapshot: Arc::new(snapshot),
-            writer: None,
-            bytes: 0,
+            gathered: Gathered::new(self.common.clone()),
             there: None,
             is_fenced: false,
             commits: 0,
@@ -101,10 +101,7 @@ struct DeltaWriter {
     snapshots: Arc<Snapshots>,
     snapshot: Arc<Snapshot>,
     order: Vec<usize>,
-    /// The files of the rows that are not committed yet.
-    writer: Option<Writer>,
-    /// Of these rows, as they were in memory.
-    bytes: u64,
+    gathered: Gathered,
     /// The number after the last row that the table has, once it is known.
     there: Option<u64>,
     is_fenced: bool,
@@ -151,31 +148,17 @@ impl SinkWriter for DeltaWriter {
     }
 
     fn send_rows(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.bytes += rows.get_array_memory_size() as u64;
         let rows = rows.project(&self.order)?;
-        let writer = self.writer.take();
-        let mut writer = writer.unwrap_or_else(|| Writer::new(Shape::of(&self.snapshot), Arc::default()));
-        let written = self.common.run(async move {
-            match writer.write(&rows).await {
-                Ok(()) => Ok(writer),
-                Err(e) => {
-                    writer.abandon().await;
-                    Err(e)
-                }
-            }
-        })?;
-        self.writer = Some(written);
-        Ok(())
+        self.gathered.add(rows, || Shape::of(&self.snapshot))
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= self.common.options.file_size
+        self.gathered.is_full()
     }
 
     fn commit(&mut self, next: u64) -> Result<()> {
-        let (writer, snapshot, snapshots) = (self.writer.take(), self.snapshot.clone(), self.snapshots.clone());
+        let (writer, snapshot, snapshots) = (self.gathered.take(), self.snapshot.clone(), self.snapshots.clone());
         let (application, common) = (self.application.clone(), self.common.clone());
-        self.bytes = 0;
         let done = self.common.run(async move {
             let (adds, rows) = match writer {
                 Some(writer) => writer.finish().await?,
@@ -236,13 +219,5 @@ impl SinkWriter for DeltaWriter {
 
     fn is_fenced(&self) -> bool {
         self.is_fenced
-    }
-}
-
-impl Drop for DeltaWriter {
-    fn drop(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            self.common.handle.spawn(writer.abandon());
-        }
     }
 }

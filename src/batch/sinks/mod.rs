@@ -4,9 +4,11 @@
 //! number after the last of them. That number is the sink's marker: a sender that starts goes on there, so that no row is
 //! lost or there twice, whenever it was killed.
 //!
-//! * [`options`]: what `WITH (…)` says. [`delta`]: a Delta table. [`parquet`]: a folder of Parquet files.
+//! * [`options`]: what `WITH (…)` says. [`delta`]: a Delta table. [`parquet`]: a folder of Parquet files. `gathered`: rows
+//!   that wait for their commit in either.
 
 mod delta;
+mod gathered;
 pub mod options;
 mod parquet;
 

@@ -19,9 +19,10 @@ use millstream_connectors::{ConnectorError, Marker, Message, Result, SinkIdentit
 use serde::{Deserialize, Serialize};
 
 use super::Common;
+use super::gathered::Gathered;
 use crate::batch::lake::Lake;
 use crate::batch::lake::create::NewLake;
-use crate::batch::lake::write::{Shape, Writer};
+use crate::batch::lake::write::Shape;
 use crate::error::{Error, sqlstate};
 
 /// The folder of files that are not finished, and of the notes.
@@ -88,7 +89,8 @@ impl RowPlace for ParquetPlace {
         let name = format!("{}-{}", identity.store, identity.sink);
         let common = self.common.clone();
         let folder = common.lake.root.clone().join(HIDDEN).join(name.as_str());
-        let mut writer = ParquetWriter { common, folder, note: None, writer: None, bytes: 0 };
+        let gathered = Gathered::new(common.clone());
+        let mut writer = ParquetWriter { common, folder, note: None, gathered };
         writer.recover()?;
         Ok(Box::new(writer))
     }
@@ -100,8 +102,7 @@ struct ParquetWriter {
     folder: Path,
     /// `None`: the folder knows nothing of the sink.
     note: Option<Note>,
-    writer: Option<Writer>,
-    bytes: u64,
+    gathered: Gathered,
 }
 
 impl ParquetWriter {
@@ -202,33 +203,17 @@ impl SinkWriter for ParquetWriter {
     }
 
     fn send_rows(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.bytes += rows.get_array_memory_size() as u64;
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => Writer::new(self.shape().map_err(super::told)?, Arc::default()),
-        };
-        let rows = rows.clone();
-        let written = self.common.run(async move {
-            match writer.write(&rows).await {
-                Ok(()) => Ok(writer),
-                Err(e) => {
-                    writer.abandon().await;
-                    Err(e)
-                }
-            }
-        })?;
-        self.writer = Some(written);
-        Ok(())
+        let shape = self.shape().map_err(super::told)?;
+        self.gathered.add(rows.clone(), || shape)
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= self.common.options.file_size
+        self.gathered.is_full()
     }
 
     fn commit(&mut self, next: u64) -> Result<()> {
-        let (writer, lake, folder) = (self.writer.take(), self.common.lake.clone(), self.folder.clone());
+        let (writer, lake, folder) = (self.gathered.take(), self.common.lake.clone(), self.folder.clone());
         let (path, there) = (self.note_path(), self.note.as_ref().map_or(0, |note| note.next));
-        self.bytes = 0;
         let note = self.common.run(async move {
             let adds: Vec<Add> = match writer {
                 Some(writer) => writer.finish().await?.0,
@@ -252,13 +237,5 @@ impl SinkWriter for ParquetWriter {
 
     fn acknowledged(&mut self, _wait: Duration) -> Result<u64> {
         Ok(self.note.as_ref().map_or(0, |note| note.next))
-    }
-}
-
-impl Drop for ParquetWriter {
-    fn drop(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            self.common.handle.spawn(writer.abandon());
-        }
     }
 }
