@@ -105,3 +105,39 @@ impl ExecutionPlan for LeftAgainExec {
         reset_plan_states(self.left.clone())?.execute(partition, context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, Int32Array, RecordBatch};
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::physical_expr::Partitioning;
+    use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+    use datafusion::physical_plan::repartition::RepartitionExec;
+    use futures::TryStreamExt;
+
+    use super::*;
+
+    /// Three rows behind a repartitioning, which panics if it is read twice.
+    fn left(fits_or_fails: bool) -> LeftAgainExec {
+        let column: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
+        let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        let rows = MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None).unwrap();
+        let parts = RepartitionExec::try_new(rows, Partitioning::RoundRobinBatch(2)).unwrap();
+        let left = Arc::new(CoalescePartitionsExec::new(Arc::new(parts)));
+        LeftAgainExec { left, fits_or_fails, is_read: AtomicBool::new(false) }
+    }
+
+    async fn rows(left: &LeftAgainExec) -> Result<usize> {
+        let batches: Vec<RecordBatch> = left.execute(0, Arc::default())?.try_collect().await?;
+        Ok(batches.iter().map(RecordBatch::num_rows).sum())
+    }
+
+    #[tokio::test]
+    async fn rows_come_again_or_there_is_an_error() {
+        let again = left(false);
+        assert_eq!((rows(&again).await.unwrap(), rows(&again).await.unwrap(), rows(&again).await.unwrap()), (3, 3, 3));
+        let once = left(true);
+        assert_eq!(rows(&once).await.unwrap(), 3);
+        assert!(matches!(rows(&once).await, Err(DataFusionError::ResourcesExhausted(_))));
+    }
+}

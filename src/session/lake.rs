@@ -16,8 +16,8 @@ use futures::StreamExt;
 use millstream_catalog::object::ExternalTable;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
 use millstream_sql::plan::{
-    CreateExternalTablePlan, DeletePlan, InsertPlan, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, MergePlan, Overwrite,
-    PlannedQuery, RowChecks, UpdatePlan,
+    CreateExternalTablePlan, DeletePlan, InsertPlan, MERGE_INSERT, MERGE_UPDATE, MergePlan, Overwrite, PlannedQuery,
+    RowChecks, UpdatePlan,
 };
 use millstream_sql::{CatalogSource, Parsed, Plan};
 
@@ -27,7 +27,7 @@ use super::{Scope, Session, complete, query};
 use crate::batch::copy::Written;
 use crate::batch::lake::change::{self, Changed, Gone, Replaced, Rows};
 use crate::batch::lake::commit::Note;
-use crate::batch::lake::create::{NewLake, check_declared};
+use crate::batch::lake::create::{NewLake, already_there, check_declared};
 use crate::batch::lake::place::properties;
 use crate::batch::lake::snapshot::Snapshot;
 use crate::batch::lake::write::{Shape, Writer};
@@ -301,8 +301,7 @@ impl Session {
         if self.is_done(&target.snapshot).await? {
             return Ok(0);
         }
-        let changes_rows = true;
-        change::check_writable(&target.snapshot, changes_rows)?;
+        change::check_writable(&target.snapshot, true)?;
         let width = target.order.len();
         // Of the old rows only their identity is needed.
         let (plan, checks, operation, layout) = match change {
@@ -360,17 +359,16 @@ impl Session {
             p.table.partition_columns = snapshot.partition_columns.clone();
             return Ok(None);
         }
+        if exists {
+            return Err(already_there(&lake));
+        }
         self.check_outside("making a Delta table", true)?;
-        let columns: Vec<_> = p.table.columns.clone();
+        let columns = p.table.columns.clone();
         let new = NewLake::new(lake, &p.name.name, &columns, &p.table.partition_columns, options)?;
         let Some(query) = p.query.take() else {
             new.create(Vec::new()).await?;
             return Ok(None);
         };
-        if exists {
-            new.create(Vec::new()).await?;
-            return Err(Error::internal("a Delta table was made over another"));
-        }
         let PlannedQuery { plan, .. } = query;
         let shape = new.shape()?;
         let rows = self.sorted_rows(plan, shape.partition_by(), &[], scope).await?;
@@ -504,7 +502,6 @@ fn merged(ids: &Int64Array, actions: &[i32], gone: &mut Gone) -> Result<(usize, 
             return Err(second_time());
         }
         comes.push(matches!(*action, MERGE_INSERT | MERGE_UPDATE));
-        debug_assert!([MERGE_INSERT, MERGE_UPDATE, MERGE_DELETE].contains(action));
     }
     Ok((actions.len(), comes))
 }

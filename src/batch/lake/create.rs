@@ -74,9 +74,7 @@ impl NewLake {
             Ok(_) => Ok(()),
             Err(e) if self.lake.log.is_delta_table_location().await.unwrap_or_default() => {
                 tracing::debug!("a Delta table was not made: {e}");
-                let message = format!("there is a Delta table at \"{}\" already", self.lake.location);
-                Err(Error::new(DUPLICATE_FILE, message)
-                    .with_hint("leave the query out to use the table that is there, then INSERT OVERWRITE it"))
+                Err(already_there(&self.lake))
             }
             Err(e) => Err(self.lake.told(e)),
         }
@@ -89,6 +87,12 @@ impl NewLake {
     pub async fn exists(lake: &Lake) -> Result<bool> {
         lake.log.is_delta_table_location().await.map_err(|e| lake.told(e))
     }
+}
+
+/// 58P02: what would be made is there.
+pub fn already_there(lake: &Lake) -> Error {
+    Error::new(DUPLICATE_FILE, format!("there is a Delta table at \"{}\" already", lake.location))
+        .with_hint("leave the query out to use the table that is there, then INSERT OVERWRITE it")
 }
 
 /// PostgreSQL's `duplicate_file`.

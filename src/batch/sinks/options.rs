@@ -34,7 +34,7 @@ impl SinkOptions {
     /// Reads and checks them.
     ///
     /// # Errors
-    /// 22023 for unknown options and values; 42703 is not used: a partition column that the sink does not have is 22023.
+    /// 22023 for unknown options and values, and for a partition column that the sink does not have.
     pub fn new(sink: &Sink, is_delta: bool) -> Result<Self> {
         let of = if is_delta { "a delta sink" } else { "a parquet sink" };
         let mut options = Options::new(of, &sink.options);
