@@ -130,6 +130,16 @@ pub struct EpochConfig {
     pub max_ms: u64,
 }
 
+/// The `tls.*` settings.
+#[derive(Debug, Clone, Default)]
+pub struct TlsConfig {
+    /// The server's certificate and those that it is signed by, in PEM format; `None`: connections are not encrypted.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// Whether connections that are not encrypted are refused.
+    pub required: bool,
+}
+
 /// All settings, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -144,6 +154,7 @@ pub struct Config {
     /// Dead letters and late rows are kept for so long; 0: for ever.
     pub dead_letter_retention: Duration,
     pub log: LogConfig,
+    pub tls: TlsConfig,
     pub batch: BatchConfig,
     pub state: StateConfig,
     pub epoch: EpochConfig,
@@ -252,6 +263,12 @@ settings! {
         "Changes of all relations that somebody subscribes to; who is behind them ends with 53400.";
     "tasks.max_running": count => tasks_at_once, "4",
         "Runs of scheduled tasks at one time; others wait.";
+    "tls.cert_file": optional_path => tls.cert_file, "",
+        "Certificate of the server and those that it is signed by, in PEM format; empty: no encryption. SIGHUP reads it again.";
+    "tls.key_file": optional_path => tls.key_file, "",
+        "Private key of the certificate, in PEM format, which nobody else may read.";
+    "tls.required": switch => tls.required, "off",
+        "Whether connections that are not encrypted are refused: on or off.";
 }
 
 impl Config {
@@ -300,11 +317,14 @@ impl Config {
 
     /// What no single setting can tell.
     fn check(&self) -> Result<()> {
-        for (name, address) in [("listen", self.listen), ("http", self.http)] {
-            if !address.ip().is_loopback() {
-                return Err(invalid(format!("setting \"{name}\": {address} is not a loopback address"))
-                    .with_hint("the server asks for no password yet, so it serves this machine only: use 127.0.0.1"));
-            }
+        let TlsConfig { cert_file, key_file, required } = &self.tls;
+        if cert_file.is_some() != key_file.is_some() {
+            return Err(invalid("settings \"tls.cert_file\" and \"tls.key_file\" go together")
+                .with_hint("give both, or neither for connections without encryption"));
+        }
+        if *required && cert_file.is_none() {
+            return Err(invalid("setting \"tls.required\" needs a certificate")
+                .with_hint("give tls.cert_file and tls.key_file"));
         }
         for (name, value) in [
             ("max_connections", self.max_connections),
@@ -367,6 +387,7 @@ impl Config {
                 write_set_limit_bytes: 0,
             },
             epoch: EpochConfig { max_rows: 0, max_bytes: 0, max_ms: 0 },
+            tls: TlsConfig::default(),
             subscribe_history_bytes: 0,
             tasks_at_once: 0,
             origins: BTreeMap::new(),
@@ -565,6 +586,20 @@ mod optional_path {
     }
 }
 
+mod switch {
+    pub fn parse(text: &str) -> Result<bool, String> {
+        match text {
+            "on" | "true" | "yes" | "1" => Ok(true),
+            "off" | "false" | "no" | "0" => Ok(false),
+            other => Err(format!("expected on or off, found \"{other}\"")),
+        }
+    }
+
+    pub fn show(value: &bool) -> String {
+        if *value { "on".into() } else { "off".into() }
+    }
+}
+
 mod log_format {
     use super::LogFormat;
 
@@ -643,10 +678,12 @@ mod tests {
     }
 
     #[test]
-    fn addresses_other_machines_can_reach_are_refused() {
-        let error = Config::with(&[("listen", "0.0.0.0:6565")]).unwrap_err();
-        assert_eq!(error.message(), "setting \"listen\": 0.0.0.0:6565 is not a loopback address");
-        assert!(Config::with(&[("listen", "[::1]:0")]).is_ok());
+    fn settings_of_encryption_go_together() {
+        let error = Config::with(&[("tls.cert_file", "a.crt")]).unwrap_err();
+        assert_eq!(error.message(), "settings \"tls.cert_file\" and \"tls.key_file\" go together");
+        let error = Config::with(&[("tls.required", "on")]).unwrap_err();
+        assert_eq!(error.message(), "setting \"tls.required\" needs a certificate");
+        assert!(Config::with(&[("tls.cert_file", "a"), ("tls.key_file", "b"), ("tls.required", "on")]).is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod error;
 mod failpoint;
+pub mod scram;
 pub mod server;
 pub mod session;
 pub mod state;

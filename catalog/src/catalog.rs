@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::DEFAULT_DATABASE;
+#[cfg(test)]
 use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
 use crate::object::{Object, ObjectId, ObjectKind, Secret, Snapshot};
+use crate::role::system_roles;
 
 /// The schemas that exist without a record; users cannot change what is in them, except `public`.
 const SYSTEM_SCHEMAS: [(ObjectId, &str); 4] = [
@@ -27,6 +30,7 @@ pub struct Catalog {
     tasks: BTreeMap<(ObjectId, String), ObjectId>,
     schemas: BTreeMap<String, ObjectId>,
     secrets: BTreeMap<String, ObjectId>,
+    roles: BTreeMap<String, ObjectId>,
 }
 
 /// One step from a catalog version to the next, as it is stored.
@@ -39,22 +43,19 @@ pub enum Change {
 }
 
 impl Catalog {
-    /// A catalog of the built-in schemas only.
+    /// A catalog of the built-in schemas and roles only.
     pub fn new() -> Self {
         let mut catalog = Self { next_id: ObjectId::FIRST_USER.0, ..Self::default() };
         for (id, name) in SYSTEM_SCHEMAS {
             catalog.insert(Arc::new(Object {
-                id,
-                schema: id,
-                name: name.to_string(),
-                owner: DEFAULT_USER.to_string(),
-                comment: None,
-                column_comments: BTreeMap::new(),
                 definition: format!("CREATE SCHEMA {name}"),
-                references: BTreeMap::new(),
-                suspended: false,
-                kind: ObjectKind::Schema,
+                ..Object::of_system(id, id, name, ObjectKind::Schema)
             }));
+        }
+        let database = ObjectId::DATABASE;
+        catalog.insert(Arc::new(Object::of_system(database, database, DEFAULT_DATABASE, ObjectKind::Database)));
+        for role in system_roles() {
+            catalog.insert(Arc::new(role));
         }
         catalog
     }
@@ -145,6 +146,11 @@ impl Catalog {
             ObjectKind::Secret(secret) => Some((object, secret)),
             _ => None,
         })
+    }
+
+    /// The ids of all roles, by name.
+    pub(crate) fn role_ids(&self) -> &BTreeMap<String, ObjectId> {
+        &self.roles
     }
 
     /// The functions `schema.name`, those with fewer arguments first.
@@ -247,7 +253,10 @@ impl Catalog {
             ObjectKind::Secret(_) => {
                 self.secrets.insert(object.name.clone(), object.id);
             }
-            ObjectKind::Snapshot(_) => {}
+            ObjectKind::Role(_) => {
+                self.roles.insert(object.name.clone(), object.id);
+            }
+            ObjectKind::Snapshot(_) | ObjectKind::Database => {}
             _ => {
                 self.by_name.insert((object.schema, object.name.clone()), object.id);
             }
@@ -269,7 +278,10 @@ impl Catalog {
             ObjectKind::Secret(_) => {
                 self.secrets.remove(&object.name);
             }
-            ObjectKind::Snapshot(_) => {}
+            ObjectKind::Role(_) => {
+                self.roles.remove(&object.name);
+            }
+            ObjectKind::Snapshot(_) | ObjectKind::Database => {}
             _ => {
                 self.by_name.remove(&(object.schema, object.name.clone()));
             }
@@ -326,7 +338,8 @@ impl Draft {
     /// 42P07, 42P06, 42710 or 42723 if the name is taken, 42501 in a system schema.
     pub fn create(&mut self, object: Object) -> Result<()> {
         self.check_name(&object)?;
-        self.put(object);
+        let acl = object.acl.clone().or_else(|| self.catalog.default_acl(&object));
+        self.put(Object { acl, ..object });
         Ok(())
     }
 
@@ -450,6 +463,15 @@ impl Draft {
                 false => Ok(()),
             };
         }
+        if matches!(object.kind, ObjectKind::Role(_)) {
+            if self.catalog.roles.contains_key(&object.name) {
+                return Err(CatalogError::Duplicate { kind: "role", name: object.name.clone() });
+            }
+            if object.name.starts_with("pg_") || ["public", "none"].contains(&object.name.as_str()) {
+                return Err(CatalogError::ReservedRole(object.name.clone()));
+            }
+            return Ok(());
+        }
         if object.schema != ObjectId::PUBLIC && object.schema < ObjectId::FIRST_USER {
             let name = self.catalog.schema_name(object).to_string();
             return Err(CatalogError::Reserved { kind: "schema", name });
@@ -493,11 +515,13 @@ mod tests {
             schema: ObjectId::PUBLIC,
             name: name.into(),
             owner: DEFAULT_USER.into(),
+            made_by: None,
             comment: None,
             column_comments: BTreeMap::new(),
             definition: String::new(),
             references: on.iter().map(|(n, id)| (n.to_string(), *id)).collect(),
             suspended: false,
+            acl: None,
             kind,
         }
     }

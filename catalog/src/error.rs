@@ -23,6 +23,9 @@ pub enum CatalogError {
     /// The schema or object belongs to the system.
     #[error("permission denied: \"{name}\" is a system {kind}")]
     Reserved { kind: &'static str, name: String },
+    /// Roles cannot have that name.
+    #[error("role name \"{0}\" is reserved")]
+    ReservedRole(String),
     /// A stored record could not be read.
     #[error("catalog record of object {id} cannot be read: {reason}")]
     Corrupt { id: u32, reason: String },
@@ -33,15 +36,16 @@ impl CatalogError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Self::NotFound { kind: "schema", .. } => "3F000",
-            Self::NotFound { kind: "task" | "secret", .. } => "42704",
+            Self::NotFound { kind: "task" | "secret" | "role", .. } => "42704",
             Self::NotFound { .. } => "42P01",
             Self::Duplicate { kind: "schema", .. } => "42P06",
             Self::Duplicate { kind: "function", .. } => "42723",
-            Self::Duplicate { kind: "task" | "secret", .. } => "42710",
+            Self::Duplicate { kind: "task" | "secret" | "role", .. } => "42710",
             Self::Duplicate { .. } => "42P07",
             Self::WrongKind { .. } => "42809",
             Self::InUse { .. } => "2BP01",
             Self::Reserved { .. } => "42501",
+            Self::ReservedRole(_) => "42939",
             Self::Corrupt { .. } => "XX001",
         }
     }
@@ -51,6 +55,7 @@ impl CatalogError {
         match self {
             Self::InUse { .. } => Some("use DROP ... CASCADE to drop the dependent objects too".into()),
             Self::WrongKind { actual, .. } => Some(format!("it is a {actual}")),
+            Self::ReservedRole(_) => Some("choose another name; those that begin with pg_ are the system's".into()),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 //! * [`types`]: the SQL types and the one Arrow layout each of them has, in memory and on disk.
 //! * [`jsonb`]: the text that a document has as jsonb.
 //! * [`object`]: schemas, tables, sources, views, sinks, functions, tasks: what a definition holds once it is validated.
+//! * [`role`], [`privilege`]: who there is, and who may do what.
 //! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
 //!
 //! This crate does no I/O. The server stores each [`Object`] as one record (see [`Object::to_record`]) in the write of the
@@ -12,11 +13,15 @@ pub mod catalog;
 pub mod error;
 pub mod jsonb;
 pub mod object;
+pub mod privilege;
+pub mod role;
 pub mod types;
 
 pub use catalog::{Catalog, Change, Draft};
 pub use error::{CatalogError, Result};
 pub use object::{Column, Object, ObjectId, ObjectKind};
+pub use privilege::{Privilege, Privileges};
+pub use role::Role;
 pub use types::SqlType;
 
 /// The database that every server has, and the default user's name.

@@ -6,7 +6,10 @@ use std::fmt;
 use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
+use crate::privilege::AclItem;
+use crate::role::Role;
 use crate::types::SqlType;
 
 /// Identity of an object for ever: its OID to clients, its key prefix in the store; never used twice.
@@ -25,6 +28,8 @@ impl ObjectId {
     pub const INFORMATION_SCHEMA: Self = Self(13000);
     /// OID of schema `millstream`, which shows the server's inside.
     pub const MILLSTREAM: Self = Self(13001);
+    /// OID of the one database.
+    pub const DATABASE: Self = Self(5);
 }
 
 impl fmt::Display for ObjectId {
@@ -41,6 +46,10 @@ pub struct Object {
     pub schema: ObjectId,
     pub name: String,
     pub owner: String,
+    /// Whose name `current_user` is in the query of a continuous view or sink, if not its owner's: it had another when it
+    /// was made, and its rows are of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Comments on columns, by position from 0.
@@ -55,6 +64,9 @@ pub struct Object {
     /// Whether it was told to stand still (`ALTER … SUSPEND`), of what runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspended: bool,
+    /// Who may do what with it; `None`: what [`crate::privilege::initial_acl`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Vec<AclItem>>,
     pub kind: ObjectKind,
 }
 
@@ -73,6 +85,8 @@ pub enum ObjectKind {
     Function(Function),
     Task(Task),
     Secret(Secret),
+    Role(Role),
+    Database,
 }
 
 /// A column of a relation.
@@ -427,6 +441,50 @@ impl Function {
 }
 
 impl Object {
+    /// An object as the system makes its own: of the first role, with no more than a name.
+    pub fn of_system(id: ObjectId, schema: ObjectId, name: &str, kind: ObjectKind) -> Self {
+        Self {
+            id,
+            schema,
+            name: name.to_string(),
+            owner: DEFAULT_USER.to_string(),
+            made_by: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
+            definition: String::new(),
+            references: BTreeMap::new(),
+            suspended: false,
+            acl: None,
+            kind,
+        }
+    }
+
+    /// The same as a new definition of an object that is there, which keeps its owner, comment and grants.
+    #[must_use]
+    pub fn in_place_of(self, old: &Self) -> Self {
+        let (owner, made_by) = (old.owner.clone(), old.made_by.clone());
+        Self { owner, made_by, comment: old.comment.clone(), acl: old.acl.clone(), ..self }
+    }
+
+    /// Gives it to another role; what its owner had and gave goes with it.
+    pub fn set_owner(&mut self, to: &str) {
+        let from = std::mem::replace(&mut self.owner, to.to_string());
+        if matches!(self.kind, ObjectKind::MaterializedView(_) | ObjectKind::Sink(_)) {
+            self.made_by.get_or_insert_with(|| from.clone());
+        }
+        let Some(acl) = self.acl.take() else { return };
+        let mut moved = Vec::with_capacity(acl.len());
+        for mut item in acl {
+            for name in [&mut item.grantee, &mut item.grantor] {
+                if *name == from {
+                    *name = to.to_string();
+                }
+            }
+            crate::privilege::grant(&mut moved, item);
+        }
+        self.acl = Some(moved);
+    }
+
     /// The word for this kind of object in errors and command tags, in lower case.
     pub fn kind_name(&self) -> &'static str {
         self.kind.name()
@@ -440,10 +498,15 @@ impl Object {
         }
     }
 
-    /// Columns of a relation; none for a schema, function, task or secret.
+    /// Columns of a relation; none for what is none.
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
-            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Task(_) | ObjectKind::Secret(_) => &[],
+            ObjectKind::Schema
+            | ObjectKind::Function(_)
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_)
+            | ObjectKind::Role(_)
+            | ObjectKind::Database => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -511,6 +574,8 @@ impl ObjectKind {
             Self::Function(_) => "function",
             Self::Task(_) => "task",
             Self::Secret(_) => "secret",
+            Self::Role(_) => "role",
+            Self::Database => "database",
         }
     }
 
@@ -518,7 +583,13 @@ impl ObjectKind {
     /// show as foreign tables. Snapshots do not show.
     pub fn relkind(&self) -> Option<char> {
         Some(match self {
-            Self::Schema | Self::Snapshot(_) | Self::Function(_) | Self::Task(_) | Self::Secret(_) => return None,
+            Self::Schema
+            | Self::Snapshot(_)
+            | Self::Function(_)
+            | Self::Task(_)
+            | Self::Secret(_)
+            | Self::Role(_)
+            | Self::Database => return None,
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',

@@ -23,6 +23,16 @@ pub struct PlanContext<'a> {
     pub session: &'a SessionVars,
     /// Types that the client declared for `$n`.
     pub parameters: &'a [Option<SqlType>],
+    /// Whose rights count; `None`: what is planned was allowed already.
+    pub rights: Option<Rights<'a>>,
+}
+
+/// The rights that a statement is planned with.
+#[derive(Debug, Clone, Copy)]
+pub struct Rights<'a> {
+    pub role: &'a str,
+    /// The relation that the statement changes without looking at its rows.
+    pub unread: Option<ObjectId>,
 }
 
 /// The tables that exist without a catalog object: schemas `millstream`, `pg_catalog`, `information_schema`.
@@ -60,7 +70,10 @@ pub struct RunVars {
 /// The part of a session that expressions can see; constants while a statement runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionVars {
+    /// The role that it acts as, ...
     pub user: String,
+    /// ... and the one that it began with.
+    pub session_user: String,
     pub database: String,
     /// First schema of the search path that exists.
     pub schema: String,
@@ -76,6 +89,7 @@ impl Default for SessionVars {
     fn default() -> Self {
         Self {
             user: millstream_catalog::DEFAULT_USER.into(),
+            session_user: millstream_catalog::DEFAULT_USER.into(),
             database: millstream_catalog::DEFAULT_DATABASE.into(),
             schema: millstream_catalog::DEFAULT_SCHEMA.into(),
             time_zone: "UTC".into(),

@@ -213,7 +213,7 @@ impl<'a> Edits<'a> {
 
     /// Masks the secrets in `WITH (…)`, `SET (…)`, `OPTIONS (…)` and `ENCODE … (…)`. Of a `CREATE SECRET` that is every value
     /// but those that say what it is for. In other statements an option `secret` is the name of one. Also in the body of a
-    /// CREATE TASK.
+    /// CREATE TASK. Of a role it is the password.
     fn mask(&mut self) {
         let word = |i: usize| self.tokens.get(i).and_then(word_of);
         let makes_secret = |first: usize| {
@@ -221,7 +221,11 @@ impl<'a> Edits<'a> {
             let words: Vec<_> = words.iter().map(String::as_str).collect();
             matches!(words.as_slice(), ["CREATE", "SECRET", ..] | ["CREATE", "OR", "REPLACE", "SECRET"])
         };
-        let mut of_secret = false;
+        let about_role = |first: usize| {
+            matches!(word(first).as_deref(), Some("CREATE" | "ALTER"))
+                && matches!(word(first + 1).as_deref(), Some("ROLE" | "USER" | "GROUP"))
+        };
+        let (mut of_secret, mut of_role) = (false, false);
         let is_hidden = |key: &str, of_secret: bool| {
             let key = key.trim_end_matches('.').trim_matches(['"', '\'']).to_lowercase();
             match of_secret {
@@ -243,6 +247,10 @@ impl<'a> Edits<'a> {
         for (i, token) in self.tokens.iter().enumerate() {
             let is_create = matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case("CREATE"));
             of_secret |= is_create && !in_options && makes_secret(i);
+            of_role |= !in_options && about_role(i);
+            if of_role && i.checked_sub(1).and_then(word).as_deref() == Some("PASSWORD") && word(i).is_none() {
+                secrets.push((token.span.start, token.span.end));
+            }
             match &token.token {
                 Token::LParen => {
                     let before = i.checked_sub(1).and_then(word);
@@ -252,7 +260,7 @@ impl<'a> Edits<'a> {
                     key.clear();
                 }
                 Token::RParen => in_options = false,
-                Token::SemiColon => of_secret = false,
+                Token::SemiColon => (of_secret, of_role) = (false, false),
                 Token::Comma => key.clear(),
                 Token::Eq | Token::Period | Token::Minus => {}
                 _ if !in_options => {}
@@ -587,11 +595,13 @@ mod tests {
             schema,
             name: name.into(),
             owner: "millstream".into(),
+            made_by: None,
             comment: None,
             column_comments: BTreeMap::new(),
             definition: definition.into(),
             references: BTreeMap::new(),
             suspended: false,
+            acl: None,
             kind,
         }
     }

@@ -13,15 +13,18 @@ use millstream_catalog::{Column, Object, ObjectId, SqlType};
 
 use crate::context::{CatalogSource, Target, Version};
 use crate::error::{Result, SqlError};
+use crate::statement::role::RoleStatement;
 use crate::statement::{DropKind, ExplainFormat, Fetch, Notify, ResumeAt};
 
 mod lake;
+mod role;
 mod session;
 mod task;
 
 pub use lake::{
     DescribeHistoryPlan, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, MergePlan, OptimizePlan, Overwrite, VacuumPlan,
 };
+pub use role::{AlterOwnerPlan, DefaultPrivilegesPlan, GrantPlan};
 pub use session::{CopySubscribePlan, DeclarePlan, ExecutePlan, PreparePlan, SubscribePlan, Subscribed};
 pub use task::{CreateTaskPlan, CronPlan, ExecuteTaskPlan};
 
@@ -132,6 +135,10 @@ pub enum Plan {
     Listen(String),
     Unlisten(Option<String>),
     Notify(Notify),
+    Role(RoleStatement),
+    Grant(GrantPlan),
+    DefaultPrivileges(DefaultPrivilegesPlan),
+    AlterOwner(AlterOwnerPlan),
     Subscribe(SubscribePlan),
     CopySubscribe(CopySubscribePlan),
     /// Nothing is to be done: IF (NOT) EXISTS met the state it asks for.

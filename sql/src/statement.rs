@@ -10,6 +10,7 @@ use crate::error::SqlError;
 
 mod lake;
 mod merge;
+pub mod role;
 mod session;
 mod task;
 
@@ -124,6 +125,10 @@ pub enum Statement {
     Unlisten(Option<String>),
     Notify(Notify),
     Subscribe(Subscribe),
+    Role(role::RoleStatement),
+    Grant(role::GrantStatement),
+    DefaultPrivileges(role::DefaultPrivilegesStatement),
+    AlterOwner(role::AlterOwner),
 }
 
 /// `EXPLAIN`.

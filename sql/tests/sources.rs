@@ -29,6 +29,7 @@ fn source(sql: &str) -> Result<Source, SqlError> {
         external: &external,
         session: &db.session,
         parameters: &[],
+        rights: None,
     };
     match parsed.plan(&context)? {
         Plan::CreateSource(plan) => Ok(plan.source),

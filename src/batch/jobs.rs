@@ -55,6 +55,11 @@ pub struct Progress {
 }
 
 impl Jobs {
+    /// The session of a statement that runs.
+    pub fn process_id(&self, id: u32) -> Option<i32> {
+        self.running.lock().get(&id).and_then(Weak::upgrade).map(|job| job.process_id)
+    }
+
     /// A statement begins.
     pub fn begin(
         &self,

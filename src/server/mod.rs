@@ -2,9 +2,10 @@
 //!
 //! [`Server::bind`] takes the ports, [`Server::serve`] answers on them: with "starting up" until the engine is open, then
 //! one task a connection, until it is told to stop. A connection is a `socket` (bytes and messages), a start-up (`startup`),
-//! then the message loop (`connection`, `extended`) over one session; `rows` streams what it returns through [`encode`].
+//! over `tls` if the client asks, a proof of who it is (`authenticate`), then the message loop (`connection`, `extended`) over one session; `rows` streams what it returns through [`encode`].
 //! The session is behind [`crate::session::api`]: nothing else in the crate knows the wire, and nothing here knows SQL.
 
+mod authenticate;
 mod cancel;
 mod connection;
 mod copy_in;
@@ -18,6 +19,7 @@ mod rows;
 mod run;
 mod socket;
 mod startup;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -36,24 +38,30 @@ pub use self::open::{database_options, open};
 pub use self::run::{init_logging, run};
 pub use self::startup::SERVER_VERSION;
 
+use self::authenticate::Throttle;
 use self::cancel::Registry;
 use self::connection::{Connection, say_goodbye};
 use self::http::{EngineMetrics, Readiness};
-use self::socket::{Disconnect, Socket};
+use self::socket::{Disconnect, Socket, Stream};
+use self::startup::{Greeting, Request};
+use self::tls::Tls;
 use crate::config::Config;
 use crate::error::{Error, Result, sqlstate};
-use crate::session::api::{ClientInfo, Sessions, SqlSession};
+use crate::scram;
+use crate::session::api::{ClientInfo, Login, Sessions, SqlSession};
 
 /// How long a client may take to say who it is.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long cancelled statements may take to end at shutdown.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 const TOO_MANY_CONNECTIONS: &str = "53300";
+const INVALID_AUTHORIZATION: &str = "28000";
 
 /// A server that has its ports.
 pub struct Server {
     sql: TcpListener,
     http: TcpListener,
+    tls: Option<Arc<Tls>>,
     max_connections: usize,
     shutdown_grace: Duration,
 }
@@ -61,7 +69,9 @@ pub struct Server {
 impl Server {
     /// Takes the configured addresses; port 0 takes any free one.
     pub async fn bind(config: &Config) -> Result<Self> {
+        let tls = Tls::new(&config.tls)?;
         Ok(Self {
+            tls,
             sql: listen("listen", config.listen).await?,
             http: listen("http", config.http).await?,
             max_connections: config.max_connections,
@@ -88,6 +98,8 @@ impl Server {
         open: impl Future<Output = Result<Arc<E>>> + Send,
         shutdown: CancellationToken,
     ) -> Result<()> {
+        let tls = self.tls.clone();
+        let reach = [("listen", self.sql_address()?), ("http", self.http_address()?)];
         let (readiness, watched) = watch::channel(Readiness::Recovering);
         let mut helpers = JoinSet::new();
         let engine_metrics = EngineMetrics::default();
@@ -102,11 +114,15 @@ impl Server {
                     biased;
                     opened = &mut open => break opened?,
                     () = shutdown.cancelled() => return Ok(()),
-                    stream = accept(&self.sql) => drop(refused.spawn(refuse_while_starting(stream))),
+                    stream = accept(&self.sql) => drop(refused.spawn(refuse_while_starting(stream, tls.clone()))),
                     Some(_) = refused.join_next() => {}
                 }
             }
         };
+        check_reach(&reach, sessions.as_ref())?;
+        if let Some(tls) = tls.clone() {
+            helpers.spawn(reload_on_hangup(tls));
+        }
         let measured = sessions.clone();
         // Set once: there is one engine.
         let _ = engine_metrics.set(Box::new(move || measured.metrics()));
@@ -117,6 +133,10 @@ impl Server {
             sessions: sessions.clone(),
             registry: Arc::new(Registry::default()),
             places: Semaphore::new(self.max_connections),
+            strangers: Semaphore::new(self.max_connections),
+            throttle: Throttle::default(),
+            secret: secret(),
+            tls,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
         });
@@ -147,11 +167,33 @@ impl Server {
     }
 }
 
+/// Refuses to be reached from other machines while nobody needs a password.
+fn check_reach(addresses: &[(&str, SocketAddr)], sessions: &impl Sessions) -> Result<()> {
+    for (setting, address) in addresses {
+        if !address.ip().is_loopback() && !sessions.is_protected() {
+            return Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("setting \"{setting}\": {address} can be reached from other machines, and no superuser has a password"),
+            )
+            .with_hint(
+                "start on 127.0.0.1, set one with ALTER ROLE millstream PASSWORD '...', and start again with this address",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What all connections share.
 struct Front<E> {
     sessions: Arc<E>,
     registry: Arc<Registry>,
     places: Semaphore,
+    /// Places of those who have not proved yet who they are.
+    strangers: Semaphore,
+    throttle: Throttle,
+    /// What makes up the salts of roles that there are not.
+    secret: [u8; 32],
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
     kill: CancellationToken,
 }
@@ -159,19 +201,25 @@ struct Front<E> {
 impl<E: Sessions> Front<E> {
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let Ok(address) = stream.peer_addr() else { return };
-        let mut socket = Socket::new(stream);
+        let Ok(stranger) = self.strangers.try_acquire() else {
+            tracing::warn!(%address, "too many clients have not said who they are; one was sent away");
+            return;
+        };
         let started = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(Disconnect::Terminated(socket::shutting_down())),
-            started = tokio::time::timeout(STARTUP_TIMEOUT, startup::greet(&mut socket, &self.registry)) => {
-                started.unwrap_or_else(|_| Err(Disconnect::Protocol(socket::protocol_violation("startup timed out"))))
-            }
+            () = self.stop.cancelled() => return,
+            started = tokio::time::timeout(STARTUP_TIMEOUT, self.let_in(stream, address)) => started,
         };
-        let greeting = match started {
-            Ok(Some(greeting)) => greeting,
-            Ok(None) => return say_goodbye(&mut socket, Ok(())).await,
-            Err(end) => return say_goodbye(&mut socket, Err(end)).await,
+        let Ok(started) = started else {
+            tracing::debug!(%address, "a client took too long to say who it is");
+            return;
         };
+        let (mut socket, greeting) = match started {
+            Ok(Some(started)) => started,
+            Ok(None) => return,
+            Err((mut socket, end)) => return say_goodbye(&mut socket, Err(end)).await,
+        };
+        drop(stranger);
         // Only sessions take places: a cancel request must come through when all are taken.
         let Ok(_place) = self.places.try_acquire() else {
             let error = Error::new(TOO_MANY_CONNECTIONS, "sorry, too many clients already")
@@ -197,6 +245,109 @@ impl<E: Sessions> Front<E> {
         let running = registration.running.clone();
         Connection::new(socket, session, running, self.stop.clone(), self.kill.clone()).run().await;
     }
+}
+
+impl<E: Sessions> Front<E> {
+    /// Takes a connection up to where the client has proved who it is. `None`: it left, or wanted nothing else.
+    async fn let_in(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Option<(Socket<Stream>, Greeting)>, (Socket<Stream>, Disconnect)> {
+        let Some((mut socket, greeting)) = begin(stream, self.tls.as_ref(), &self.registry).await? else {
+            return Ok(None);
+        };
+        match self.prove(&mut socket, &greeting, address).await {
+            Ok(true) => {
+                socket.admit();
+                Ok(Some((socket, greeting)))
+            }
+            Ok(false) => Ok(None),
+            Err(end) => Err((socket, end)),
+        }
+    }
+
+    /// Whether the client is who it says; `false` if it left.
+    async fn prove(
+        &self,
+        socket: &mut Socket<Stream>,
+        greeting: &Greeting,
+        address: SocketAddr,
+    ) -> Result<bool, Disconnect> {
+        let user = &greeting.user;
+        if self.tls.as_ref().is_some_and(|tls| tls.required) && !socket.is_encrypted() {
+            return Err(Disconnect::Terminated(
+                Error::new(INVALID_AUTHORIZATION, format!("connection of user \"{user}\" is not encrypted"))
+                    .with_hint("connect with sslmode=require, or verify-full"),
+            ));
+        }
+        let login = self.sessions.login(user, address.ip().is_loopback()).map_err(Disconnect::Terminated)?;
+        if login == Login::Trusted {
+            return Ok(true);
+        }
+        let wait = self.throttle.wait(address.ip(), user).map_err(Disconnect::Terminated)?;
+        tokio::time::sleep(wait).await;
+        match authenticate::authenticate(socket, login, user, &self.secret).await? {
+            None => Ok(false),
+            Some(true) => {
+                self.throttle.passed(address.ip(), user);
+                Ok(true)
+            }
+            Some(false) => {
+                self.throttle.failed(address.ip(), user);
+                metrics::counter!("millstream_logins_failed_total").increment(1);
+                tracing::warn!(%address, user, "password authentication failed");
+                Err(Disconnect::Terminated(authenticate::failed(user)))
+            }
+        }
+    }
+}
+
+/// Takes a connection up to its start-up packet, encrypted if the client asks. `None`: it left, or only cancelled another
+/// connection's statement.
+async fn begin(
+    stream: TcpStream,
+    tls: Option<&Arc<Tls>>,
+    registry: &Registry,
+) -> Result<Option<(Socket<Stream>, Greeting)>, (Socket<Stream>, Disconnect)> {
+    let mut socket = Socket::new(Stream::Left(stream));
+    loop {
+        let encrypts = tls.filter(|_| !socket.is_encrypted());
+        match (startup::greet(&mut socket, registry, encrypts.is_some()).await, encrypts) {
+            (Ok(Some(Request::Session(greeting))), _) => return Ok(Some((socket, greeting))),
+            (Ok(Some(Request::Encrypt)), Some(tls)) => match socket.encrypt(&tls.acceptor()).await {
+                Ok(encrypted) => socket = encrypted,
+                Err(error) => {
+                    // Nothing can be said to a client that does not understand.
+                    tracing::debug!(%error, "a client could not be encrypted");
+                    return Ok(None);
+                }
+            },
+            (Ok(_), _) => {
+                socket.close().await;
+                return Ok(None);
+            }
+            (Err(end), _) => return Err((socket, end)),
+        }
+    }
+}
+
+/// Reads certificate and key again whenever SIGHUP says so.
+async fn reload_on_hangup(tls: Arc<Tls>) -> Result<()> {
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    while hangup.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => tracing::info!("certificate and key were read again"),
+            Err(error) => tracing::error!(%error, "certificate and key stay as they were"),
+        }
+    }
+    Ok(())
+}
+
+fn secret() -> [u8; 32] {
+    let mut secret = [0; 32];
+    scram::fill(&mut secret);
+    secret
 }
 
 /// Counts an open connection in the metrics, also if its task panics.
@@ -241,10 +392,10 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn refuse_while_starting(stream: TcpStream) {
-    let mut socket = Socket::new(stream);
-    let greeting = tokio::time::timeout(STARTUP_TIMEOUT, startup::greet(&mut socket, &Registry::default())).await;
-    if let Ok(Ok(Some(_))) = greeting {
+async fn refuse_while_starting(stream: TcpStream, tls: Option<Arc<Tls>>) {
+    let registry = Registry::default();
+    let begun = tokio::time::timeout(STARTUP_TIMEOUT, begin(stream, tls.as_ref(), &registry)).await;
+    if let Ok(Ok(Some((mut socket, _)))) = begun {
         let error = Error::new(sqlstate::CANNOT_CONNECT_NOW, "the database system is starting up");
         say_goodbye(&mut socket, Err(Disconnect::Terminated(error))).await;
     }

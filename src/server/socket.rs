@@ -11,6 +11,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use pgwire::messages::{DecodeContext, PgWireFrontendMessage, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use crate::error::{Error, sqlstate};
 
@@ -24,6 +28,12 @@ pub const FLUSH_BYTES: usize = 64 * 1024;
 const MAX_MESSAGE_BYTES: usize = 0x3fff_ffff;
 /// PostgreSQL's limit for a start-up packet.
 const MAX_STARTUP_BYTES: usize = 10_000;
+
+/// PostgreSQL's limit for a message of somebody who has not proved yet who it is.
+const MAX_STRANGER_BYTES: usize = 65_535;
+
+/// A client's connection, in the clear or encrypted.
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -75,7 +85,23 @@ pub struct Socket<S> {
     /// What is to be sent; appended to by everybody, written by [`Socket::flush`] and friends.
     pub output: BytesMut,
     closed: bool,
+    max_message_bytes: usize,
     decode: DecodeContext,
+}
+
+impl Socket<Stream> {
+    /// The same connection, encrypted from here on.
+    pub async fn encrypt(self, acceptor: &TlsAcceptor) -> io::Result<Self> {
+        match self.stream {
+            Either::Left(stream) => Ok(Self::new(Either::Right(Box::new(acceptor.accept(stream).await?)))),
+            Either::Right(_) => Err(io::Error::other("the connection is encrypted already")),
+        }
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Either::Right(_))
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
@@ -84,7 +110,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         let mut decode = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         decode.awaiting_frontend_ssl = false;
         decode.awaiting_frontend_startup = false;
-        Self { stream, input: BytesMut::new(), output: BytesMut::new(), closed: false, decode }
+        let max_message_bytes = MAX_STRANGER_BYTES;
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), closed: false, max_message_bytes, decode }
+    }
+
+    /// The client has proved who it is: its messages may be long.
+    pub fn admit(&mut self) {
+        self.max_message_bytes = MAX_MESSAGE_BYTES;
+    }
+
+    /// Whether there is input that nobody has taken yet.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
     }
 
     /// The next start-up packet. `None` if the client left without one.
@@ -228,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         if !b"QPBEDCHSXFdcfp".contains(&kind) {
             return Err(Disconnect::Protocol(protocol_violation(format!("invalid frontend message type {kind}"))));
         }
-        if !(4..=MAX_MESSAGE_BYTES).contains(&length) {
+        if !(4..=self.max_message_bytes).contains(&length) {
             return Err(Disconnect::Protocol(protocol_violation(format!(
                 "invalid length {length} of message '{}'",
                 char::from(kind)

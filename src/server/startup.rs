@@ -29,15 +29,35 @@ pub struct Greeting {
     pub settings: BTreeMap<String, String>,
 }
 
-/// Answers encryption requests (with no) until the start-up packet comes. `None`: the client left, or only cancelled
-/// another connection's statement.
-pub async fn greet<S>(socket: &mut Socket<S>, registry: &Registry) -> Result<Option<Greeting>, Disconnect>
+/// What a client begins with.
+pub enum Request {
+    Session(Greeting),
+    /// It was told that it may encrypt, and begins to.
+    Encrypt,
+}
+
+/// Answers encryption requests until the start-up packet comes. `None`: the client left, or only cancelled another
+/// connection's statement.
+pub async fn greet<S>(
+    socket: &mut Socket<S>,
+    registry: &Registry,
+    encrypts: bool,
+) -> Result<Option<Request>, Disconnect>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     loop {
         let Some(packet) = socket.startup_packet().await? else { return Ok(None) };
         match packet.code() {
+            SSL_REQUEST if encrypts => {
+                // What comes before the answer was not meant to be encrypted, and could be anybody's.
+                if socket.has_input() {
+                    return Err(Disconnect::Protocol(protocol_violation("received unencrypted data after SSL request")));
+                }
+                socket.output.extend_from_slice(b"S");
+                socket.flush().await?;
+                return Ok(Some(Request::Encrypt));
+            }
             SSL_REQUEST | GSS_ENCRYPTION_REQUEST => socket.output.extend_from_slice(b"N"),
             CANCEL_REQUEST => {
                 let mut body = &packet.bytes[8..];
@@ -46,7 +66,9 @@ where
                 }
                 return Ok(None);
             }
-            code if code >> 16 == 3 => return read_startup(packet, &mut socket.output).map(Some),
+            code if code >> 16 == 3 => {
+                return read_startup(packet, &mut socket.output).map(|greeting| Some(Request::Session(greeting)));
+            }
             code => {
                 return Err(Disconnect::Protocol(Error::unsupported(format!(
                     "unsupported frontend protocol {}.{}: server supports 3.0",
@@ -143,10 +165,8 @@ pub fn welcome(out: &mut BytesMut, greeting: &Greeting, registration: &Registrat
         ("in_hot_standby".into(), "off".into()),
         ("integer_datetimes".into(), "on".into()),
         ("IntervalStyle".into(), "postgres".into()),
-        ("is_superuser".into(), "on".into()),
         ("server_encoding".into(), "UTF8".into()),
         ("server_version".into(), SERVER_VERSION.to_string()),
-        ("session_authorization".into(), greeting.user.clone()),
         ("standard_conforming_strings".into(), "on".into()),
         ("TimeZone".into(), "UTC".into()),
     ]);

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub type Parameter = ScalarAndMetadata;
 
 use crate::error::{Error, Result};
+use crate::scram::Verifier;
 
 /// Opens a session for each connection; the part of the server behind the wire.
 pub trait Sessions: Send + Sync + 'static {
@@ -32,6 +33,20 @@ pub trait Sessions: Send + Sync + 'static {
     /// A session for an authenticated client, or why there is none (unknown database, role, setting).
     fn open(&self, client: ClientInfo) -> impl Future<Output = Result<Self::Session>> + Send;
 
+    /// How a client of that name proves who it is; `is_local` if it is on the server's machine.
+    ///
+    /// # Errors
+    /// 28000 for a role that there is not, where that is no secret.
+    fn login(&self, user: &str, is_local: bool) -> Result<Login> {
+        let _ = (user, is_local);
+        Ok(Login::Trusted)
+    }
+
+    /// Whether clients of other machines can be let in, because they need a password.
+    fn is_protected(&self) -> bool {
+        false
+    }
+
     /// Metrics of what runs, in Prometheus' text format.
     fn metrics(&self) -> String {
         String::new()
@@ -39,6 +54,17 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Stops the engine after the last connection has ended: final commit, files closed.
     fn close(&self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// How a client proves who it is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// It need not.
+    Trusted,
+    /// By a password that fits this.
+    Password(Verifier),
+    /// It cannot, which it learns when it tries.
+    Never,
 }
 
 /// What a client said about itself when it connected.

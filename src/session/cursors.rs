@@ -305,7 +305,8 @@ impl Session {
         self.cursors.clear();
         self.prepared.clear();
         self.unlisten_all();
-        self.restore_settings(super::settings::Settings::new());
+        let settings = self.initial_settings();
+        self.restore_settings(settings);
         Ok(complete("DISCARD ALL"))
     }
 

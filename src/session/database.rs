@@ -10,7 +10,7 @@ use millstream_catalog::{Catalog, DEFAULT_DATABASE, DEFAULT_USER, ObjectId};
 use parking_lot::Mutex;
 
 use super::Session;
-use super::api::{ClientInfo, Sessions};
+use super::api::{ClientInfo, Login, Sessions};
 use super::channels::Channels;
 use super::definitions;
 use super::subscriptions::{Registry, temporary};
@@ -97,6 +97,8 @@ pub struct Inner {
 pub struct SessionInfo {
     pub process_id: i32,
     pub user: String,
+    /// The role that it acts as.
+    pub acts_as: String,
     /// What the client calls itself; empty if it does not.
     pub application_name: String,
     pub address: String,
@@ -202,6 +204,13 @@ impl Inner {
         }
     }
 
+    /// Notes the role that a session acts as.
+    pub fn acts_as(&self, session: u64, role: String) {
+        if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.acts_as = role;
+        }
+    }
+
     /// Notes which channels a session listens to.
     pub fn listening(&self, session: u64, channels: String) {
         if let Some(info) = self.sessions.lock().get_mut(&session) {
@@ -230,11 +239,16 @@ impl Sessions for Database {
             return Err(Error::new("3D000", format!("database \"{}\" does not exist", client.database))
                 .with_hint(format!("the database of this server is \"{DEFAULT_DATABASE}\"")));
         }
-        if client.user != DEFAULT_USER {
-            return Err(Error::new("28000", format!("role \"{}\" does not exist", client.user))
-                .with_hint(format!("connect as user \"{DEFAULT_USER}\"")));
-        }
+        self.check_login(&client)?;
         Session::new(self.clone(), client)
+    }
+
+    fn login(&self, user: &str, is_local: bool) -> Result<Login> {
+        self.login_of(user, is_local)
+    }
+
+    fn is_protected(&self) -> bool {
+        self.engine.published().catalog.is_protected()
     }
 
     fn metrics(&self) -> String {

@@ -55,6 +55,7 @@ fn check_sink_key(name: &str, sink: &Sink, planned: &PlannedView) -> Result<()> 
 impl Session {
     pub(super) async fn create_schema(&mut self, name: String, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = self.draft(scope);
+        self.require_create(draft.catalog())?;
         let id = draft.new_id();
         let mut object = self.object(id, &new_name(id, name), parsed, ObjectKind::Schema, BTreeMap::new());
         object.schema = id;
@@ -180,7 +181,7 @@ impl Session {
         }
         let mut new = snapshot_tables(&snapshots);
         new.push(NewObject::View { id, plan: Box::new(planned) });
-        let (database, user) = (self.database.clone(), self.client.user.clone());
+        let (database, user) = (self.database.clone(), self.role().to_string());
         let mut made = std::pin::pin!(self.apply(draft, new, writes, parsed));
         tokio::select! {
             made = &mut made => made?,
@@ -253,13 +254,18 @@ impl Session {
     pub(super) async fn cancel_jobs(&self, jobs: &[u32], parsed: &Parsed) -> Result<Response> {
         for job in jobs {
             if *job >= FIRST_ID {
+                self.check_may_cancel(*job)?;
                 if !self.database.batch.jobs().cancel(*job) {
                     return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("job {job} does not exist"))
                         .with_hint("SHOW JOBS and millstream.jobs list them"));
                 }
                 continue;
             }
-            self.database.engine.cancel_job(ObjectId(*job), &parsed.text, &self.client.user).await?;
+            let published = self.database.engine.published();
+            if let Some(object) = published.catalog.get(ObjectId(*job)) {
+                self.require_owner(object, &published.catalog)?;
+            }
+            self.database.engine.cancel_job(ObjectId(*job), &parsed.text, self.role()).await?;
         }
         Ok(complete("CANCEL JOB"))
     }
@@ -298,7 +304,7 @@ impl Session {
                 query: &p.query_text,
                 references: &p.query.references,
                 time_zone: &p.time_zone,
-                owner: &self.client.user,
+                owner: self.role(),
                 emit_on_window_close: p.emit_on_window_close,
                 parallelism: definitions::parallelism(p.options.get(PARALLELISM).map_or("0", String::as_str))?,
                 options: &p.options,
@@ -315,7 +321,7 @@ impl Session {
             query: &sink.query,
             references: &p.query.references,
             time_zone: &sink.time_zone,
-            owner: &self.client.user,
+            owner: self.role(),
             emit_on_window_close: p.emit_on_window_close,
             parallelism: definitions::parallelism(&self.settings.get(PARALLELISM)?)?,
             options: &sink.options,
@@ -380,7 +386,7 @@ impl Session {
             Some(id) => {
                 let old = draft.catalog().get(id).cloned().ok_or_else(|| gone(id))?;
                 let new = self.object(id, &p.name, parsed, kind, p.references);
-                draft.replace(Object { owner: old.owner.clone(), comment: old.comment.clone(), ..new });
+                draft.replace(new.in_place_of(&old));
             }
             None => {
                 let id = draft.new_id();
@@ -474,12 +480,14 @@ impl Session {
             id,
             schema: name.schema,
             name: name.name.clone(),
-            owner: self.client.user.clone(),
+            owner: self.role().to_string(),
+            made_by: None,
             comment: None,
             column_comments: BTreeMap::new(),
             definition: millstream_sql::masked(&parsed.text),
             references,
             suspended: false,
+            acl: None,
             kind,
         }
     }
@@ -517,7 +525,7 @@ impl Session {
         let steps =
             vec![DdlStep { statement: millstream_sql::masked(&parsed.text), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
-        let user = self.client.user.clone();
+        let user = self.role().to_string();
         let records = std::mem::take(&mut self.task_records);
         let request = DdlRequest { base_version, catalog, changes, new, writes, steps, reset, records, user };
         self.database.engine.ddl(request).await?;

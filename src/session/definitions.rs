@@ -73,7 +73,9 @@ pub fn running(catalog: &Catalog, object: &Object, places: &Places) -> Result<Op
         | ObjectKind::ExternalTable(_)
         | ObjectKind::Function(_)
         | ObjectKind::Task(_)
-        | ObjectKind::Secret(_) => None,
+        | ObjectKind::Secret(_)
+        | ObjectKind::Role(_)
+        | ObjectKind::Database => None,
     })
 }
 
@@ -174,7 +176,8 @@ impl<'a> StoredQuery<'a> {
             ObjectKind::Sink(sink) => (&sink.query, &sink.time_zone, sink.emit_on_window_close, &sink.options),
             _ => return None,
         };
-        let (id, references, owner) = (object.id, &object.references, &object.owner);
+        let owner = object.made_by.as_ref().unwrap_or(&object.owner);
+        let (id, references) = (object.id, &object.references);
         // CREATE has accepted the option, if it is a view's.
         let parallelism = parallelism(options.get(PARALLELISM).map_or("0", String::as_str)).unwrap_or(1);
         Some(Self { id, query, references, time_zone, owner, emit_on_window_close, options, parallelism })
@@ -190,7 +193,7 @@ pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<Planne
     let query = millstream_sql::parse_query(stored.query)?;
     let external = HashMap::new();
     let session =
-        SessionVars { user: stored.owner.into(), time_zone: stored.time_zone.into(), ..SessionVars::default() };
+        SessionVars { user: stored.owner.into(), session_user: stored.owner.into(), time_zone: stored.time_zone.into(), ..SessionVars::default() };
     let context = PlanContext {
         catalog,
         search_path: &[],
@@ -199,6 +202,8 @@ pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<Planne
         external: &external,
         session: &session,
         parameters: &[],
+        // Whoever made it was allowed to, and it goes on whatever becomes of its owner.
+        rights: None,
     };
     let planned = millstream_sql::plan_query(&query, &context)?;
     let options = Options {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, new_null_array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
-use millstream_catalog::{Object, ObjectKind};
+use millstream_catalog::role::MONITOR;
+use millstream_catalog::{Object, ObjectKind, Privilege};
 use millstream_sql::SystemTables;
 
 use super::database::Database;
@@ -35,6 +36,9 @@ use crate::stream::engine::system as stored;
 use crate::stream::engine::waiting::Waiting;
 use crate::stream::plan::StateTable;
 
+/// What stands for a statement of a role that the session has no rights of; PostgreSQL's words.
+const NOT_SHOWN: &str = "<insufficient privilege>";
+
 /// The server as one statement sees it.
 #[derive(Clone)]
 pub struct Inside {
@@ -42,6 +46,8 @@ pub struct Inside {
     pub(super) published: Arc<Published>,
     pg: PgCatalog,
     notifications: Queue,
+    /// The role that looks.
+    role: String,
 }
 
 /// What the session itself has.
@@ -82,7 +88,8 @@ impl Inside {
         view.process_id = own.process_id;
         view.prepared = Arc::new(move || own.prepared.rows());
         view.cursors = own.cursors;
-        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications }
+        let role = user.to_string();
+        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications, role }
     }
 
     /// The rows of a system table.
@@ -136,8 +143,18 @@ impl system::Inside for Inside {
             "settings" => rows(&schema, self.settings()),
             "view_errors" => self.view_errors(&schema),
             "late_rows" => self.late_rows(&schema),
-            "dead_letters" => self.history(&stored::dead_letters()?, &schema),
-            "ddl_history" => self.history(&stored::ddl_history()?, &schema),
+            "dead_letters" => {
+                // A source that is gone has left its name.
+                let readable = |name: &str| {
+                    let is_it = |o: &&Arc<Object>| matches!(o.kind, ObjectKind::Source(_)) && o.name == name;
+                    self.published.catalog.objects().filter(is_it).any(|o| self.sees_rows_of(o))
+                };
+                self.visible(self.history(&stored::dead_letters()?, &schema)?, "source", readable)
+            }
+            "ddl_history" => {
+                let rows = self.history(&stored::ddl_history()?, &schema)?;
+                self.visible(rows, "user", |user| self.sees_work_of(user))
+            }
             "epochs" => rows(&schema, self.epochs()),
             "tasks" => rows(&schema, self.tasks()?),
             "task_runs" => rows(&schema, self.task_runs()?),
@@ -152,6 +169,38 @@ impl system::Inside for Inside {
 pub(super) type Row = BTreeMap<&'static str, ScalarValue>;
 
 impl Inside {
+    /// Whether the role sees what all do.
+    fn sees_all(&self) -> bool {
+        self.published.catalog.has_privileges_of(&self.role, MONITOR)
+    }
+
+    /// Whether the role sees rows of an object.
+    fn sees_rows_of(&self, object: &Object) -> bool {
+        self.published.catalog.privileges(&self.role, object).has(Privilege::Select)
+    }
+
+    /// Whether the role sees what another does and runs.
+    pub(super) fn sees_work_of(&self, role: &str) -> bool {
+        self.sees_all() || self.published.catalog.has_privileges_of(&self.role, role)
+    }
+
+    /// Whether the role sees what a session does, by its number.
+    fn sees_session(&self, process_id: i32) -> bool {
+        let sessions = self.database.sessions();
+        let other = sessions.iter().find(|s| s.process_id == process_id);
+        other.is_none_or(|s| self.sees_work_of(&s.user))
+    }
+
+    /// The part of a history that the role may see: `column` names who, or what, a row is of.
+    fn visible(&self, rows: RecordBatch, column: &str, is_visible: impl Fn(&str) -> bool) -> Result<RecordBatch> {
+        if self.sees_all() {
+            return Ok(rows);
+        }
+        let Some(names) = rows.column_by_name(column) else { return Ok(rows) };
+        let kept: BooleanArray = names.as_string_view().iter().map(|n| Some(n.is_some_and(&is_visible))).collect();
+        Ok(arrow::compute::filter_record_batch(&rows, &kept)?)
+    }
+
     pub(super) fn name_of(&self, object: &Object) -> [(&'static str, ScalarValue); 2] {
         [("schema", text(self.published.catalog.schema_name(object))), ("name", text(&object.name))]
     }
@@ -353,6 +402,7 @@ impl Inside {
     fn statements(&self) -> Vec<Row> {
         let row = |job: Arc<Job>| {
             let progress = job.progress();
+            let sees = self.sees_session(job.process_id);
             Row::from_iter([
                 ("id", int(i64::from(job.id))),
                 ("kind", text(job.kind)),
@@ -363,7 +413,7 @@ impl Inside {
                 ("bytes_written", int(progress.bytes_written as i64)),
                 ("started_at", timestamptz(job.started_us)),
                 ("pid", ScalarValue::Int32(Some(job.process_id))),
-                ("statement", optional_text(job.statement.as_deref())),
+                ("statement", optional_text(job.statement.as_deref().map(|s| if sees { s } else { NOT_SHOWN }))),
             ])
         };
         self.database.batch.jobs().long().into_iter().map(row).collect()
@@ -402,13 +452,14 @@ impl Inside {
 
     fn sessions(&self) -> Vec<Row> {
         let of = |s: super::database::SessionInfo| {
+            let sees = self.sees_work_of(&s.user);
             Row::from_iter([
                 ("pid", ScalarValue::Int32(Some(s.process_id))),
                 ("user", text(&s.user)),
                 ("application_name", text(&s.application_name)),
                 ("client_address", text(&s.address)),
                 ("state", text(if s.statement.is_some() { "active" } else { "idle" })),
-                ("statement", optional_text(s.statement.as_deref())),
+                ("statement", optional_text(s.statement.as_deref().map(|s| if sees { s } else { NOT_SHOWN }))),
                 ("connected_at", timestamptz(s.connected_us)),
                 ("listening", optional_text(Some(s.listening.as_str()).filter(|channels| !channels.is_empty()))),
             ])
@@ -424,7 +475,7 @@ impl Inside {
                 ("pid", ScalarValue::Int32(Some(s.process_id))),
                 ("schema", text(&s.schema)),
                 ("name", text(&s.name)),
-                ("statement", text(&s.statement)),
+                ("statement", text(if self.sees_session(s.process_id) { &s.statement } else { NOT_SHOWN })),
                 ("epoch", int(epoch as i64)),
                 ("epochs_behind", int(newest.saturating_sub(epoch) as i64)),
                 ("rows", int(s.rows.load(Ordering::Relaxed) as i64)),
@@ -465,7 +516,8 @@ impl Inside {
     fn view_errors(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let mut out: Vec<Row> = Vec::new();
         for object in self.published.catalog.objects() {
-            if !matches!(object.kind, ObjectKind::MaterializedView(_) | ObjectKind::Sink(_)) {
+            if !matches!(object.kind, ObjectKind::MaterializedView(_) | ObjectKind::Sink(_)) || !self.sees_rows_of(object)
+            {
                 continue;
             }
             let relation = errors_relation(object.id)?;
@@ -497,7 +549,7 @@ impl Inside {
     fn late_rows(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let mut out = vec![RecordBatch::new_empty(schema.clone())];
         for object in self.published.catalog.objects() {
-            if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
+            if !matches!(object.kind, ObjectKind::MaterializedView(_)) || !self.sees_rows_of(object) {
                 continue;
             }
             for batch in late_relation(object.id)?.scan(&self.published.snapshot)? {

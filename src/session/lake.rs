@@ -40,8 +40,9 @@ pub(super) const RETRIES: usize = 20;
 impl Session {
     /// Opens the folder of a Delta table.
     fn lake_of(&self, object: &Object, table: &ExternalTable, scope: &Scope) -> Result<Lake> {
-        let secret = scope.access.secret_of(&table.options, &object.references);
-        Lake::open(&table.location, &object.describe(), &scope.access, secret)
+        let access = scope.access.of_role(&object.owner);
+        let secret = access.secret_of(&table.options, &object.references);
+        Lake::open(&table.location, &object.describe(), &access, secret)
     }
 
     /// A Delta table as the statement sees it.
@@ -82,7 +83,7 @@ impl Session {
     }
 
     fn note(&self) -> Note {
-        Note { user: self.client.user.clone(), transaction: self.lake_transaction.clone(), ..Note::default() }
+        Note { user: self.role().to_string(), transaction: self.lake_transaction.clone(), ..Note::default() }
     }
 
     /// Whether the run of a task that this statement belongs to has done it before: the crash came behind the commit.

@@ -3,6 +3,7 @@
 //! * [`database`]: what all sessions share: store, engine, batch threads.
 //! * [`definitions`]: from stored definitions to what runs.
 //! * [`query`], [`ddl`], [`secrets`], [`alter`], [`dml`], [`show`], [`explain`], [`copy`]: what each kind of plan does.
+//! * [`roles`], [`grants`]: who there is, and who may do what; [`login`]: who is let in.
 //! * [`lake`], [`upkeep`]: statements that change Delta tables, and those that keep them; [`merge`]: MERGE of other tables.
 //! * [`prepared`]: PREPARE and EXECUTE; [`cursors`]: DECLARE and FETCH.
 //! * [`subscriptions`]: SUBSCRIBE; [`notify`]: LISTEN and NOTIFY, over [`channels`].
@@ -23,8 +24,10 @@ mod ddl;
 mod definitions;
 mod dml;
 mod explain;
+mod grants;
 mod inside;
 mod lake;
+mod login;
 mod memory;
 mod merge;
 mod metrics;
@@ -34,6 +37,7 @@ mod prepared;
 mod progress;
 mod query;
 mod resolver;
+mod roles;
 mod rows;
 mod secrets;
 mod settings;
@@ -125,6 +129,7 @@ impl Session {
         let id = database.enter(SessionInfo {
             process_id: client.process_id,
             user: client.user.clone(),
+            acts_as: client.user.clone(),
             application_name: String::new(),
             address: client.address.to_string(),
             connected_us: chrono::Utc::now().timestamp_micros(),
@@ -151,10 +156,14 @@ impl Session {
             id,
             client,
         };
-        for (name, value) in session.client.settings.clone() {
+        session.settings = session.initial_settings();
+        let own = session.database.engine.published();
+        let own = own.catalog.find_role(&session.client.user).map(|(_, role)| role.settings.clone());
+        for (name, value) in own.into_iter().flatten().chain(session.client.settings.clone()) {
             session.set(&name, Some(&value))?;
         }
-        session.settings.take_changes();
+        let _ = session.settings.take_changes();
+        session.tell_identity();
         Ok(session)
     }
 
@@ -166,7 +175,9 @@ impl Session {
         let mut external: HashMap<ExternalCall, Arc<dyn TableProvider>> = HashMap::new();
         let lakes: Arc<LakeReads> = Arc::default();
         let access = Access::new(self.database.batch.stores().clone(), published.catalog.clone());
+        let access = access.of_role(self.role());
         for call in millstream_sql::external_calls(statement) {
+            millstream_sql::may_read(&call, self.role(), &published.catalog)?;
             let table = self.external_table(&access, &lakes, &call).await?;
             external.insert(call, table);
         }
@@ -174,6 +185,7 @@ impl Session {
             external.iter().map(|(call, table)| (call.clone(), table.schema())).collect();
         let mut source_format = None;
         if let Some(asked) = millstream_sql::source_schema_call(statement) {
+            millstream_sql::may_read(&asked.call, self.role(), &published.catalog)?;
             let (format, schema) = ddl::source_schema(asked.options, asked.format, asked.wants_columns).await?;
             external_schemas.insert(asked.call, schema);
             source_format = Some(format);
@@ -184,7 +196,7 @@ impl Session {
                 published.clone(),
                 &self.settings,
                 &self.search_path,
-                &self.client.user,
+                self.role(),
                 inside::Own {
                     process_id: self.client.process_id,
                     prepared: self.prepared.clone(),
@@ -207,7 +219,8 @@ impl Session {
 
     fn vars(&self) -> SessionVars {
         SessionVars {
-            user: self.client.user.clone(),
+            user: self.role().to_string(),
+            session_user: self.session_user().to_string(),
             database: self.client.database.clone(),
             schema: self.current_schema(),
             time_zone: self.settings.time_zone().to_string(),
@@ -231,6 +244,7 @@ impl Session {
             external: &scope.external_schemas,
             session: &scope.vars,
             parameters,
+            rights: self.rights(),
         };
         if let Statement::Query(query) = statement {
             // Clients' catalog queries use constructs of PostgreSQL's that mean something simpler here.
@@ -316,6 +330,10 @@ impl Session {
             Plan::Listen(channel) => self.listen(channel).await,
             Plan::Unlisten(channel) => self.unlisten(channel),
             Plan::Notify(p) => self.notify(&p),
+            Plan::Role(p) => self.role_statement(p, parsed, &scope).await,
+            Plan::Grant(p) => self.grant(p, parsed, &scope).await,
+            Plan::DefaultPrivileges(p) => self.default_privileges(p, parsed, &scope).await,
+            Plan::AlterOwner(p) => self.alter_owner(p, parsed, &scope).await,
             Plan::Subscribe(p) => self.subscribe(p, parsed, cancel).await,
             Plan::CopySubscribe(p) => self.copy_subscribe(p, parsed, cancel).await,
             Plan::Nothing { tag, notice, sqlstate } => {

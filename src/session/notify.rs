@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use futures::StreamExt;
-use millstream_catalog::{Column, Object, ObjectKind, SqlType};
+use millstream_catalog::{Column, Object, ObjectKind, Privilege, SqlType};
 use millstream_connectors::format::json::ObjectWriter;
 use millstream_sql::plan::output_schema;
 use millstream_sql::statement::Notify;
@@ -202,7 +202,10 @@ impl Session {
             return Ok(());
         }
         let follower = match self.view_of(&channel) {
-            Some(view) => Some(self.follow(&channel, &view).await?),
+            Some(view) => {
+                self.require(&view, Privilege::Select, &self.database.engine.published().catalog)?;
+                Some(self.follow(&channel, &view).await?)
+            }
             None => None,
         };
         self.database.channels.listen(&channel, self.id, self.channels.outbox.clone());

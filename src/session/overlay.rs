@@ -386,11 +386,13 @@ pub(super) mod tests {
             schema: ObjectId::PUBLIC,
             name: "t".into(),
             owner: DEFAULT_USER.into(),
+            made_by: None,
             comment: None,
             column_comments: BTreeMap::new(),
             definition: String::new(),
             references: BTreeMap::new(),
             suspended: false,
+            acl: None,
             kind: ObjectKind::Table(Table {
                 columns,
                 primary_key,

@@ -148,6 +148,7 @@ impl Session {
             external: &scope.external_schemas,
             session: &scope.vars,
             parameters,
+            rights: self.rights(),
         };
         Ok(Some(millstream_sql::plan_arguments(&p.arguments, types, &context)?))
     }

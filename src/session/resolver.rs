@@ -105,9 +105,10 @@ impl StatementResolver<'_> {
             }
             ObjectKind::ExternalTable(table) if table.is_lake() => self.lake(object, table, source),
             ObjectKind::ExternalTable(table) => {
-                let secret = self.access.secret_of(&table.options, &object.references);
+                let access = self.access.of_role(&object.owner);
+                let secret = access.secret_of(&table.options, &object.references);
                 let reads = self.reads.map(|reads| reads.files(self.name_of(object))).transpose()?;
-                Ok(Arc::new(FileTable::new(table, &object.describe(), self.access, secret)?.with_reads(reads)))
+                Ok(Arc::new(FileTable::new(table, &object.describe(), &access, secret)?.with_reads(reads)))
             }
             ObjectKind::View(_)
             | ObjectKind::Sink(_)
@@ -115,7 +116,9 @@ impl StatementResolver<'_> {
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
             | ObjectKind::Task(_)
-            | ObjectKind::Secret(_) => {
+            | ObjectKind::Secret(_)
+            | ObjectKind::Role(_)
+            | ObjectKind::Database => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }
@@ -123,8 +126,9 @@ impl StatementResolver<'_> {
     }
 
     fn lake(&self, object: &Object, table: &ExternalTable, source: &CatalogSource) -> Result<Arc<dyn TableProvider>> {
-        let secret = self.access.secret_of(&table.options, &object.references);
-        let lake = Lake::open(&table.location, &object.describe(), self.access, secret)?;
+        let access = self.access.of_role(&object.owner);
+        let secret = access.secret_of(&table.options, &object.references);
+        let lake = Lake::open(&table.location, &object.describe(), &access, secret)?;
         let snapshots = self.database.batch.snapshots().clone();
         let at = match source.version {
             Version::Number(number) => At::Version(number),

@@ -30,7 +30,7 @@ impl Session {
             Some(id) => {
                 let old = draft.catalog().get(id).cloned().ok_or_else(|| gone(id))?;
                 let new = self.object(id, &name, parsed, kind, BTreeMap::new());
-                draft.replace(Object { owner: old.owner.clone(), comment: old.comment.clone(), ..new });
+                draft.replace(new.in_place_of(&old));
             }
             None => {
                 let id = draft.new_id();

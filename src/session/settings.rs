@@ -8,6 +8,7 @@ use millstream_catalog::SqlType;
 
 use super::api::{Notice, Response};
 use super::definitions::{parallelism, rate_limit};
+use super::roles::{IS_SUPERUSER, NO_ROLE, ROLE, SESSION_AUTHORIZATION};
 use super::{Session, complete};
 use crate::calendar::zone;
 use crate::error::{Error, Result, sqlstate};
@@ -37,6 +38,8 @@ enum Kind {
     RateLimit,
     /// Only this value is supported: setting another is an error.
     Fixed,
+    /// Who the session is, which other statements change.
+    Identity,
     /// RisingWave's, without a meaning here: accepted with a notice.
     Ignored,
 }
@@ -67,6 +70,7 @@ const KNOWN: &[Known] = &[
     known("default_transaction_isolation", "repeatable read", false, Kind::Text, "Isolation of new transactions."),
     known("default_transaction_read_only", "off", true, Kind::Bool, "Whether new transactions only read."),
     known("extra_float_digits", "1", false, Kind::Text, "Floats always print in their shortest exact form."),
+    known(IS_SUPERUSER, "off", true, Kind::Identity, "Whether the session's role is a superuser."),
     known("integer_datetimes", "on", true, Kind::Fixed, "Times are integers on the wire."),
     known("IntervalStyle", "postgres", true, Kind::Fixed, "How intervals print."),
     known("lock_timeout", "0", false, Kind::Duration, "There are no locks to wait for."),
@@ -84,10 +88,12 @@ const KNOWN: &[Known] = &[
         Kind::Duration,
         "How often a client is told how far its statement is; 0 is never.",
     ),
+    known(ROLE, NO_ROLE, false, Kind::Identity, "Role that the session acts as, if not as its own; see SET ROLE."),
     known("search_path", "public", false, Kind::SearchPath, "Schemas in which names are looked up."),
     known("server_encoding", "UTF8", true, Kind::Fixed, "Encoding of the database."),
     known("server_version", "17.0", true, Kind::Fixed, "PostgreSQL version that is spoken."),
     known("server_version_num", "170000", false, Kind::Fixed, "PostgreSQL version that is spoken, as a number."),
+    known(SESSION_AUTHORIZATION, "", true, Kind::Identity, "Role that the session is of."),
     known("standard_conforming_strings", "on", true, Kind::Fixed, "Backslashes in strings are plain characters."),
     known("statement_timeout", "0", false, Kind::Duration, "Longest time of a statement; 0 is without limit."),
     known("TimeZone", "UTC", true, Kind::TimeZone, "Zone in which timestamptz is read and printed."),
@@ -129,6 +135,19 @@ impl Settings {
         let known = find(name)?;
         let set = self.values.get(&known.name.to_lowercase());
         Ok(set.cloned().unwrap_or_else(|| known.default.to_string()))
+    }
+
+    /// The value of a setting if it was set; the name is in lower case.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Puts a value in place that SET does not change.
+    pub fn put(&mut self, name: &'static str, value: &str) {
+        if find(name).is_ok_and(|known| known.reported) {
+            self.changes.push((name.to_string(), value.to_string()));
+        }
+        self.values.insert(name.to_string(), value.to_string());
     }
 
     /// Every setting as (name, value, default, description).
@@ -226,6 +245,10 @@ impl Settings {
                     zone(value).ok_or_else(|| invalid("it is a name like Europe/London or an offset like +02"))?;
                 canonical_zone(value)
             }
+            Kind::Identity => {
+                return Err(Error::new("55P02", format!("parameter \"{}\" cannot be changed", known.name))
+                    .with_hint("use SET ROLE or SET SESSION AUTHORIZATION"));
+            }
             Kind::Fixed => {
                 let same = |a: &str, b: &str| {
                     a.to_lowercase().replace(['-', ' '], "") == b.to_lowercase().replace(['-', ' '], "")
@@ -286,7 +309,7 @@ impl Session {
                 self.set_after_commit(name, None)?;
             }
             None => {
-                for known in KNOWN.iter().filter(|k| k.kind != Kind::Ignored) {
+                for known in KNOWN.iter().filter(|k| !matches!(k.kind, Kind::Ignored | Kind::Identity)) {
                     self.set(known.name, None)?;
                     self.set_after_commit(known.name, None)?;
                 }

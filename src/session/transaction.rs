@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use millstream_catalog::{Catalog, Draft, Object, ObjectId, ObjectKind};
 use millstream_sql::plan::CopyTarget;
 use millstream_sql::statement::DropKind;
+use millstream_sql::statement::role::RoleStatement;
 use millstream_sql::{Plan, Statement};
 
 use super::api::{Notice, Response, Severity, TransactionStatus};
@@ -441,7 +442,8 @@ impl Session {
             return Ok(());
         }
         let records = std::mem::take(&mut self.task_records);
-        let done = match transaction.commit(&self.client.user, records, &self.database.batch.places()) {
+        let user = self.role().to_string();
+        let done = match transaction.commit(&user, records, &self.database.batch.places()) {
             Ok(Commit::Nothing) => Ok(()),
             Ok(Commit::Write(request)) => self.database.engine.write(request).await.map(drop),
             Ok(Commit::Ddl(request)) => self.database.engine.ddl(*request).await.map(drop),
@@ -501,6 +503,13 @@ impl Session {
         }
     }
 
+    /// Who the session is if the transaction commits.
+    pub(super) fn put_after_commit(&mut self, name: &'static str, value: &str) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.settings_after.put(name, value);
+        }
+    }
+
     pub(super) fn warn_no_transaction(&mut self, message: &str) {
         self.notices.push(Notice::new(Severity::Warning, NO_ACTIVE_SQL_TRANSACTION, message));
     }
@@ -556,7 +565,8 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         | Plan::Unlisten(_)
         | Plan::Notify(_)
         | Plan::Subscribe(_)
-        | Plan::CopySubscribe(_) => ("", None),
+        | Plan::CopySubscribe(_)
+        | Plan::Role(RoleStatement::Set { .. } | RoleStatement::SetSession(_)) => ("", None),
         Plan::CopyTo(p) => match p.target {
             CopyTarget::Stdout => ("COPY TO", None),
             CopyTarget::File(_) => ("COPY TO a file", Elsewhere),
@@ -573,6 +583,11 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::ExecuteTask(_) => ("EXECUTE TASK", Elsewhere),
         Plan::Cron(p) => (p.function.name(), Outside),
         Plan::CreateSecret(_) => ("CREATE SECRET", Inside),
+        Plan::Role(RoleStatement::DropOwned { .. }) => ("DROP OWNED", Inside),
+        Plan::Role(_) => ("ALTER ROLE", Inside),
+        Plan::Grant(_) => ("GRANT", Inside),
+        Plan::DefaultPrivileges(_) => ("ALTER DEFAULT PRIVILEGES", Inside),
+        Plan::AlterOwner(_) => ("ALTER ... OWNER TO", Inside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {

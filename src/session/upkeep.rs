@@ -61,7 +61,7 @@ impl Session {
     pub(super) async fn optimize(&mut self, p: OptimizePlan, scope: &Scope) -> Result<Response> {
         self.check_outside("OPTIMIZE", true)?;
         let (table, state) = (self.lake_to_keep(p.table, scope)?, self.database.batch.state(&scope.options));
-        let (snapshots, user) = (self.database.batch.snapshots().clone(), self.client.user.clone());
+        let (snapshots, user) = (self.database.batch.snapshots().clone(), self.role().to_string());
         let lake = table.snapshot().await?.lake.clone();
         let work = async move {
             let mut all = Optimized::default();

@@ -38,7 +38,8 @@ pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
 pub(crate) fn constant(name: &str, session: &SessionVars) -> Option<ScalarValue> {
     let value = match name {
         "version" => &session.version,
-        "current_user" | "session_user" | "user" | "current_role" => &session.user,
+        "current_user" | "user" | "current_role" => &session.user,
+        "session_user" => &session.session_user,
         "current_database" | "current_catalog" => &session.database,
         "current_schema" => &session.schema,
         _ => return None,

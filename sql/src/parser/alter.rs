@@ -5,6 +5,7 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use super::cursor::Cursor;
 use super::ddl::{existing, known_kind};
 use crate::error::{Result, SqlError};
+use crate::statement::role::AlterOwner;
 use crate::statement::{DropKind, Rename, Resume, ResumeAt, SetOptions, SetSchema, Statement, Suspend};
 
 /// What can be suspended.
@@ -20,6 +21,10 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.eat(&["RENAME", "TO"]) {
         let to = c.ident()?;
         return Ok(Statement::Rename(Rename { kind, name, if_exists, to }));
+    }
+    if c.eat(&["OWNER", "TO"]) {
+        let to = super::role::name(c)?;
+        return Ok(Statement::AlterOwner(AlterOwner { kind, name, if_exists, to }));
     }
     if kind != DropKind::Schema && c.eat(&["SET", "SCHEMA"]) {
         let to = c.ident()?;
@@ -49,13 +54,13 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
 /// What there is to alter, for hints.
 fn known_forms(kind: DropKind) -> &'static str {
     match kind {
-        DropKind::Schema => "ALTER ... RENAME TO is what there is",
-        DropKind::Source => "ALTER SOURCE ... RENAME TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
-        DropKind::Task => "ALTER TASK ... RENAME TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
+        DropKind::Schema => "ALTER ... RENAME TO and OWNER TO are what there is",
+        DropKind::Source => "ALTER SOURCE ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
+        DropKind::Task => "ALTER TASK ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
         DropKind::MaterializedView | DropKind::Sink => {
-            "ALTER ... RENAME TO, SET SCHEMA, SUSPEND and RESUME are what there is"
+            "ALTER ... RENAME TO, OWNER TO, SET SCHEMA, SUSPEND and RESUME are what there is"
         }
-        _ => "ALTER ... RENAME TO and ALTER ... SET SCHEMA are what there is",
+        _ => "ALTER ... RENAME TO, OWNER TO and SET SCHEMA are what there is",
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     } else if c.eat(&["SCHEMA"]) {
         schema(c)
     } else {
-        const KNOWN: [&str; 19] = [
+        const KNOWN: [&str; 17] = [
             "TEMP",
             "TEMPORARY",
             "UNLOGGED",
@@ -53,8 +53,6 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
             "TYPE",
             "DOMAIN",
             "SEQUENCE",
-            "ROLE",
-            "USER",
             "DATABASE",
             "EXTENSION",
             "CONNECTION",

@@ -2,9 +2,11 @@
 
 use std::any::TypeId;
 
+use datafusion_sql::sqlparser::ast::{Expr, Function, FunctionArguments, Ident, ObjectName};
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use datafusion_sql::sqlparser::tokenizer::Token;
 
 /// The dialect of all our parsers. sqlparser takes it for PostgreSQL's where it asks which dialect it has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +55,26 @@ impl Dialect for MillstreamDialect {
 
     fn prec_value(&self, prec: Precedence) -> u8 {
         PG.prec_value(prec)
+    }
+
+    /// CURRENT_ROLE, which sqlparser would take for a column; of its kin it knows that they are none.
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let token = parser.peek_token();
+        let Token::Word(word) = &token.token else { return None };
+        if word.keyword != Keyword::CURRENT_ROLE || word.quote_style.is_some() {
+            return None;
+        }
+        parser.next_token();
+        Some(Ok(Expr::Function(Function {
+            name: ObjectName::from(vec![Ident::with_span(token.span, word.value.clone())]),
+            uses_odbc_syntax: false,
+            parameters: FunctionArguments::None,
+            args: FunctionArguments::None,
+            filter: None,
+            null_treatment: None,
+            over: None,
+            within_group: Vec::new(),
+        })))
     }
 
     fn supports_table_versioning(&self) -> bool {

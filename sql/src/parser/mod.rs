@@ -10,6 +10,7 @@
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
 //! * [`task`]: CREATE TASK, EXECUTE TASK, pg_cron's functions
 //! * [`prepared`]: PREPARE, EXECUTE; [`declare`]: cursors; [`subscribe`]: SUBSCRIBE, LISTEN, NOTIFY
+//! * [`role`]: roles; [`grant`]: GRANT, REVOKE
 //! * [`session`]: the arguments of SESSION windows; [`asof`]: ASOF joins
 
 mod alter;
@@ -23,9 +24,11 @@ mod declare;
 mod dialect;
 mod dml;
 mod function;
+mod grant;
 mod lake;
 mod merge;
 mod prepared;
+mod role;
 mod session;
 mod subscribe;
 mod task;
@@ -107,6 +110,14 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
     };
     match word.as_str() {
         "SELECT" | "WITH" | "VALUES" | "TABLE" => query(c),
+        "CREATE" if role::is_about_role(c) => role::create(c),
+        "DROP" if role::is_about_role(c) => role::drop(c),
+        "ALTER" if role::is_about_role(c) => role::alter(c),
+        "DROP" if c.at(&["DROP", "OWNED"]) => role::drop_owned(c),
+        "ALTER" if c.at(&["ALTER", "DEFAULT", "PRIVILEGES"]) => grant::default_privileges(c),
+        "GRANT" => grant::grant(c),
+        "REVOKE" => grant::revoke(c),
+        "REASSIGN" => role::reassign_owned(c),
         "CREATE" => create::create(c),
         "DROP" => ddl::drop(c),
         "ALTER" => alter::alter(c),
@@ -148,8 +159,7 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "UNLISTEN" => subscribe::unlisten(c),
         "NOTIFY" => subscribe::notify(c),
         "SUBSCRIBE" => Ok(Statement::Subscribe(subscribe::subscribe(c)?)),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "REASSIGN" | "REFRESH"
-        | "REINDEX" | "REVOKE" => Err(c.unsupported(format!("{word} is not supported"))),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "LOCK" | "REFRESH" | "REINDEX" => Err(c.unsupported(format!("{word} is not supported"))),
         _ => Err(c.unexpected()),
     }
 }

@@ -5,6 +5,7 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use super::cursor::Cursor;
 use super::ddl::{existing, kind};
 use crate::error::{Result, SqlError};
+use crate::statement::role::RoleStatement;
 use crate::statement::{DropKind, Explain, ExplainFormat, ExplainRunning, Set, Show, Statement, TransactionModes};
 
 /// `EXPLAIN [ANALYZE] [VERBOSE] [(options)] { statement | MATERIALIZED VIEW name | SINK name }`.
@@ -159,13 +160,20 @@ pub(crate) fn set(c: &mut Cursor<'_>) -> Result<Statement> {
         let value = value(c)?;
         return Ok(Statement::Set(Set { local, name: "client_encoding".into(), value }));
     }
-    for word in ["ROLE", "CONSTRAINTS"] {
-        if c.at(&[word]) {
-            return Err(c.unsupported(format!("SET {word} is not supported")));
-        }
+    if c.at(&["CONSTRAINTS"]) {
+        return Err(c.unsupported("SET CONSTRAINTS is not supported"));
     }
-    if c.at(&["AUTHORIZATION"]) {
-        return Err(c.unsupported("SET SESSION AUTHORIZATION is not supported"));
+    if c.eat(&["ROLE"]) {
+        if !c.eat_token(&Token::Eq) {
+            c.eat(&["TO"]);
+        }
+        return super::role::set_role(c, local);
+    }
+    if c.eat(&["AUTHORIZATION"]) || c.eat(&["SESSION", "AUTHORIZATION"]) {
+        if local {
+            return Err(c.unsupported("SET LOCAL SESSION AUTHORIZATION is not supported").with_hint("use SET LOCAL ROLE"));
+        }
+        return super::role::set_session(c);
     }
     let name = setting_name(c)?;
     if !c.eat_token(&Token::Eq) {
@@ -190,6 +198,12 @@ pub(crate) fn reset(c: &mut Cursor<'_>) -> Result<Statement> {
     }
     if c.eat(&["TIME", "ZONE"]) {
         return Ok(Statement::Reset(Some("timezone".into())));
+    }
+    if c.eat(&["ROLE"]) {
+        return Ok(Statement::Role(RoleStatement::Set { role: None, local: false }));
+    }
+    if c.eat(&["SESSION", "AUTHORIZATION"]) {
+        return Ok(Statement::Role(RoleStatement::SetSession(None)));
     }
     Ok(Statement::Reset(Some(setting_name(c)?)))
 }

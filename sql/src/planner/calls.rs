@@ -23,7 +23,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use millstream_catalog::object::{Argument, Function};
 use millstream_catalog::types::field_ref;
-use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, SqlType};
+use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, Privilege, SqlType};
 
 use super::dml::select;
 use super::naming::{HIDDEN, visible};
@@ -122,6 +122,7 @@ impl Calls<'_> {
             let message = format!("OVER specified, but {name} is not a window function nor an aggregate function");
             return Err(SqlError::new("42809", message));
         }
+        self.ctx.require(&object, Privilege::Execute)?;
         self.found.insert(written_call(&reference, count), object.id);
         let marked = Ident::with_quote('"', format!("{reference}{HIDDEN}{}", object.id));
         call.name = ObjectName(vec![ObjectNamePart::Identifier(Ident { span: call.name.span(), ..marked })]);
@@ -140,7 +141,7 @@ fn called(name: &TableReference, count: usize, ctx: &PlanContext<'_>) -> Result<
     let given = name.schema().map(|schema| [schema.to_string()]);
     let schemas = match &given {
         Some(schema) => {
-            ctx.catalog.schema(&schema[0])?;
+            ctx.require_in_schema(ctx.catalog.schema(&schema[0])?, Privilege::Usage)?;
             schema.as_slice()
         }
         None if is_built_in(name.table(), ctx) => return Ok(None),

@@ -374,6 +374,7 @@ pub fn column_expression(text: &str, columns: &[Column], relation: &str) -> Resu
         external: &external,
         session: &session,
         parameters: &[],
+        rights: None,
     };
     let schema = DFSchema::try_from(millstream_catalog::object::columns_schema(columns).as_ref().clone())?;
     let planned = super::query::plan_exprs(vec![crate::parser::parse_expr(text)?], &schema, &ctx)?;

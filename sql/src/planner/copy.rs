@@ -1,6 +1,6 @@
 //! COPY in both directions.
 
-use millstream_catalog::Column;
+use millstream_catalog::{Column, Privilege};
 
 use super::{dml, plan_query, secret, subscribe};
 use crate::context::PlanContext;
@@ -58,6 +58,9 @@ pub(super) fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
             let query = plan_query(&query, ctx)?;
             let target = file.map_or(CopyTarget::Stdout, CopyTarget::File);
             secret::named(&options, ctx)?;
+            if let CopyTarget::File(file) = &target {
+                ctx.require_files(file, true)?;
+            }
             let partition_by = match options.remove("partition_by") {
                 Some(names) if target != CopyTarget::Stdout => partition_columns(&names, &query.columns)?,
                 Some(_) => return Err(SqlError::syntax("PARTITION_BY is for files")),
@@ -74,6 +77,7 @@ pub(super) fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
                 return Err(SqlError::syntax("COPY FROM fills a table, not a query"));
             };
             let object = dml::target_table(name, ctx)?;
+            ctx.require(&object, Privilege::Insert)?;
             let (insert, columns) = dml::copy_from(columns, &object, ctx)?;
             Ok(Plan::CopyFrom(CopyFromPlan { insert, columns, format, options }))
         }

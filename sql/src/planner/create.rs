@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName};
 use millstream_catalog::object::{ExternalTable, Format, Sink, Source, Table, View};
-use millstream_catalog::{Column, ObjectId, SqlType};
+use millstream_catalog::{Column, ObjectId, Privilege, SqlType};
 
 use super::provider::table_reference;
 use super::query::plan_query;
@@ -64,8 +64,7 @@ pub(crate) fn new_name(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<NewNa
     let schema_name = match reference.schema() {
         Some(schema) => schema.to_string(),
         None => ctx
-            .search_path
-            .iter()
+            .usable_path()
             .find(|s| ctx.catalog.schema(s).is_ok())
             .cloned()
             .ok_or_else(|| SqlError::new("3F000", "no schema has been selected to create in"))?,
@@ -74,6 +73,7 @@ pub(crate) fn new_name(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<NewNa
     if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
         return Err(located(SqlError::new("42501", format!("permission denied for schema {schema_name}"))));
     }
+    ctx.require_in_schema(schema, Privilege::Create).map_err(located)?;
     Ok(NewName { schema, schema_name, name: reference.table().to_string() })
 }
 
@@ -127,6 +127,9 @@ pub(crate) fn source(s: &CreateSource, ctx: &PlanContext<'_>) -> Result<Plan> {
     let name = free!(place(&s.name, s.if_not_exists, "CREATE SOURCE", ctx)?);
     if !s.options.contains_key("connector") {
         return Err(SqlError::new("22023", "CREATE SOURCE needs WITH (connector = '...')"));
+    }
+    if let Some(path) = s.options.get("path") {
+        ctx.require_files(path, false)?;
     }
     let of_schema = schema_columns(s, ctx)?;
     let there = of_schema.len();
@@ -226,6 +229,9 @@ pub(crate) fn sink(s: &CreateSink, ctx: &PlanContext<'_>) -> Result<Plan> {
     no_parameters(&query)?;
     if let Some("delta" | "parquet") = s.options.get("connector").map(|c| c.to_lowercase()).as_deref() {
         query.references.extend(secret::named(&s.options, ctx)?);
+        if let Some(path) = s.options.get("path") {
+            ctx.require_files(path, true)?;
+        }
     }
     let mut key = Vec::new();
     if let Some(names) = s.options.get("primary_key") {
@@ -305,6 +311,10 @@ pub(crate) fn external_table(s: &CreateExternalTable, ctx: &PlanContext<'_>) -> 
         columns.push(column);
     }
     columns::check_names(&columns)?;
+    ctx.require_files(&s.location, false)?;
+    if is_lake {
+        ctx.require_files(&s.location, true)?;
+    }
     let references = secret::named(&s.options, ctx)?;
     let table = ExternalTable {
         columns,

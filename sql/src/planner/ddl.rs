@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millstream_catalog::object::Function;
-use millstream_catalog::{Object, ObjectId, ObjectKind};
+use millstream_catalog::{Object, ObjectId, ObjectKind, Privilege};
 
 use super::provider::table_reference;
 use super::{columns, function};
@@ -44,6 +44,9 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
     if kind == DropKind::Schema {
         let id = ctx.catalog.schema(reference.table()).map_err(|e| located(e.into()))?;
         return ctx.catalog.get(id).cloned().ok_or_else(|| SqlError::internal("schema without a record"));
+    }
+    if let Some(schema) = reference.schema().and_then(|schema| ctx.catalog.schema(schema).ok()) {
+        ctx.require_in_schema(schema, Privilege::Usage).map_err(located)?;
     }
     let found = ctx.catalog.resolve(reference.schema(), reference.table(), ctx.search_path);
     let object = found.map_err(|e| {
@@ -86,6 +89,7 @@ pub(crate) fn drop(s: &Drop, ctx: &PlanContext<'_>) -> Result<Plan> {
                         format!("cannot drop {} because it is required by the database system", object.describe()),
                     ));
                 }
+                ctx.require_to_drop(&object)?;
                 if !ids.contains(&object.id) {
                     ids.push(object.id);
                 }
@@ -134,6 +138,7 @@ pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
     in_schema(&object, "moved")?;
     let to = normalize(&s.to);
     let schema = ctx.catalog.schema(&to).map_err(|e| SqlError::from(e).with_span(s.to.span))?;
+    ctx.require_in_schema(schema, Privilege::Create)?;
     if schema != ObjectId::PUBLIC && schema < ObjectId::FIRST_USER {
         return Err(SqlError::new("42501", format!("permission denied for schema {to}")).with_span(s.to.span));
     }
@@ -194,19 +199,28 @@ fn check_free(function: &Function, name: &str, schema: ObjectId, ctx: &PlanConte
 /// `EXPLAIN [ANALYZE] { MATERIALIZED VIEW | SINK } name`.
 pub(crate) fn explain_running(s: &ExplainRunning, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = find(s.kind, &s.name, ctx)?;
+    ctx.require(&object, Privilege::Select)?;
     Ok(Plan::ExplainRunning { id: object.id, analyze: s.analyze, format: s.format })
 }
 
 /// What an ALTER is about.
-enum Altered {
+pub(crate) enum Altered {
     Object(Arc<Object>),
     /// It is not there, and IF EXISTS says that this is no error.
     Missing(Box<Plan>),
 }
 
-fn altered(kind: DropKind, name: &Existing, if_exists: bool, ctx: &PlanContext<'_>) -> Result<Altered> {
+pub(crate) fn altered(
+    kind: DropKind,
+    name: &Existing,
+    if_exists: bool,
+    ctx: &PlanContext<'_>,
+) -> Result<Altered> {
     match find(kind, name, ctx) {
-        Ok(object) => Ok(Altered::Object(object)),
+        Ok(object) => {
+            ctx.require_owner(&object)?;
+            Ok(Altered::Object(object))
+        }
         Err(e) if if_exists && is_missing(&e) => Ok(Altered::Missing(Box::new(Plan::Nothing {
             tag: alter_tag(kind),
             notice: format!("{}, skipping", e.message),
@@ -238,11 +252,13 @@ pub(crate) fn comment(s: &Comment, ctx: &PlanContext<'_>) -> Result<Plan> {
     match &s.target {
         CommentTarget::Object(kind, name) => {
             let object = find(*kind, name, ctx)?;
+            ctx.require_owner(&object)?;
             Ok(Plan::Comment { id: object.id, kind: kind.name(), column: None, text })
         }
         CommentTarget::Column(relation, column) => {
             let reference = table_reference(relation)?;
             let object = ctx.catalog.resolve(reference.schema(), reference.table(), ctx.search_path)?;
+            ctx.require_owner(object)?;
             let at = columns::position(object.columns(), column, &object.name)?;
             Ok(Plan::Comment { id: object.id, kind: "column", column: Some(at), text })
         }

@@ -24,13 +24,14 @@ use datafusion_sql::sqlparser::ast::{
 };
 use millstream_catalog::object::{Table, columns_schema};
 use millstream_catalog::types::field_ref;
-use millstream_catalog::{Column, Object, ObjectKind, SqlType};
+use millstream_catalog::{Column, Object, ObjectKind, Privilege, SqlType};
 
 use self::overwrite::Replaced;
 use super::calls::resolve_calls;
 use super::naming::expr_name;
 use super::operators::{is_null, is_untyped, resolve_parameter, type_of};
 use super::provider::{Provider, Relation, resolve, table_reference};
+use super::rights::reads;
 use super::query::{analyze, expand_exponents, parameters, plan_exprs, plan_query_with};
 use super::refuse::refuse_unconsumed;
 use super::{columns, naming};
@@ -364,6 +365,13 @@ fn unqualified(expr: Expr) -> Result<Expr> {
 /// `INSERT`.
 pub(crate) fn insert(s: &Insert, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target(&s.table, ctx)?;
+    ctx.require(&object, Privilege::Insert)?;
+    if s.returning.is_some() {
+        ctx.require(&object, Privilege::Select)?;
+    }
+    if s.overwrite.is_some() {
+        ctx.require(&object, Privilege::Delete)?;
+    }
     let table = &*table_of(&object)?;
     if table.append_only && s.on_conflict.is_some() {
         return Err(SqlError::new("42P10", format!("rows of {} have no key to conflict with", object.describe())));
@@ -677,6 +685,7 @@ fn refuse_append_only(object: &Object, table: &Table, verb: &str) -> Result<()> 
 /// `UPDATE`.
 pub(crate) fn update(s: &Update, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
+    ctx.require(&object, Privilege::Update)?;
     let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "update")?;
     if s.returning.is_some() {
@@ -684,6 +693,8 @@ pub(crate) fn update(s: &Update, ctx: &PlanContext<'_>) -> Result<Plan> {
     }
     let alias = alias_of(s.alias.as_ref(), &object);
     let assigned = assigned_columns(&s.assignments, &object)?;
+    let is_read = s.selection.is_some() || s.returning.is_some() || assigned.iter().any(|(_, expr)| reads(expr));
+    let ctx = &if is_read { *ctx } else { ctx.without_reading(object.id) };
     let mut items = old_row(table, &alias);
     let old = items.len();
     for (i, column) in table.columns.iter().enumerate() {
@@ -749,6 +760,9 @@ fn with_generated(plan: LogicalPlan, old: usize, table: &Table, ctx: &PlanContex
 /// `DELETE`.
 pub(crate) fn delete(s: &Delete, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
+    ctx.require(&object, Privilege::Delete)?;
+    let is_read = s.selection.is_some() || s.returning.is_some();
+    let ctx = &if is_read { *ctx } else { ctx.without_reading(object.id) };
     let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "delete from")?;
     if s.returning.is_some() {
@@ -770,6 +784,7 @@ pub(crate) fn truncate(s: &Truncate, ctx: &PlanContext<'_>) -> Result<Plan> {
     let mut tables = Vec::with_capacity(s.tables.len());
     for name in &s.tables {
         let object = target_table(name, ctx)?;
+        ctx.require(&object, Privilege::Truncate)?;
         refuse_append_only(&object, &*table_of(&object)?, "truncate")?;
         if !tables.contains(&object.id) {
             tables.push(object.id);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion_sql::sqlparser::ast::{DataType, Expr, visit_expressions};
 use millstream_catalog::object::{Argument, Function};
-use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, SqlType};
+use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, Privilege, SqlType};
 
 use super::calls::{body_expression, is_built_in, plan_body, plan_default, resolve_calls};
 use super::create::new_name;
@@ -45,6 +45,9 @@ pub(crate) fn create(s: &CreateFunction, ctx: &PlanContext<'_>) -> Result<Plan> 
     let types: Vec<SqlType> = function.arguments.iter().map(|a| a.sql_type.clone()).collect();
     plan_body(&references, &function, &types, ctx).map_err(in_its_body)?;
     let replaces = replaced(s, &name, &function, ctx).map_err(at)?;
+    if let Some(old) = &replaces {
+        ctx.require_owner(old)?;
+    }
     check_depth(&name.name, &references, replaces.as_deref(), ctx.catalog)?;
     if let Some(old) = &replaces
         && old.kind != ObjectKind::Function(function.clone())
@@ -276,7 +279,7 @@ pub(crate) fn find(existing: &Existing, ctx: &PlanContext<'_>) -> Result<Arc<Obj
     let given = reference.schema().map(|schema| [schema.to_string()]);
     let schemas = match &given {
         Some(schema) => {
-            ctx.catalog.schema(&schema[0])?;
+            ctx.require_in_schema(ctx.catalog.schema(&schema[0])?, Privilege::Usage)?;
             schema.as_slice()
         }
         None => ctx.search_path,

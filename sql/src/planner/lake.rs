@@ -2,7 +2,7 @@
 
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, ObjectName, Value};
 use millstream_catalog::object::ExternalTable;
-use millstream_catalog::{Object, ObjectKind};
+use millstream_catalog::{Object, ObjectKind, Privilege};
 
 use super::columns;
 use super::dml::target_table;
@@ -23,6 +23,7 @@ fn lake<'a>(object: &'a Object, statement: &str) -> Result<&'a ExternalTable> {
 pub(crate) fn optimize(s: &Optimize, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.name, ctx)?;
     let table = lake(&object, "OPTIMIZE")?;
+    ctx.require_owner(&object)?;
     let mut partitions = Vec::new();
     if let Some(selection) = &s.selection {
         partition_values(selection, table, &object, &mut partitions)?;
@@ -82,6 +83,7 @@ fn partition_values(
 pub(crate) fn vacuum(s: &Vacuum, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.name, ctx)?;
     lake(&object, "VACUUM")?;
+    ctx.require_owner(&object)?;
     Ok(Plan::Vacuum(VacuumPlan { table: object.id, retain_hours: s.retain_hours, dry_run: s.dry_run }))
 }
 
@@ -89,5 +91,6 @@ pub(crate) fn vacuum(s: &Vacuum, ctx: &PlanContext<'_>) -> Result<Plan> {
 pub(crate) fn describe_history(name: &ObjectName, limit: Option<u64>, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(name, ctx)?;
     lake(&object, "DESCRIBE HISTORY")?;
+    ctx.require(&object, Privilege::Select)?;
     Ok(Plan::DescribeHistory(DescribeHistoryPlan { table: object.id, limit }))
 }

@@ -9,6 +9,7 @@
 //! * `set_operations`: INTERSECT ALL and EXCEPT ALL; `subqueries`: IN and EXISTS; `asof`: ASOF joins
 //! * [`create`], [`columns`], [`ddl`], [`function`], [`secret`]: definitions; [`dml`]: INSERT, UPDATE, DELETE; [`copy`]: COPY
 //! * `calls`: calls of functions in SQL; `task`: scheduled SQL; `lake`: the upkeep of Delta tables
+//! * [`rights`]: who may do what; `role`: GRANT and kin
 //! * `prepared`: PREPARE and cursors; `subscribe`: SUBSCRIBE
 
 mod asof;
@@ -38,6 +39,8 @@ mod recursive;
 mod refuse;
 mod relations;
 mod rewrite;
+mod rights;
+mod role;
 mod secret;
 mod sessions;
 mod set_operations;
@@ -59,6 +62,7 @@ pub use columns::{column_expression, generation_expression};
 pub use prepared::plan_arguments;
 pub(crate) use provider::{table_reference, written, written_call};
 pub use query::plan_query;
+pub use rights::may_read;
 pub use secret::SECRET_OPTION;
 pub(crate) use sessions::FRAME_END as SESSION_FRAME_END;
 pub use sessions::{Sessions, without_sessions};
@@ -167,6 +171,10 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::Unlisten(channel) => Plan::Unlisten(channel.clone()),
         Statement::Notify(s) => Plan::Notify(s.clone()),
         Statement::Subscribe(s) => Plan::Subscribe(subscribe::subscribe(s, ctx)?),
+        Statement::Role(s) => Plan::Role(s.clone()),
+        Statement::Grant(s) => role::grant(s, ctx)?,
+        Statement::DefaultPrivileges(s) => role::default_privileges(s, ctx)?,
+        Statement::AlterOwner(s) => role::alter_owner(s, ctx)?,
     })
 }
 

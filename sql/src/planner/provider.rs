@@ -11,7 +11,7 @@ use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, Ty
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion_sql::sqlparser::ast::{self, ObjectName};
 use millstream_catalog::object::ObjectKind;
-use millstream_catalog::{Object, ObjectId, SqlType};
+use millstream_catalog::{Object, ObjectId, Privilege, SqlType};
 
 use super::calls::UserFunction;
 use super::operators::operator_planners;
@@ -67,6 +67,7 @@ impl<'a> Provider<'a> {
                 Ok(CatalogSource::new(Target::System { schema, name }, columns))
             }
             Relation::Object(object) => {
+                self.ctx.require_select(&object)?;
                 self.references.borrow_mut().insert(written(name), object.id);
                 self.object_source(&object)
             }
@@ -84,7 +85,8 @@ impl<'a> Provider<'a> {
             }
             ObjectKind::View(view) => {
                 let query = crate::parser::parse_query(&view.query)?;
-                let ctx = PlanContext { bindings: Some(&object.references), parameters: &[], ..self.ctx };
+                let rights = self.ctx.of_owner(&object.owner);
+                let ctx = PlanContext { bindings: Some(&object.references), parameters: &[], rights, ..self.ctx };
                 let planned = super::query::plan_query(&query, &ctx)
                     .map_err(|e| e.with_detail(format!("in the definition of {}", object.describe())))?;
                 source.view = Some(super::query::rename_output(planned.plan, &view.columns)?);
@@ -102,7 +104,9 @@ impl<'a> Provider<'a> {
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
             | ObjectKind::Task(_)
-            | ObjectKind::Secret(_) => {
+            | ObjectKind::Secret(_)
+            | ObjectKind::Role(_)
+            | ObjectKind::Database => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }
@@ -144,14 +148,17 @@ pub(crate) fn resolve(ctx: &PlanContext<'_>, name: &TableReference) -> Result<Re
             return Ok(found);
         }
         return match ctx.catalog.find(schema, name.table()) {
-            Some(object) => Ok(Relation::Object(object.clone())),
+            Some(object) => {
+                ctx.require_in_schema(object.schema, Privilege::Usage)?;
+                Ok(Relation::Object(object.clone()))
+            }
             None => Err(SqlError::new("42P01", format!("relation \"{}.{}\" does not exist", schema, name.table()))),
         };
     }
     if let Some(found) = system("pg_catalog") {
         return Ok(found);
     }
-    for schema in ctx.search_path {
+    for schema in ctx.usable_path() {
         if let Some(object) = ctx.catalog.find(schema, name.table()) {
             return Ok(Relation::Object(object.clone()));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_catalog::ObjectId;
+use millstream_catalog::{ObjectId, Privilege};
 use millstream_catalog::object::Secret;
 
 use crate::context::PlanContext;
@@ -20,7 +20,13 @@ pub const SECRET_OPTION: &str = "secret";
 /// 42710 if the name is taken and neither OR REPLACE nor IF NOT EXISTS is given, 22023 without a type.
 pub(crate) fn create(s: &CreateSecret, ctx: &PlanContext<'_>) -> Result<Plan> {
     let name = normalize(&s.name);
-    let there = ctx.catalog.secret(&name).ok().map(|object| object.id);
+    let there = ctx.catalog.secret(&name).ok();
+    match there {
+        Some(object) if s.or_replace => ctx.require_owner(object)?,
+        Some(_) => {}
+        None => ctx.require_in_database(Privilege::Create)?,
+    }
+    let there = there.map(|object| object.id);
     if there.is_some() && s.if_not_exists {
         let notice = format!("secret \"{name}\" already exists, skipping");
         return Ok(Plan::Nothing { tag: "CREATE SECRET", notice, sqlstate: "42710" });
@@ -41,9 +47,10 @@ pub(crate) fn create(s: &CreateSecret, ctx: &PlanContext<'_>) -> Result<Plan> {
 /// The secret that options name, by the name as it is written there.
 ///
 /// # Errors
-/// 42704 if there is none of that name.
+/// 42704 if there is none of that name, 42501 if the role may not use it.
 pub(crate) fn named(options: &BTreeMap<String, String>, ctx: &PlanContext<'_>) -> Result<BTreeMap<String, ObjectId>> {
     let Some(name) = options.get(SECRET_OPTION) else { return Ok(BTreeMap::new()) };
     let object = ctx.catalog.secret(name).map_err(|e| SqlError::from(e).with_hint("SHOW SECRETS lists them"))?;
+    ctx.require(object, Privilege::Usage)?;
     Ok(BTreeMap::from([(name.clone(), object.id)]))
 }

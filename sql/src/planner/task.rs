@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion_common::ScalarValue;
 use millstream_catalog::object::{Schedule, Task};
-use millstream_catalog::{Catalog, DEFAULT_SCHEMA, ObjectId, ObjectKind, SqlType};
+use millstream_catalog::{Catalog, DEFAULT_SCHEMA, ObjectId, ObjectKind, Privilege, SqlType};
 
 use super::create::new_name;
 use super::ddl::find;
@@ -25,7 +25,10 @@ pub(crate) fn create(s: &CreateTask, ctx: &PlanContext<'_>) -> Result<Plan> {
     };
     let there = ctx.catalog.find_task(&name.schema_name, &name.name);
     let replaces = match there {
-        Some(old) if s.or_replace => Some(old.id),
+        Some(old) if s.or_replace => {
+            ctx.require_owner(old)?;
+            Some(old.id)
+        }
         Some(_) if s.if_not_exists => {
             let notice = format!("task \"{}\" already exists, skipping", name.name);
             return Ok(Plan::Nothing { tag: "CREATE TASK", notice, sqlstate: "42710" });
@@ -40,6 +43,9 @@ pub(crate) fn create(s: &CreateTask, ctx: &PlanContext<'_>) -> Result<Plan> {
     for before in &s.after {
         let task = find(DropKind::Task, &Existing { name: before.clone(), arguments: None }, ctx)?;
         references.insert(written(&table_reference(before)?), task.id);
+    }
+    for before in references.values().filter_map(|id| ctx.catalog.get(*id)) {
+        ctx.require(before, Privilege::Execute)?;
     }
     let after: BTreeSet<ObjectId> = references.values().copied().collect();
     if let Some(id) = replaces {
@@ -104,6 +110,7 @@ fn refuse_cycle(id: ObjectId, name: &str, after: &BTreeSet<ObjectId>, catalog: &
 /// `EXECUTE TASK`.
 pub(crate) fn execute(s: &ExecuteTask, ctx: &PlanContext<'_>) -> Result<Plan> {
     let task = find(DropKind::Task, &s.name, ctx)?;
+    ctx.require(&task, Privilege::Execute)?;
     let time_us = match &s.time {
         None => None,
         Some(text) => match parse_value(text, &SqlType::Timestamptz, &ctx.session.time_zone)? {

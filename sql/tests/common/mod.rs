@@ -40,11 +40,13 @@ impl Db {
             schema,
             name,
             owner: DEFAULT_USER.into(),
+            made_by: None,
             comment: None,
             column_comments: BTreeMap::new(),
             definition: String::new(),
             references,
             suspended: false,
+            acl: None,
             kind,
         };
         draft.create(object).expect("create");
@@ -61,6 +63,7 @@ impl Db {
             external: &external,
             session: &self.session,
             parameters: &[],
+            rights: None,
         };
         parsed.plan(&ctx)
     }

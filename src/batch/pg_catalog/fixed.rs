@@ -16,9 +16,6 @@ use crate::error::{Error, Result};
 
 /// Tables that PostgreSQL has and that have no rows here: there are no policies, triggers, publications and so on.
 pub const EMPTY: &[&str] = &[
-    "pg_auth_members",
-    "pg_db_role_setting",
-    "pg_default_acl",
     "pg_depend",
     "pg_enum",
     "pg_event_trigger",
@@ -117,9 +114,6 @@ fn of_name<'a>(t: &'a PgCatalogStaticTables, name: &str) -> Result<&'a ArrowTabl
         "pg_ts_parser" => &t.pg_ts_parser,
         "pg_ts_template" => &t.pg_ts_template,
         "pg_type" => &t.pg_type,
-        "pg_auth_members" => &t.pg_auth_members,
-        "pg_db_role_setting" => &t.pg_db_role_setting,
-        "pg_default_acl" => &t.pg_default_acl,
         "pg_depend" => &t.pg_depend,
         "pg_enum" => &t.pg_enum,
         "pg_event_trigger" => &t.pg_event_trigger,

@@ -14,14 +14,15 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+use millstream_catalog::privilege::Class;
 use millstream_catalog::types::field_ref;
 use millstream_catalog::{ObjectId, SqlType};
 use millstream_sql::{current_definition, function_arguments, quote_ident};
 
 use super::relations::index_definition;
 use super::rows::Cell;
-use super::view::{CatalogView, DATABASE_OID, OidOf, ROLE_OID};
-use super::{fixed, routines, server, types};
+use super::view::{CatalogView, DATABASE_OID, OidOf};
+use super::{fixed, privileges, routines, server, types};
 use crate::error::{Error, Result, sqlstate};
 
 /// A function of the catalog.
@@ -73,10 +74,10 @@ fn list() -> Vec<Function> {
             Ok(name.unwrap_or_else(|| "???".into()).into())
         }),
         f("pg_backend_pid", Int4, |view, _| Ok(view.process_id.into())),
-        f("pg_get_userbyid", SqlType::Name, |_, a| {
+        f("pg_get_userbyid", SqlType::Name, |view, a| {
             let Some(oid) = arg(a, 0).oid() else { return Ok(Cell::Null) };
             let unknown = || format!("unknown (OID={oid})");
-            Ok(if oid == ROLE_OID { millstream_catalog::DEFAULT_USER.to_string() } else { unknown() }.into())
+            Ok(view.role_name(oid).map_or_else(unknown, str::to_string).into())
         }),
         f("pg_get_expr", Text, |_, a| Ok(arg(a, 0).clone())),
         f("pg_get_viewdef", Text, |view, a| {
@@ -204,11 +205,10 @@ fn list() -> Vec<Function> {
             let name = view.schema_name(ObjectId(oid));
             Ok(if name.is_empty() { oid.to_string() } else { quote_ident(&name) }.into())
         }),
-        f("pg_regrole_oid", Oid, |_, a| Ok(regrole(arg(a, 0))?.into())),
-        f("pg_regrole_name", Text, |_, a| {
-            let role = regrole(arg(a, 0))?;
-            let name = |oid| if oid == ROLE_OID { millstream_catalog::DEFAULT_USER.into() } else { format!("{oid}") };
-            Ok(role.map(name).into())
+        f("pg_regrole_oid", Oid, |view, a| Ok(regrole(view, arg(a, 0))?.into())),
+        f("pg_regrole_name", Text, |view, a| {
+            let Some(oid) = regrole(view, arg(a, 0))? else { return Ok(Cell::Null) };
+            Ok(view.role_name(oid).map_or_else(|| oid.to_string(), quote_ident).into())
         }),
         f("pg_array_to_string", Text, |_, a| {
             let (items, separator) = (items(arg(a, 0)), arg(a, 1).text().unwrap_or_default());
@@ -240,20 +240,28 @@ fn list() -> Vec<Function> {
     {
         all.push(f(name, Bool, |_, a| Ok(arg(a, 0).oid().map(|_| true).into())));
     }
-    // The one role is a superuser.
+    for name in ["has_table_privilege", "has_any_column_privilege"] {
+        all.push(f(name, Bool, |view, a| privileges::has(view, a, Class::Relation)));
+    }
+    // Its column is the argument before the last.
+    all.push(f("has_column_privilege", Bool, |view, a| match a {
+        [role, relation, _, wanted] => {
+            privileges::has(view, &[role.clone(), relation.clone(), wanted.clone()], Class::Relation)
+        }
+        [relation, _, wanted] => privileges::has(view, &[relation.clone(), wanted.clone()], Class::Relation),
+        other => privileges::has(view, other, Class::Relation),
+    }));
+    all.push(f("has_schema_privilege", Bool, |view, a| privileges::has(view, a, Class::Schema)));
+    all.push(f("has_database_privilege", Bool, |view, a| privileges::has(view, a, Class::Database)));
+    all.push(f("has_function_privilege", Bool, |view, a| privileges::has(view, a, Class::Function)));
+    all.push(f("pg_has_role", Bool, privileges::has_role));
+    // Of what there is none of, or one for everybody.
     for name in [
-        "has_table_privilege",
-        "has_schema_privilege",
-        "has_database_privilege",
-        "has_column_privilege",
-        "has_any_column_privilege",
-        "has_function_privilege",
         "has_type_privilege",
         "has_tablespace_privilege",
         "has_sequence_privilege",
         "has_foreign_data_wrapper_privilege",
         "has_server_privilege",
-        "pg_has_role",
     ] {
         all.push(f(name, Bool, |_, _| Ok(true.into())));
     }
@@ -334,11 +342,8 @@ fn regnamespace(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
     })
 }
 
-fn regrole(value: &Cell) -> Result<Option<u32>> {
-    resolve(value, |name| match name == millstream_catalog::DEFAULT_USER {
-        true => Ok(ROLE_OID),
-        false => Err(Error::new("42704", format!("role \"{name}\" does not exist"))),
-    })
+fn regrole(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
+    resolve(value, |name| Ok(view.catalog.role(name)?.0.id.0))
 }
 
 fn resolve(value: &Cell, by_name: impl Fn(&str) -> Result<u32>) -> Result<Option<u32>> {

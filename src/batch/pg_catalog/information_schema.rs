@@ -1,7 +1,7 @@
 //! The views of `information_schema` that clients ask for.
 
 use millstream_catalog::SqlType::{self, Int4, Name, Varchar};
-use millstream_catalog::{DEFAULT_DATABASE, DEFAULT_USER, ObjectId, ObjectKind};
+use millstream_catalog::{DEFAULT_DATABASE, ObjectId, ObjectKind};
 
 use super::routines;
 use super::rows::{Cell, NULL, row};
@@ -27,7 +27,7 @@ pub const TABLES: &[Made] = &[
         ],
         rows: |view| {
             let schemas = view.catalog.objects().filter(|o| o.kind == ObjectKind::Schema);
-            schemas.map(|s| row![DEFAULT_DATABASE, s.name.clone(), DEFAULT_USER, NULL, NULL, NULL, NULL]).collect()
+            schemas.map(|s| row![DEFAULT_DATABASE, s.name.clone(), s.owner.clone(), NULL, NULL, NULL, NULL]).collect()
         },
     },
     Made {

@@ -3,6 +3,7 @@
 //! * [`view`]: the catalog as a list of relations with OIDs.
 //! * [`relations`], [`routines`], [`server`], [`session`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own
 //!   rows.
+//! * [`roles`], [`privileges`]: who there is, and who may do what.
 //! * [`functions`]: `format_type`, `pg_get_viewdef`, `pg_table_is_visible` and their kind.
 //! * [`mod@rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
 //!
@@ -12,8 +13,10 @@
 pub mod fixed;
 pub mod functions;
 pub mod information_schema;
+pub mod privileges;
 pub mod relations;
 pub mod rewrite;
+pub mod roles;
 pub mod routines;
 pub mod rows;
 pub mod server;

@@ -53,7 +53,7 @@ pub const TABLES: &[Made] = &[
             ("relreplident", InternalChar),
             ("relispartition", Bool),
             ("relrewrite", Oid),
-            // Access lists and options are never set: one text each keeps functions over them simple.
+            // Options are never set, and lists of grants are printed: one text each keeps functions over them simple.
             ("relacl", Text),
             ("reloptions", Text),
             ("relpartbound", Text),
@@ -291,7 +291,8 @@ fn owner(relation: &Relation) -> String {
 }
 
 fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
-    let class = |oid: u32, name: String, schema: ObjectId, kind: char, columns: usize, checks: usize, indexed: bool| {
+    let class = |oid: u32, name: String, r: &Relation, kind: char, columns: usize, checks: usize, indexed: bool| {
+        let granted = r.object.as_deref().filter(|_| kind != 'i').map_or(NULL, super::roles::acl);
         let method = match kind {
             'r' | 'm' => HEAP,
             'i' => BTREE,
@@ -300,10 +301,10 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
         row![
             oid,
             name,
-            schema.0,
+            r.schema.0,
             0,
             0,
-            ROLE_OID,
+            view.role_oid(&owner(r)),
             method,
             0,
             0,
@@ -326,7 +327,7 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
             'd',
             false,
             0,
-            NULL,
+            granted,
             NULL,
             NULL,
         ]
@@ -335,9 +336,9 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
     for r in view.relations() {
         let index = r.key_index();
         let (columns, checks) = (r.columns.len(), r.checks().len());
-        rows.push(class(r.oid, r.name.clone(), r.schema, r.kind, columns, checks, index.is_some()));
+        rows.push(class(r.oid, r.name.clone(), &r, r.kind, columns, checks, index.is_some()));
         if let Some((oid, name)) = index {
-            rows.push(class(oid, name, r.schema, 'i', r.primary_key().len(), 0, false));
+            rows.push(class(oid, name, &r, 'i', r.primary_key().len(), 0, false));
         }
     }
     rows

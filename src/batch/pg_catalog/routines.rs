@@ -10,7 +10,7 @@ use millstream_catalog::{DEFAULT_DATABASE, Object, ObjectId, ObjectKind, SqlType
 use super::information_schema::data_type;
 use super::rows::{Cell, NULL, batch, row};
 use super::types::udt_name;
-use super::view::{CatalogView, ROLE_OID};
+use super::view::CatalogView;
 use crate::error::Result;
 
 /// OID of language `sql`.
@@ -49,20 +49,23 @@ pub fn pg_proc(view: &CatalogView, columns: &SchemaRef) -> Result<RecordBatch> {
     let rows: Vec<Vec<Cell>> = functions(view)
         .map(|(object, f)| {
             let cell =
-                |field: &Arc<datafusion::arrow::datatypes::Field>| cell(object, f, field.name(), field.data_type());
+                |field: &Arc<datafusion::arrow::datatypes::Field>| {
+                    cell(object, view.role_oid(&object.owner), f, field.name(), field.data_type())
+                };
             columns.fields().iter().map(cell).collect()
         })
         .collect();
     batch(columns, &rows)
 }
 
-fn cell(object: &Object, f: &Function, column: &str, data_type: &DataType) -> Cell {
+fn cell(object: &Object, owner: u32, f: &Function, column: &str, data_type: &DataType) -> Cell {
     let is_list = matches!(data_type, DataType::List(_));
     match column {
         "oid" => object.id.0.into(),
         "proname" => object.name.clone().into(),
         "pronamespace" => object.schema.0.into(),
-        "proowner" => ROLE_OID.into(),
+        "proowner" => owner.into(),
+        "proacl" => super::roles::acl(object),
         "prolang" => LANGUAGE_SQL.into(),
         "procost" => 100.into(),
         "prorows" | "provariadic" => 0.into(),

@@ -1,8 +1,9 @@
-//! What does not belong to a relation: schemas, roles, the database, settings.
+//! What does not belong to a relation: schemas, the database, settings.
 
-use millstream_catalog::SqlType::{Bool, Int4, InternalChar, Name, Oid, Text, Timestamptz};
-use millstream_catalog::{DEFAULT_DATABASE, DEFAULT_USER, ObjectId, ObjectKind};
+use millstream_catalog::SqlType::{Bool, Int4, InternalChar, Name, Oid, Text};
+use millstream_catalog::{DEFAULT_DATABASE, ObjectId, ObjectKind};
 
+use super::roles::acl;
 use super::rows::{Cell, NULL, row};
 use super::tables::Made;
 use super::view::{CatalogView, DATABASE_OID, ROLE_OID};
@@ -20,65 +21,8 @@ pub const TABLES: &[Made] = &[
         columns: &[("oid", Oid), ("nspname", Name), ("nspowner", Oid), ("nspacl", Text)],
         rows: |view| {
             let schemas = view.catalog.objects().filter(|o| o.kind == ObjectKind::Schema);
-            schemas.map(|s| row![s.id.0, s.name.clone(), ROLE_OID, NULL]).collect()
+            schemas.map(|s| row![s.id.0, s.name.clone(), view.role_oid(&s.owner), acl(s)]).collect()
         },
-    },
-    Made {
-        schema: ObjectId::PG_CATALOG,
-        name: "pg_roles",
-        columns: &[
-            ("rolname", Name),
-            ("rolsuper", Bool),
-            ("rolinherit", Bool),
-            ("rolcreaterole", Bool),
-            ("rolcreatedb", Bool),
-            ("rolcanlogin", Bool),
-            ("rolreplication", Bool),
-            ("rolconnlimit", Int4),
-            ("rolpassword", Text),
-            ("rolvaliduntil", Timestamptz),
-            ("rolbypassrls", Bool),
-            ("rolconfig", Text),
-            ("oid", Oid),
-        ],
-        rows: |_| {
-            vec![row![DEFAULT_USER, true, true, true, true, true, false, -1, "********", NULL, true, NULL, ROLE_OID]]
-        },
-    },
-    Made {
-        schema: ObjectId::PG_CATALOG,
-        name: "pg_authid",
-        columns: &[
-            ("oid", Oid),
-            ("rolname", Name),
-            ("rolsuper", Bool),
-            ("rolinherit", Bool),
-            ("rolcreaterole", Bool),
-            ("rolcreatedb", Bool),
-            ("rolcanlogin", Bool),
-            ("rolreplication", Bool),
-            ("rolbypassrls", Bool),
-            ("rolconnlimit", Int4),
-            ("rolpassword", Text),
-            ("rolvaliduntil", Timestamptz),
-        ],
-        rows: |_| vec![row![ROLE_OID, DEFAULT_USER, true, true, true, true, true, false, true, -1, NULL, NULL]],
-    },
-    Made {
-        schema: ObjectId::PG_CATALOG,
-        name: "pg_user",
-        columns: &[
-            ("usename", Name),
-            ("usesysid", Oid),
-            ("usecreatedb", Bool),
-            ("usesuper", Bool),
-            ("userepl", Bool),
-            ("usebypassrls", Bool),
-            ("passwd", Text),
-            ("valuntil", Timestamptz),
-            ("useconfig", Text),
-        ],
-        rows: |_| vec![row![DEFAULT_USER, ROLE_OID, true, true, false, true, "********", NULL, NULL]],
     },
     Made {
         schema: ObjectId::PG_CATALOG,
@@ -102,7 +46,8 @@ pub const TABLES: &[Made] = &[
             ("datacl", Text),
         ],
         // Text sorts by code point, which is collation C.
-        rows: |_| {
+        rows: |view| {
+            let granted = view.catalog.get(ObjectId::DATABASE).map_or(NULL, |database| acl(database));
             vec![row![
                 DATABASE_OID,
                 DEFAULT_DATABASE,
@@ -119,7 +64,7 @@ pub const TABLES: &[Made] = &[
                 NULL,
                 NULL,
                 NULL,
-                NULL
+                granted
             ]]
         },
     },

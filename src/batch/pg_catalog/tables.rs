@@ -9,7 +9,7 @@ use millstream_catalog::ObjectId;
 
 use super::rows::{Cell, Columns, batch, schema_of};
 use super::view::CatalogView;
-use super::{fixed, information_schema, relations, routines, server, session};
+use super::{fixed, information_schema, relations, roles, routines, server, session};
 use crate::error::Result;
 
 /// A table whose rows follow from the catalog.
@@ -21,7 +21,8 @@ pub struct Made {
 }
 
 fn made() -> impl Iterator<Item = &'static Made> {
-    relations::TABLES.iter().chain(server::TABLES).chain(session::TABLES).chain(information_schema::TABLES)
+    let own = relations::TABLES.iter().chain(server::TABLES).chain(roles::TABLES).chain(session::TABLES);
+    own.chain(information_schema::TABLES)
 }
 
 /// All tables with their columns.

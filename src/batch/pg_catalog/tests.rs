@@ -26,11 +26,13 @@ fn catalog() -> Catalog {
             schema: ObjectId::PUBLIC,
             name: name.into(),
             owner: DEFAULT_USER.into(),
+            made_by: None,
             comment: (name == "accounts").then(|| "the accounts".into()),
             column_comments: BTreeMap::from([(1, "who".into())]),
             definition: String::new(),
             references: BTreeMap::new(),
             suspended: false,
+            acl: None,
             kind,
         };
         draft.create(object).unwrap();

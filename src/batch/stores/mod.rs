@@ -18,7 +18,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::path::Path;
-use millstream_catalog::{Catalog, ObjectId};
+use millstream_catalog::{Catalog, Object, ObjectId, Privilege};
 use parking_lot::Mutex;
 
 use self::bucket::Bucket;
@@ -172,12 +172,25 @@ impl Stores {
 pub struct Access {
     stores: Arc<Stores>,
     catalog: Arc<Catalog>,
+    /// Whose secrets can be used; `None`: all.
+    role: Option<String>,
 }
 
 impl Access {
     /// With the secrets of a catalog.
     pub fn new(stores: Arc<Stores>, catalog: Arc<Catalog>) -> Self {
-        Self { stores, catalog }
+        Self { stores, catalog, role: None }
+    }
+
+    /// The same with the secrets that a role may use.
+    #[must_use]
+    pub fn of_role(&self, role: &str) -> Self {
+        Self { role: Some(role.to_string()), ..self.clone() }
+    }
+
+    fn may_use(&self, secret: &Object) -> bool {
+        let role = self.role.as_deref();
+        role.is_none_or(|role| self.catalog.privileges(role, secret).has(Privilege::Usage))
     }
 
     /// The store of a location and what is behind it there: a key that may be empty or end with a slash, or for local files
@@ -186,7 +199,7 @@ impl Access {
     ///
     /// # Errors
     /// 0A000 for a scheme that is not supported, 22023 for a malformed location, or secrets of equal right; 42704 if there is
-    /// no secret for it.
+    /// no secret for it that the role may use, 42501 if it may not use the named one.
     pub fn open<'a>(&self, location: &'a str, secret: Option<&str>) -> Result<(Store, &'a str)> {
         let unused = || match secret {
             None => Ok(()),
@@ -225,13 +238,17 @@ impl Access {
         let millstream_catalog::ObjectKind::Secret(secret) = &object.kind else {
             return Err(Error::internal(format!("{} is no secret", object.describe())));
         };
+        if !self.may_use(object) {
+            let message = format!("permission denied for secret {}", object.name);
+            return Err(Error::new("42501", message).with_hint("GRANT USAGE ON SECRET lets a role use it"));
+        }
         Ok((object.name.clone(), S3::new(&object.name, secret)?))
     }
 
     /// The secret with the longest scope that a location begins with.
     fn found(&self, plain: &str, location: &str) -> Result<(String, S3)> {
         let mut best: Vec<(&str, usize, &millstream_catalog::object::Secret)> = Vec::new();
-        for (object, secret) in self.catalog.secrets() {
+        for (object, secret) in self.catalog.secrets().filter(|(object, _)| self.may_use(object)) {
             let length = match &secret.scope {
                 None => 0,
                 Some(scope) if s3::is_within(plain, scope) => scope.trim_end_matches('/').len(),
@@ -277,7 +294,7 @@ fn is_bucket_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use millstream_catalog::object::Secret;
-    use millstream_catalog::{Draft, Object, ObjectKind};
+    use millstream_catalog::{Draft, ObjectKind};
 
     use super::*;
 
@@ -293,11 +310,13 @@ mod tests {
                     schema: ObjectId::PUBLIC,
                     name: (*name).into(),
                     owner: "millstream".into(),
+                    made_by: None,
                     comment: None,
                     column_comments: BTreeMap::new(),
                     definition: String::new(),
                     references: BTreeMap::new(),
                     suspended: false,
+                    acl: None,
                     kind: ObjectKind::Secret(Secret {
                         secret_type: "s3".into(),
                         scope: scope.map(str::to_string),

@@ -63,7 +63,7 @@ impl Session {
         let made = |o: &&std::sync::Arc<millstream_catalog::Object>| is_temporary(o) && o.name == name;
         let view = published.catalog.objects().find(made);
         let id = view.map(|view| view.id).ok_or_else(|| Error::internal("the view of a subscription is not there"))?;
-        Ok(Temporary { id, database: self.database.clone(), user: self.client.user.clone() })
+        Ok(Temporary { id, database: self.database.clone(), user: self.role().to_string() })
     }
 }
 

@@ -117,6 +117,9 @@ impl Session {
             Error::new(sqlstate::UNDEFINED_OBJECT, format!("could not find valid entry for job {shown}"))
                 .with_hint("cron.job lists the jobs")
         })?;
+        if let Some(task) = catalog.get(id) {
+            self.require_owner(task, &catalog)?;
+        }
         let drop = DropPlan { kind: DropKind::Task, ids: vec![id], cascade: false, notices: Vec::new() };
         let scope = self.scope(&parsed.statement).await?;
         self.drop_objects(drop, parsed, &scope).await?;
@@ -199,7 +202,7 @@ fn quote(text: &str) -> String {
 impl Inside {
     pub(in crate::session) fn cron_jobs(&self) -> Result<Vec<Row>> {
         let of_task = |object: &Arc<Object>| {
-            let task = task_of(object)?;
+            let task = task_of(object).filter(|_| self.sees_work_of(&object.owner))?;
             let schedule = match task.schedule.as_ref()? {
                 Schedule::Cron { expression, .. } => expression.clone(),
                 Schedule::Every { interval, .. } => interval.clone(),
@@ -222,7 +225,7 @@ impl Inside {
     pub(in crate::session) fn cron_runs(&self) -> Result<Vec<Row>> {
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
-            if task_of(object).is_none_or(|task| task.schedule.is_none()) {
+            if task_of(object).is_none_or(|task| task.schedule.is_none()) || !self.sees_work_of(&object.owner) {
                 continue;
             }
             for run in runs(&self.published.snapshot, object.id) {

@@ -37,8 +37,7 @@ impl Session {
             Some(id) => {
                 let old = draft.catalog().get(id).cloned().ok_or_else(|| gone(id))?;
                 let new = self.object(id, &p.name, parsed, kind, p.references);
-                let (owner, comment) = (old.owner.clone(), old.comment.clone());
-                draft.replace(Object { owner, comment, suspended: old.suspended, ..new });
+                draft.replace(Object { suspended: old.suspended, ..new.in_place_of(&old) });
             }
             None => {
                 let id = draft.new_id();
@@ -170,7 +169,7 @@ impl Session {
             time_us: p.time_us,
             run: p.run,
             parameters: p.parameters,
-            user: self.client.user.clone(),
+            user: self.role().to_string(),
             cancel: given_up.clone(),
             reply,
         })?;

@@ -1,5 +1,7 @@
 //! The rows of `millstream.tasks` and `millstream.task_runs`.
 
+use std::sync::Arc;
+
 use datafusion::common::ScalarValue;
 use millstream_catalog::{Object, ObjectId, jsonb};
 use serde::Serialize;
@@ -31,7 +33,7 @@ impl Inside {
         let now_us = self.database.tasks.clock.now_us();
         let mut out = Vec::new();
         for object in self.published.catalog.objects() {
-            let Some(task) = task_of(object) else { continue };
+            let Some(task) = task_of(object).filter(|_| self.sees_work_of(&object.owner)) else { continue };
             let state = TaskState::read(&self.published.snapshot, object.id)?.unwrap_or_default();
             let open = open_runs(&self.published.snapshot, object.id)?;
             let is_running = open.iter().any(|run| run.state == RunState::Running);
@@ -81,7 +83,8 @@ impl Inside {
 
     pub(in crate::session) fn task_runs(&self) -> Result<Vec<Row>> {
         let mut out = Vec::new();
-        for object in self.published.catalog.objects().filter(|o| task_of(o).is_some()) {
+        let seen = |o: &&Arc<Object>| task_of(o).is_some() && self.sees_work_of(&o.owner);
+        for object in self.published.catalog.objects().filter(seen) {
             for run in runs(&self.published.snapshot, object.id) {
                 out.push(self.task_run(object, &run?));
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion_common::DFSchema;
 use datafusion_sql::sqlparser::ast;
-use millstream_catalog::Object;
+use millstream_catalog::{Object, Privilege};
 use millstream_catalog::object::{Table, columns_schema};
 
 use super::{assign, assigned_columns, quoted, typed_for};
@@ -28,6 +28,12 @@ pub(super) fn on_conflict(
     ctx: &PlanContext<'_>,
 ) -> Result<Option<OnConflictPlan>> {
     let Some(ast::OnConflict { conflict_target, action }) = clause else { return Ok(None) };
+    if conflict_target.is_some() {
+        ctx.require(object, Privilege::Select)?;
+    }
+    if matches!(action, ast::OnConflictAction::DoUpdate(_)) {
+        ctx.require(object, Privilege::Update)?;
+    }
     match conflict_target {
         None => {}
         Some(ast::ConflictTarget::Columns(names)) => {

@@ -12,7 +12,7 @@ use datafusion_sql::sqlparser::ast::{
     self, BinaryOperator, CaseWhen, Join, JoinConstraint, JoinOperator, SelectItem, TableAlias, TableFactor,
     TableWithJoins, Value,
 };
-use millstream_catalog::Object;
+use millstream_catalog::{Object, Privilege};
 use millstream_catalog::object::Table;
 
 use super::{
@@ -34,6 +34,14 @@ const ACTION: &str = "__action";
 /// `MERGE`.
 pub(crate) fn merge(s: &Merge, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
+    for clause in &s.clauses {
+        match clause.action {
+            MergeAction::Nothing => {}
+            MergeAction::Delete => ctx.require(&object, Privilege::Delete)?,
+            MergeAction::Update(..) | MergeAction::UpdateAll => ctx.require(&object, Privilege::Update)?,
+            MergeAction::Insert { .. } | MergeAction::InsertAll => ctx.require(&object, Privilege::Insert)?,
+        }
+    }
     let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "merge into")?;
     let alias = alias_of(s.alias.as_ref(), &object);
