@@ -101,7 +101,8 @@ impl Exchange {
         // The name is that of the start-up packet, and this one is not looked at. `m=` is for extensions, which there are none of.
         let attributes: Vec<&str> = bare.split(',').collect();
         let [user, theirs, ..] = attributes.as_slice() else { return Err(malformed()) };
-        let theirs = theirs.strip_prefix("r=").filter(|n| !n.is_empty() && user.starts_with("n=")).ok_or_else(malformed)?;
+        let theirs =
+            theirs.strip_prefix("r=").filter(|n| !n.is_empty() && user.starts_with("n=")).ok_or_else(malformed)?;
         let mut own = [0; NONCE_BYTES];
         fill(&mut own);
         let nonce = format!("{theirs}{}", BASE64.encode(own));
@@ -122,8 +123,7 @@ impl Exchange {
         if BASE64.decode(binding).ok().as_deref() != Some(self.header.as_bytes()) || nonce != self.nonce {
             return Err(malformed());
         }
-        let proof: [u8; KEY_BYTES] =
-            BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or_else(malformed)?;
+        let proof: [u8; KEY_BYTES] = BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or_else(malformed)?;
         let signed = format!("{},{unproven}", self.messages);
         let signature = mac(&self.verifier.stored_key, signed.as_bytes());
         let mut client_key = [0; KEY_BYTES];

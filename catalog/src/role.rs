@@ -370,8 +370,7 @@ mod tests {
     }
 
     fn table(draft: &mut Draft, name: &str, owner: &str) -> ObjectId {
-        let table =
-            Table { columns: vec![], primary_key: vec![], append_only: false, watermark: None, checks: vec![] };
+        let table = Table { columns: vec![], primary_key: vec![], append_only: false, watermark: None, checks: vec![] };
         let id = draft.new_id();
         let object = Object::of_system(id, ObjectId::PUBLIC, name, ObjectKind::Table(table));
         draft.create(Object { owner: owner.into(), ..object }).unwrap();
@@ -448,12 +447,7 @@ mod tests {
         role(&mut draft, "a", &[], true);
         role(&mut draft, "b", &[], true);
         let (object, role) = draft.catalog().role("a").unwrap();
-        let item = AclItem {
-            grantee: "b".into(),
-            grantor: "a".into(),
-            privileges: READ,
-            grantable: Privileges::NONE,
-        };
+        let item = AclItem { grantee: "b".into(), grantor: "a".into(), privileges: READ, grantable: Privileges::NONE };
         let default = DefaultPrivileges { schema: Some(ObjectId::PUBLIC), class: Class::Relation, acl: vec![item] };
         let role = Role { default_privileges: vec![default], ..role.clone() };
         let object = Object { kind: ObjectKind::Role(role), ..Object::clone(object) };

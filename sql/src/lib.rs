@@ -24,8 +24,8 @@ pub mod statement;
 pub mod types;
 
 pub use context::{
-    CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, Rights, RunVars, Series, SessionVars, SystemTables,
-    Target, Version,
+    CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, Rights, RunVars, Series, SessionVars,
+    SystemTables, Target, Version,
 };
 pub use definition::{
     MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition, task_definition,
@@ -37,7 +37,8 @@ pub use parser::{parse, parse_expr, parse_query};
 pub use plan::{Plan, PlannedQuery};
 pub use planner::{
     AsofJoin, AsofParts, SECRET_OPTION, Sessions, checked_arithmetic, column_expression, external_calls,
-    generation_expression, may_read, plan, plan_arguments, plan_query, source_schema_call, without_asof, without_sessions,
+    generation_expression, may_read, plan, plan_arguments, plan_query, source_schema_call, without_asof,
+    without_sessions,
 };
 pub use statement::{Parsed, Statement};
 pub use types::quote_ident;

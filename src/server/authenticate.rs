@@ -52,8 +52,7 @@ where
         let message = format!("client selected an invalid SASL authentication mechanism: {}", initial.auth_method);
         return Err(Disconnect::Protocol(protocol_violation(message)));
     }
-    let (exchange, first) =
-        Exchange::begin(verifier, text(initial.data.as_ref())?).map_err(Disconnect::Protocol)?;
+    let (exchange, first) = Exchange::begin(verifier, text(initial.data.as_ref())?).map_err(Disconnect::Protocol)?;
     put(&mut socket.output, &Authentication::SASLContinue(Bytes::from(first)));
     let Some(message) = answer(socket).await? else { return Ok(None) };
     let response = message.into_sasl_response().map_err(|_| unexpected())?;
@@ -133,8 +132,7 @@ impl Throttle {
                 all.clear();
             }
         }
-        let failures =
-            all.entry((address, user.to_string())).or_insert(Failures { count: 0, last: now, next: now });
+        let failures = all.entry((address, user.to_string())).or_insert(Failures { count: 0, last: now, next: now });
         failures.count = if now - failures.last > FORGOTTEN_AFTER { 1 } else { failures.count.saturating_add(1) };
         failures.last = now;
         failures.next = failures.next.max(now + delay(failures.count));

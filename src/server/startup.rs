@@ -52,7 +52,9 @@ where
             SSL_REQUEST if encrypts => {
                 // What comes before the answer was not meant to be encrypted, and could be anybody's.
                 if socket.has_input() {
-                    return Err(Disconnect::Protocol(protocol_violation("received unencrypted data after SSL request")));
+                    return Err(Disconnect::Protocol(protocol_violation(
+                        "received unencrypted data after SSL request",
+                    )));
                 }
                 socket.output.extend_from_slice(b"S");
                 socket.flush().await?;

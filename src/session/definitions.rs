@@ -192,8 +192,12 @@ impl<'a> StoredQuery<'a> {
 pub fn plan_stored(catalog: &Catalog, stored: &StoredQuery<'_>) -> Result<PlannedView> {
     let query = millstream_sql::parse_query(stored.query)?;
     let external = HashMap::new();
-    let session =
-        SessionVars { user: stored.owner.into(), session_user: stored.owner.into(), time_zone: stored.time_zone.into(), ..SessionVars::default() };
+    let session = SessionVars {
+        user: stored.owner.into(),
+        session_user: stored.owner.into(),
+        time_zone: stored.time_zone.into(),
+        ..SessionVars::default()
+    };
     let context = PlanContext {
         catalog,
         search_path: &[],

@@ -516,7 +516,8 @@ impl Inside {
     fn view_errors(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let mut out: Vec<Row> = Vec::new();
         for object in self.published.catalog.objects() {
-            if !matches!(object.kind, ObjectKind::MaterializedView(_) | ObjectKind::Sink(_)) || !self.sees_rows_of(object)
+            if !matches!(object.kind, ObjectKind::MaterializedView(_) | ObjectKind::Sink(_))
+                || !self.sees_rows_of(object)
             {
                 continue;
             }

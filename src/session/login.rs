@@ -50,8 +50,11 @@ impl Database {
         let missing = || Error::new(INVALID_AUTHORIZATION, format!("role \"{}\" does not exist", client.user));
         let (_, role) = catalog.find_role(&client.user).ok_or_else(missing)?;
         if !role.login {
-            return Err(Error::new(INVALID_AUTHORIZATION, format!("role \"{}\" is not permitted to log in", client.user))
-                .with_hint("ALTER ROLE ... LOGIN lets it"));
+            return Err(Error::new(
+                INVALID_AUTHORIZATION,
+                format!("role \"{}\" is not permitted to log in", client.user),
+            )
+            .with_hint("ALTER ROLE ... LOGIN lets it"));
         }
         let database = catalog.get(ObjectId::DATABASE);
         if database.is_some_and(|d| !catalog.privileges(&client.user, d).has(Privilege::Connect)) {
@@ -140,4 +143,3 @@ impl Session {
         }
     }
 }
-

@@ -156,6 +156,9 @@ impl Session {
 
     pub(super) async fn listen(&mut self, channel: String) -> Result<Response> {
         check_name(&channel)?;
+        if let Some(view) = self.view_of(&channel) {
+            self.require(&view, Privilege::Select, &self.database.engine.published().catalog)?;
+        }
         match self.transaction {
             Some(_) => self.channels.changes.push(Listening::To(channel)),
             None => self.listen_now(channel).await?,

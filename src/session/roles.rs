@@ -176,7 +176,8 @@ impl Session {
         }
         let denied = Error::new(DENIED, format!("permission denied to {what} role \"{name}\""));
         if role.superuser {
-            let detail = format!("Only roles with the SUPERUSER attribute may {what} roles with the SUPERUSER attribute.");
+            let detail =
+                format!("Only roles with the SUPERUSER attribute may {what} roles with the SUPERUSER attribute.");
             return Err(denied.with_detail(detail));
         }
         let may_create = catalog.find_role(user).is_some_and(|(_, r)| r.create_role);
@@ -188,13 +189,7 @@ impl Session {
         }
     }
 
-    fn create_role(
-        &mut self,
-        name: &str,
-        options: Vec<RoleOption>,
-        parsed: &Parsed,
-        draft: &mut Draft,
-    ) -> Result<()> {
+    fn create_role(&mut self, name: &str, options: Vec<RoleOption>, parsed: &Parsed, draft: &mut Draft) -> Result<()> {
         let user = self.role().to_string();
         let is_superuser = draft.catalog().is_superuser(&user);
         if !is_superuser && !draft.catalog().find_role(&user).is_some_and(|(_, r)| r.create_role) {
@@ -226,10 +221,9 @@ impl Session {
         }
         let (object, role) = draft.catalog().role(name)?;
         let (object, mut role) = (Object::clone(object), role.clone());
-        if let (DEFAULT_USER, Some(option)) = (
-            name,
-            options.iter().find(|o| matches!(o, RoleOption::Superuser(false) | RoleOption::Login(false))),
-        ) {
+        if let (DEFAULT_USER, Some(option)) =
+            (name, options.iter().find(|o| matches!(o, RoleOption::Superuser(false) | RoleOption::Login(false))))
+        {
             let message = format!("role \"{name}\" must have {}, for it is the server's first", option.name());
             return Err(Error::new(DENIED, message).with_hint("create other roles, and give this one a password"));
         }
@@ -483,8 +477,9 @@ impl Session {
         if role != NO_ROLE {
             self.check_exists(&role, catalog)?;
             if !catalog.is_member(self.session_user(), &role) {
-                return Err(Error::new(DENIED, format!("permission denied to set role \"{role}\""))
-                    .with_hint(format!("the session is of role \"{}\", which is no member of it", self.session_user())));
+                return Err(Error::new(DENIED, format!("permission denied to set role \"{role}\"")).with_hint(
+                    format!("the session is of role \"{}\", which is no member of it", self.session_user()),
+                ));
             }
         }
         self.put_identity(&[(ROLE, &role)], local, catalog)?;

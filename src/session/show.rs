@@ -76,7 +76,8 @@ impl Session {
                     })
                     .collect();
                 rows.extend(self.database.batch.jobs().long().iter().map(|job| {
-                    let statement = job.statement.clone().filter(|_| self.check_may_cancel(job.id).is_ok()).unwrap_or_default();
+                    let statement =
+                        job.statement.clone().filter(|_| self.check_may_cancel(job.id).is_ok()).unwrap_or_default();
                     let rows_read = job.progress().rows_read.to_string();
                     vec![Some(job.id.to_string()), Some(statement), Some(job.kind.into()), Some(rows_read), None]
                 }));

@@ -55,8 +55,12 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
 fn known_forms(kind: DropKind) -> &'static str {
     match kind {
         DropKind::Schema => "ALTER ... RENAME TO and OWNER TO are what there is",
-        DropKind::Source => "ALTER SOURCE ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
-        DropKind::Task => "ALTER TASK ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
+        DropKind::Source => {
+            "ALTER SOURCE ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is"
+        }
+        DropKind::Task => {
+            "ALTER TASK ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is"
+        }
         DropKind::MaterializedView | DropKind::Sink => {
             "ALTER ... RENAME TO, OWNER TO, SET SCHEMA, SUSPEND and RESUME are what there is"
         }

@@ -191,7 +191,9 @@ fn target(c: &mut Cursor<'_>) -> Result<GrantTarget> {
     }
     for word in ["SEQUENCE", "TYPE", "DOMAIN", "LANGUAGE", "TABLESPACE", "PARAMETER", "LARGE"] {
         // A table may be called like that.
-        if c.at(&[word]) && c.rest().get(1).is_some_and(super::is_word) && !matches!(c.word(1).as_deref(), Some("TO" | "FROM"))
+        if c.at(&[word])
+            && c.rest().get(1).is_some_and(super::is_word)
+            && !matches!(c.word(1).as_deref(), Some("TO" | "FROM"))
         {
             return Err(c.unsupported(format!("privileges on {word} are not supported, for there are none")));
         }

@@ -190,7 +190,9 @@ fn options(c: &mut Cursor<'_>, new: bool) -> Result<Vec<RoleOption>> {
         } else if c.eat(&["ENCRYPTED", "PASSWORD"]) || c.eat(&["PASSWORD"]) {
             RoleOption::Password(if c.eat(&["NULL"]) { None } else { Some(c.string()?) })
         } else if c.eat(&["UNENCRYPTED"]) {
-            return Err(SqlError { sqlstate: "0A000", ..at }.with_hint("passwords are stored as verifiers: use PASSWORD"));
+            return Err(
+                SqlError { sqlstate: "0A000", ..at }.with_hint("passwords are stored as verifiers: use PASSWORD")
+            );
         } else if new && (c.eat(&["IN", "ROLE"]) || c.eat(&["IN", "GROUP"])) {
             RoleOption::InRole(idents(c)?)
         } else if new && (c.eat(&["ROLE"]) || c.eat(&["USER"])) {

@@ -171,7 +171,9 @@ pub(crate) fn set(c: &mut Cursor<'_>) -> Result<Statement> {
     }
     if c.eat(&["AUTHORIZATION"]) || c.eat(&["SESSION", "AUTHORIZATION"]) {
         if local {
-            return Err(c.unsupported("SET LOCAL SESSION AUTHORIZATION is not supported").with_hint("use SET LOCAL ROLE"));
+            return Err(c
+                .unsupported("SET LOCAL SESSION AUTHORIZATION is not supported")
+                .with_hint("use SET LOCAL ROLE"));
         }
         return super::role::set_session(c);
     }

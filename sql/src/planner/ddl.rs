@@ -210,12 +210,7 @@ pub(crate) enum Altered {
     Missing(Box<Plan>),
 }
 
-pub(crate) fn altered(
-    kind: DropKind,
-    name: &Existing,
-    if_exists: bool,
-    ctx: &PlanContext<'_>,
-) -> Result<Altered> {
+pub(crate) fn altered(kind: DropKind, name: &Existing, if_exists: bool, ctx: &PlanContext<'_>) -> Result<Altered> {
     match find(kind, name, ctx) {
         Ok(object) => {
             ctx.require_owner(&object)?;

@@ -158,8 +158,11 @@ fn denied(object: &Object, privilege: Privilege, role: &str, catalog: &Catalog) 
         Some(Class::Relation) | None => String::new(),
         Some(class) => format!("{} ", class.name().to_uppercase()),
     };
-    SqlError::new(DENIED, format!("permission denied for {} {}", object.kind_name(), object.name))
-        .with_hint(format!("GRANT {} ON {on}{name} TO {} gives the right", privilege.name(), quote_ident(role)))
+    SqlError::new(DENIED, format!("permission denied for {} {}", object.kind_name(), object.name)).with_hint(format!(
+        "GRANT {} ON {on}{name} TO {} gives the right",
+        privilege.name(),
+        quote_ident(role)
+    ))
 }
 
 /// Whether an expression looks at rows: it has a column or a query in it.

@@ -32,7 +32,10 @@ pub(crate) fn default_privileges(s: &DefaultPrivilegesStatement, ctx: &PlanConte
         schemas.push(ctx.catalog.schema(&normalize(name)).map_err(|e| SqlError::from(e).with_span(name.span))?);
     }
     if let (Some(Class::Schema | Class::Secret), false) = (s.class, schemas.is_empty()) {
-        return Err(SqlError::new("0LP01", "cannot use IN SCHEMA clause when using GRANT/REVOKE ON SCHEMAS or SECRETS"));
+        return Err(SqlError::new(
+            "0LP01",
+            "cannot use IN SCHEMA clause when using GRANT/REVOKE ON SCHEMAS or SECRETS",
+        ));
     }
     let privileges = match s.class {
         Some(class) => privileges(&s.change, class)?,
@@ -50,9 +53,7 @@ pub(crate) fn default_privileges(s: &DefaultPrivilegesStatement, ctx: &PlanConte
 /// `ALTER … OWNER TO`.
 pub(crate) fn alter_owner(s: &AlterOwner, ctx: &PlanContext<'_>) -> Result<Plan> {
     Ok(match altered(s.kind, &s.name, s.if_exists, ctx)? {
-        Altered::Object(object) => {
-            Plan::AlterOwner(AlterOwnerPlan { id: object.id, kind: s.kind, to: s.to.clone() })
-        }
+        Altered::Object(object) => Plan::AlterOwner(AlterOwnerPlan { id: object.id, kind: s.kind, to: s.to.clone() }),
         Altered::Missing(plan) => *plan,
     })
 }
@@ -103,9 +104,8 @@ fn targets(on: &GrantTarget, ctx: &PlanContext<'_>) -> Result<(Class, Vec<Object
                 let schema =
                     ctx.catalog.schema(&normalize(name)).map_err(|e| SqlError::from(e).with_span(name.span))?;
                 let in_schema = ctx.catalog.objects().filter(|o| o.schema == schema && o.id != schema);
-                let wanted = in_schema.filter(|o| {
-                    Class::of(o) == Some(*class) && kind.is_none_or(|kind| kind.name() == o.kind_name())
-                });
+                let wanted = in_schema
+                    .filter(|o| Class::of(o) == Some(*class) && kind.is_none_or(|kind| kind.name() == o.kind_name()));
                 ids.extend(wanted.map(|o| o.id));
             }
             (*class, ids)
@@ -141,4 +141,3 @@ fn of_class(class: Class) -> String {
     let names: Vec<_> = class.all().iter().map(Privilege::name).collect();
     format!("the privileges on a {} are {}", class.name(), names.join(", "))
 }
-

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use millstream_catalog::{ObjectId, Privilege};
 use millstream_catalog::object::Secret;
+use millstream_catalog::{ObjectId, Privilege};
 
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};

@@ -153,7 +153,11 @@ pub enum GrantTarget {
     Objects(DropKind, Vec<Existing>),
     Databases(Vec<ast::Ident>),
     /// `ALL … IN SCHEMA`: of one kind, or with `None` of every kind of the class.
-    AllIn { class: Class, kind: Option<DropKind>, schemas: Vec<ast::Ident> },
+    AllIn {
+        class: Class,
+        kind: Option<DropKind>,
+        schemas: Vec<ast::Ident>,
+    },
     /// What there is none of: sequences.
     Nothing,
 }

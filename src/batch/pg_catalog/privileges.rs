@@ -33,9 +33,8 @@ pub fn has(view: &CatalogView, args: &[Cell], class: Class) -> Result<Cell> {
                 Some(oid) => view.relation(oid),
                 None => {
                     let name = object.text().unwrap_or_default();
-                    let missing = || {
-                        Error::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
-                    };
+                    let missing =
+                        || Error::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
                     Some(view.find(&name).ok_or_else(missing)?)
                 }
             };
@@ -91,9 +90,7 @@ fn any(found: Privileges, wanted: &str, class: Class) -> Result<bool> {
 /// 42704 if there is none of that name.
 pub fn role_of(view: &CatalogView, role: &Cell) -> Result<String> {
     match (role, role.text()) {
-        (Cell::Int(_), _) => {
-            Ok(role.oid().and_then(|oid| view.role_name(oid)).map(str::to_string).unwrap_or_default())
-        }
+        (Cell::Int(_), _) => Ok(role.oid().and_then(|oid| view.role_name(oid)).map(str::to_string).unwrap_or_default()),
         (_, Some(name)) if name == "public" => Ok(String::new()),
         (_, Some(name)) => Ok(view.catalog.role(&name).map(|_| name.clone())?),
         (_, None) => Ok(String::new()),
@@ -122,7 +119,9 @@ pub fn has_role(view: &CatalogView, args: &[Cell]) -> Result<Cell> {
     match wanted.split(" WITH ").next().unwrap_or_default().trim() {
         "MEMBER" | "SET" => Ok(catalog.is_member(&user, &role).into()),
         "USAGE" => Ok(catalog.has_privileges_of(&user, &role).into()),
-        other => Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("unrecognized privilege type: \"{other}\""))
-            .with_hint("it is MEMBER, USAGE or SET")),
+        other => {
+            Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("unrecognized privilege type: \"{other}\""))
+                .with_hint("it is MEMBER, USAGE or SET"))
+        }
     }
 }

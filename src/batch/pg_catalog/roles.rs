@@ -101,18 +101,8 @@ pub const TABLES: &[Made] = &[
             view.catalog.roles().map(|(object, role)| of(object, role)).collect()
         },
     },
-    Made {
-        schema: ObjectId::PG_CATALOG,
-        name: "pg_user",
-        columns: USERS,
-        rows: users,
-    },
-    Made {
-        schema: ObjectId::PG_CATALOG,
-        name: "pg_shadow",
-        columns: USERS,
-        rows: users,
-    },
+    Made { schema: ObjectId::PG_CATALOG, name: "pg_user", columns: USERS, rows: users },
+    Made { schema: ObjectId::PG_CATALOG, name: "pg_shadow", columns: USERS, rows: users },
     Made {
         schema: ObjectId::PG_CATALOG,
         name: "pg_group",
@@ -190,18 +180,8 @@ pub const TABLES: &[Made] = &[
             rows
         },
     },
-    Made {
-        schema: ObjectId::INFORMATION_SCHEMA,
-        name: "table_privileges",
-        columns: GRANTS,
-        rows: grants,
-    },
-    Made {
-        schema: ObjectId::INFORMATION_SCHEMA,
-        name: "role_table_grants",
-        columns: GRANTS,
-        rows: grants,
-    },
+    Made { schema: ObjectId::INFORMATION_SCHEMA, name: "table_privileges", columns: GRANTS, rows: grants },
+    Made { schema: ObjectId::INFORMATION_SCHEMA, name: "role_table_grants", columns: GRANTS, rows: grants },
     Made {
         schema: ObjectId::INFORMATION_SCHEMA,
         name: "enabled_roles",

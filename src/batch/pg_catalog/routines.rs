@@ -48,10 +48,9 @@ pub fn is_visible(view: &CatalogView, object: &Object, function: &Function) -> b
 pub fn pg_proc(view: &CatalogView, columns: &SchemaRef) -> Result<RecordBatch> {
     let rows: Vec<Vec<Cell>> = functions(view)
         .map(|(object, f)| {
-            let cell =
-                |field: &Arc<datafusion::arrow::datatypes::Field>| {
-                    cell(object, view.role_oid(&object.owner), f, field.name(), field.data_type())
-                };
+            let cell = |field: &Arc<datafusion::arrow::datatypes::Field>| {
+                cell(object, view.role_oid(&object.owner), f, field.name(), field.data_type())
+            };
             columns.fields().iter().map(cell).collect()
         })
         .collect();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion_common::DFSchema;
 use datafusion_sql::sqlparser::ast;
-use millstream_catalog::{Object, Privilege};
 use millstream_catalog::object::{Table, columns_schema};
+use millstream_catalog::{Object, Privilege};
 
 use super::{assign, assigned_columns, quoted, typed_for};
 use crate::context::PlanContext;

@@ -12,8 +12,8 @@ use datafusion_sql::sqlparser::ast::{
     self, BinaryOperator, CaseWhen, Join, JoinConstraint, JoinOperator, SelectItem, TableAlias, TableFactor,
     TableWithJoins, Value,
 };
-use millstream_catalog::{Object, Privilege};
 use millstream_catalog::object::Table;
+use millstream_catalog::{Object, Privilege};
 
 use super::{
     NEW, alias_of, assign, assigned_columns, column_positions, default_of, is_default, old_row, quoted,
