@@ -215,7 +215,7 @@ impl Catalog {
         let Some(class) = class.filter(|_| !self.is_superuser(role)) else { return all };
         let roles = self.groups(role, true);
         let own = object.acl.as_deref();
-        let initial = own.is_none().then(|| initial_acl(class, &object.owner, object.id)).unwrap_or_default();
+        let initial = if own.is_none() { initial_acl(class, &object.owner, object.id) } else { Vec::new() };
         let mut found = Privileges::NONE;
         for item in own.unwrap_or(&initial) {
             if item.grantee.is_empty() || roles.contains(item.grantee.as_str()) {

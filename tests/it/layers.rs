@@ -17,12 +17,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("failpoint", &[]),
     ("demo", &["server", "session"]),
-    ("server", &["session", "task", "stream"]),
+    ("server", &["session", "task", "stream", "scram"]),
     ("task", &["session", "stream", "calendar"]),
-    ("session", &["batch", "stream", "state", "calendar"]),
+    ("session", &["batch", "stream", "state", "calendar", "scram"]),
     ("batch", &["stream", "state"]),
     ("stream", &["state"]),
     ("state", &[]),
+    ("scram", &[]),
 ];
 
 /// What every module may name.

@@ -8,7 +8,9 @@ use super::cursor::Cursor;
 use super::ddl::{existing, kind};
 use super::role::{self, cascade};
 use crate::error::Result;
-use crate::statement::role::{DefaultPrivilegesStatement, GrantChange, GrantStatement, GrantTarget, RoleStatement};
+use crate::statement::role::{
+    DefaultPrivilegesStatement, GrantChange, GrantStatement, GrantTarget, RoleName, RoleStatement,
+};
 use crate::statement::{DropKind, Statement};
 
 /// `GRANT privileges ON objects TO roles`, `GRANT roles TO roles`.
@@ -106,7 +108,7 @@ fn taken(c: &mut Cursor<'_>, privileges: Option<Vec<Ident>>, option: bool) -> Re
 }
 
 /// Roles, each with the word GROUP before it or not.
-fn grantees(c: &mut Cursor<'_>) -> Result<Vec<crate::statement::role::RoleName>> {
+fn grantees(c: &mut Cursor<'_>) -> Result<Vec<RoleName>> {
     let mut all = Vec::new();
     loop {
         c.eat(&["GROUP"]);
@@ -117,7 +119,7 @@ fn grantees(c: &mut Cursor<'_>) -> Result<Vec<crate::statement::role::RoleName>>
     }
 }
 
-fn granted_by(c: &mut Cursor<'_>) -> Result<Option<crate::statement::role::RoleName>> {
+fn granted_by(c: &mut Cursor<'_>) -> Result<Option<RoleName>> {
     if c.eat(&["GRANTED", "BY"]) { role::name(c).map(Some) } else { Ok(None) }
 }
 
@@ -165,7 +167,9 @@ fn idents(c: &mut Cursor<'_>) -> Result<Vec<Ident>> {
 
 /// What privileges are on.
 fn target(c: &mut Cursor<'_>) -> Result<GrantTarget> {
-    const ALL: [(&[&str], Option<(Class, Option<DropKind>)>); 10] = [
+    /// Of which class, and of one kind of it or of all.
+    type Kinds = Option<(Class, Option<DropKind>)>;
+    const ALL: [(&[&str], Kinds); 10] = [
         (&["TABLES"], Some((Class::Relation, None))),
         (&["MATERIALIZED", "VIEWS"], Some((Class::Relation, Some(DropKind::MaterializedView)))),
         (&["VIEWS"], Some((Class::Relation, Some(DropKind::View)))),
