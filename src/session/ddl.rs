@@ -328,7 +328,7 @@ impl Session {
         };
         let planned = definitions::plan_stored(draft.catalog(), &stored)?;
         sink.fingerprint = planned.fingerprint();
-        let spec = self.database.batch.places().spec(&sink, &p.name.name, draft.catalog())?;
+        let spec = self.database.batch.places().spec(&sink, &p.name.name, draft.catalog(), Some(self.role()))?;
         if !planned.properties.append_only && !spec.takes_deletes() {
             let (what, hint) = match spec.commit_interval() {
                 Some(_) => {

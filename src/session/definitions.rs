@@ -62,10 +62,13 @@ pub fn running(catalog: &Catalog, object: &Object, places: &Places) -> Result<Op
         ObjectKind::Sink(sink) => {
             let plan = plan_of(catalog, object)?;
             check_fingerprint(object, &plan, &sink.fingerprint)?;
+            // With its owner's secrets; it goes on with what opens its place even if the owner may not use that any more.
+            let spec = places.spec(sink, &object.name, catalog, Some(&object.owner));
+            let spec = spec.or_else(|_| places.spec(sink, &object.name, catalog, None))?;
             Some(NewObject::Sink {
                 id,
                 plan: Box::new(plan),
-                spec: Box::new(places.spec(sink, &object.name, catalog)?),
+                spec: Box::new(spec),
             })
         }
         ObjectKind::Schema

@@ -693,7 +693,10 @@ pub(crate) fn update(s: &Update, ctx: &PlanContext<'_>) -> Result<Plan> {
     }
     let alias = alias_of(s.alias.as_ref(), &object);
     let assigned = assigned_columns(&s.assignments, &object)?;
-    let is_read = s.selection.is_some() || s.returning.is_some() || assigned.iter().any(|(_, expr)| reads(expr));
+    let is_read = s.selection.is_some()
+        || s.returning.is_some()
+        || !s.from.is_empty()
+        || assigned.iter().any(|(_, expr)| reads(expr));
     let ctx = &if is_read { *ctx } else { ctx.without_reading(object.id) };
     let mut items = old_row(table, &alias);
     let old = items.len();
@@ -761,7 +764,7 @@ fn with_generated(plan: LogicalPlan, old: usize, table: &Table, ctx: &PlanContex
 pub(crate) fn delete(s: &Delete, ctx: &PlanContext<'_>) -> Result<Plan> {
     let object = target_table(&s.table, ctx)?;
     ctx.require(&object, Privilege::Delete)?;
-    let is_read = s.selection.is_some() || s.returning.is_some();
+    let is_read = s.selection.is_some() || s.returning.is_some() || !s.using.is_empty();
     let ctx = &if is_read { *ctx } else { ctx.without_reading(object.id) };
     let table = &*table_of(&object)?;
     refuse_append_only(&object, table, "delete from")?;

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion_sql::sqlparser::ast;
+use datafusion_sql::sqlparser::ast::{self, Visit, Visitor};
 use millstream_catalog::privilege::Class;
 use millstream_catalog::role::{READ_SERVER_FILES, WRITE_SERVER_FILES};
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, Privilege};
@@ -167,13 +167,20 @@ fn denied(object: &Object, privilege: Privilege, role: &str, catalog: &Catalog) 
 
 /// Whether an expression looks at rows: it has a column or a query in it.
 pub(crate) fn reads(expr: &ast::Expr) -> bool {
-    let found = ast::visit_expressions(expr, |e| match e {
-        ast::Expr::Identifier(_)
-        | ast::Expr::CompoundIdentifier(_)
-        | ast::Expr::Subquery(_)
-        | ast::Expr::Exists { .. }
-        | ast::Expr::InSubquery { .. } => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    found.is_break()
+    struct Reads;
+    impl Visitor for Reads {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+            match expr {
+                ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Reads).is_break()
 }

@@ -42,11 +42,12 @@ impl Places {
         Self { stores, snapshots, handle, state }
     }
 
-    /// The validated sink, whatever it writes to; `name` is what it is called, for errors.
+    /// The validated sink, whatever it writes to; `name` is what it is called, for errors, and `role` is whose secrets it may
+    /// open its place with (`None`: all).
     ///
     /// # Errors
     /// As [`SinkSpec::new`]; 0A000 for types that files do not have; of the location and its secret.
-    pub fn spec(&self, sink: &Sink, name: &str, catalog: &Catalog) -> Result<SinkSpec> {
+    pub fn spec(&self, sink: &Sink, name: &str, catalog: &Catalog, role: Option<&str>) -> Result<SinkSpec> {
         let connector = sink.options.get("connector").map(|c| c.to_ascii_lowercase());
         let is_delta = match connector.as_deref() {
             Some("delta") => true,
@@ -58,7 +59,8 @@ impl Places {
             return Err(ConnectorError::option(message).with_hint("leave FORMAT … ENCODE … out").into());
         }
         let options = SinkOptions::new(sink, is_delta)?;
-        let access = Access::new(self.stores.clone(), Arc::new(catalog.clone()));
+        let all = Access::new(self.stores.clone(), Arc::new(catalog.clone()));
+        let access = role.map_or_else(|| all.clone(), |role| all.of_role(role));
         let lake = Lake::open(&options.location, &format!("sink \"{name}\""), &access, options.secret.as_deref())?;
         let (handle, state) = (self.handle.clone(), self.state.clone());
         let common = Common { lake, options, columns: sink.columns.clone(), handle, state };
