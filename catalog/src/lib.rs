@@ -3,6 +3,7 @@
 //! * [`types`]: the SQL types and the one Arrow layout each of them has, in memory and on disk.
 //! * [`jsonb`]: the text that a document has as jsonb.
 //! * [`object`]: schemas, tables, sources, views, sinks, functions, tasks: what a definition holds once it is validated.
+//! * [`index`]: indexes of tables and materialized views.
 //! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
 //!
 //! This crate does no I/O. The server stores each [`Object`] as one record (see [`Object::to_record`]) in the write of the
@@ -10,6 +11,7 @@
 
 pub mod catalog;
 pub mod error;
+pub mod index;
 pub mod jsonb;
 pub mod object;
 pub mod types;

@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CatalogError, Result};
+pub use crate::index::{Index, IndexColumn};
 use crate::types::SqlType;
 
 /// Identity of an object for ever: its OID to clients, its key prefix in the store; never used twice.
@@ -73,6 +74,7 @@ pub enum ObjectKind {
     Function(Function),
     Task(Task),
     Secret(Secret),
+    Index(Index),
 }
 
 /// A column of a relation.
@@ -440,10 +442,14 @@ impl Object {
         }
     }
 
-    /// Columns of a relation; none for a schema, function, task or secret.
+    /// Columns of a relation; none for a schema, function, task, secret or index.
     pub fn columns(&self) -> &[Column] {
         match &self.kind {
-            ObjectKind::Schema | ObjectKind::Function(_) | ObjectKind::Task(_) | ObjectKind::Secret(_) => &[],
+            ObjectKind::Schema
+            | ObjectKind::Function(_)
+            | ObjectKind::Task(_)
+            | ObjectKind::Secret(_)
+            | ObjectKind::Index(_) => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -511,6 +517,7 @@ impl ObjectKind {
             Self::Function(_) => "function",
             Self::Task(_) => "task",
             Self::Secret(_) => "secret",
+            Self::Index(_) => "index",
         }
     }
 
@@ -522,6 +529,7 @@ impl ObjectKind {
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',
+            Self::Index(_) => 'i',
             Self::Source(_) | Self::Sink(_) | Self::ExternalTable(_) => 'f',
         })
     }

@@ -8,11 +8,13 @@ use millstream_catalog::object::Volatility;
 
 use crate::error::SqlError;
 
+mod index;
 mod lake;
 mod merge;
 mod session;
 mod task;
 
+pub use index::{CreateIndex, IndexedColumn};
 pub use lake::{Optimize, Vacuum};
 pub use merge::{Merge, MergeAction, MergeClause, MergeMatch};
 pub use session::{Declare, Direction, Execute, Fetch, Notify, Prepare, Subscribe, SubscribeTarget};
@@ -66,6 +68,7 @@ pub enum Statement {
     /// A SELECT that is one call of a function of pg_cron's.
     Cron(CronCall),
     CreateSecret(CreateSecret),
+    CreateIndex(CreateIndex),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -360,6 +363,7 @@ pub enum DropKind {
     Function,
     Task,
     Secret,
+    Index,
 }
 
 impl DropKind {
@@ -376,6 +380,7 @@ impl DropKind {
             Self::Function => "function",
             Self::Task => "task",
             Self::Secret => "secret",
+            Self::Index => "index",
         }
     }
 }

@@ -129,6 +129,7 @@ impl system::Inside for Inside {
             "view_state" => rows(&schema, self.view_state()?),
             "sinks" => rows(&schema, self.sinks()?),
             "jobs" => rows(&schema, self.jobs()),
+            "indexes" => rows(&schema, self.indexes()),
             "external_tables" => rows(&schema, self.external_tables()),
             "secrets" => rows(&schema, self.secrets()),
             "sessions" => rows(&schema, self.sessions()),
@@ -251,6 +252,24 @@ impl Inside {
             out.push(row);
         }
         Ok(out)
+    }
+
+    fn indexes(&self) -> Vec<Row> {
+        let all = self.database.engine.stats().views();
+        let catalog = &self.published.catalog;
+        let shown = |object: &Arc<Object>| {
+            let ObjectKind::Index(index) = &object.kind else { return None };
+            let of = catalog.get(index.of)?;
+            let columns: Vec<&str> = index.positions().iter().map(|c| of.columns()[*c].name.as_str()).collect();
+            let mut row = Row::from_iter(self.name_of(object));
+            row.insert("relation", text(&of.name));
+            row.insert("columns", text(&columns.join(", ")));
+            row.insert("is_unique", ScalarValue::Boolean(Some(index.unique)));
+            row.insert("rows", int(all.get(&of.id).map_or(0, |stats| stats.rows)));
+            row.insert("state_bytes", int(self.database.store.size_of(object.id.0) as i64));
+            Some(row)
+        };
+        catalog.objects().filter_map(shown).collect()
     }
 
     fn view_state(&self) -> Result<Vec<Row>> {

@@ -15,6 +15,7 @@
 
 mod alter;
 pub mod api;
+mod arbiter;
 mod channels;
 mod copy;
 mod cursors;
@@ -23,6 +24,7 @@ mod ddl;
 mod definitions;
 mod dml;
 mod explain;
+mod indexes;
 mod inside;
 mod lake;
 mod memory;
@@ -274,6 +276,7 @@ impl Session {
             Plan::ExecuteTask(p) => self.execute_task(p, &scope, cancel).await,
             Plan::Cron(p) => self.cron(p, parsed, parameters, &scope).await,
             Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
+            Plan::CreateIndex(p) => self.create_index(p, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,

@@ -7,6 +7,7 @@
 //! - [`Snapshot`] is what everybody else reads: all tables as of one committed epoch.
 //! - [`KeyCodec`] and [`RowCodec`] turn Arrow columns into stored bytes and back.
 //! - [`Relation`] is the stored rows of a table or view, in whichever of the layouts.
+//! - [`index`] finds its rows by other columns.
 //! - [`segments`] keeps append-only rows as column segments.
 //!
 //! # On disk (format version 1)
@@ -25,6 +26,7 @@ mod codec;
 mod directory;
 mod failure;
 mod frozen;
+pub mod index;
 mod measure;
 mod options;
 mod overlay;
@@ -42,6 +44,7 @@ use std::fmt;
 pub use self::bytes::{ByteRows, Found};
 pub use self::codec::{KeyCodec, RowCodec, successor};
 pub use self::frozen::FrozenSet;
+pub use self::index::{Index, IndexScan};
 pub use self::measure::Measure;
 pub use self::options::StoreOptions;
 pub use self::overlay::{Level, State};

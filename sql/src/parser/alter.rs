@@ -21,7 +21,7 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
         let to = c.ident()?;
         return Ok(Statement::Rename(Rename { kind, name, if_exists, to }));
     }
-    if kind != DropKind::Schema && c.eat(&["SET", "SCHEMA"]) {
+    if !matches!(kind, DropKind::Schema | DropKind::Index) && c.eat(&["SET", "SCHEMA"]) {
         let to = c.ident()?;
         return Ok(Statement::SetSchema(SetSchema { kind, name, if_exists, to }));
     }
@@ -49,7 +49,7 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
 /// What there is to alter, for hints.
 fn known_forms(kind: DropKind) -> &'static str {
     match kind {
-        DropKind::Schema => "ALTER ... RENAME TO is what there is",
+        DropKind::Schema | DropKind::Index => "ALTER ... RENAME TO is what there is",
         DropKind::Source => "ALTER SOURCE ... RENAME TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
         DropKind::Task => "ALTER TASK ... RENAME TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is",
         DropKind::MaterializedView | DropKind::Sink => {

@@ -49,13 +49,14 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
     let object = found.map_err(|e| {
         let e = SqlError::from(e);
         located(if e.sqlstate == "42P01" {
-            SqlError::new("42P01", format!("{} \"{}\" does not exist", kind.name(), reference.table()))
+            let code = if kind == DropKind::Index { "42704" } else { "42P01" };
+            SqlError::new(code, format!("{} \"{}\" does not exist", kind.name(), reference.table()))
         } else {
             e
         })
     })?;
     if object.kind_name() != kind.name() {
-        let an = |name: &str| if name.starts_with('e') { "an" } else { "a" };
+        let an = |name: &str| if name.starts_with(['e', 'i']) { "an" } else { "a" };
         let article = an(object.kind_name());
         return Err(located(
             SqlError::new("42809", format!("\"{}\" is not {} {}", object.name, an(kind.name()), kind.name()))
@@ -229,6 +230,7 @@ pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
         DropKind::Function => "ALTER FUNCTION",
         DropKind::Task => "ALTER TASK",
         DropKind::Secret => "ALTER SECRET",
+        DropKind::Index => "ALTER INDEX",
     }
 }
 

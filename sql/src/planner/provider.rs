@@ -102,7 +102,8 @@ impl<'a> Provider<'a> {
             | ObjectKind::Snapshot(_)
             | ObjectKind::Function(_)
             | ObjectKind::Task(_)
-            | ObjectKind::Secret(_) => {
+            | ObjectKind::Secret(_)
+            | ObjectKind::Index(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }

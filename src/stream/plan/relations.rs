@@ -52,7 +52,8 @@ impl Relations for CatalogRelations<'_> {
             | ObjectKind::Sink(_)
             | ObjectKind::Function(_)
             | ObjectKind::Task(_)
-            | ObjectKind::Secret(_) => {
+            | ObjectKind::Secret(_)
+            | ObjectKind::Index(_) => {
                 Err(Error::unsupported(format!("a continuous view cannot read {}", object.describe()))
                     .with_hint("continuous views read sources, tables and materialized views"))
             }
