@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod formats;
 mod front;
+mod indexes;
 mod inside;
 mod kafka;
 mod keyed;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use datafusion::arrow::array::{AsArray, Float64Array, Int32Array, StringViewArray};
 use datafusion::arrow::datatypes::{Field, Int32Type, Schema};
-use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Just;
 
 use super::*;
@@ -197,6 +197,8 @@ fn a_row() -> impl Strategy<Value = Row> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
     /// Whatever rows come and go, a range of the index holds what a filter over all rows lets through.
     #[test]
     fn ranges_hold_what_filters_let_through(
