@@ -147,8 +147,9 @@ fn whole_key(key: &[usize], known: &dyn Fn(usize) -> Known, schema: &Schema) -> 
         if schema.field(*column).data_type().is_floating() {
             return None;
         }
-        // No key is NULL.
-        columns.push(known(*column).values?.into_iter().filter(|v| !v.is_null()).collect::<Vec<_>>());
+        // Keys of tables have no NULLs, those of views do.
+        let nullable = schema.field(*column).is_nullable();
+        columns.push(known(*column).values?.into_iter().filter(|v| nullable || !v.is_null()).collect::<Vec<_>>());
     }
     let count = columns.iter().try_fold(1_usize, |n, values| n.checked_mul(values.len()))?;
     (!key.is_empty() && count <= POINT_READS_MAX).then_some(columns)

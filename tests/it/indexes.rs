@@ -1,6 +1,11 @@
 //! Indexes under writes, restarts and deaths: what one finds is what a scan finds.
 
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
 use crate::client::Session;
+use crate::seed;
 use crate::server::Server;
 
 /// Rows by an index, and the same rows by a filter that no index serves.
@@ -106,4 +111,104 @@ async fn one_of_two_equal_values_wins() {
         y.expect("no upsert fails");
     }
     assert_eq!(a.rows("SELECT * FROM counts").await, ["x|30"]);
+}
+
+/// Columns of the generated tables and what they are compared with.
+const COLUMNS: [(&str, &[&str]); 8] = [
+    ("a", &["-7", "0", "1", "2", "2147483647"]),
+    ("b", &["''", "'a'", "'a '", "'ab'", "'B'", "'é'", "'ÿÿ'"]),
+    ("n", &["0", "1.5", "1.50", "-2.25", "1.501", "99999999.99"]),
+    ("f", &["0", "'-0'::float8", "'NaN'::float8", "'Infinity'::float8", "1.5", "-1e300"]),
+    ("c", &["'a'", "'a  '", "''", "'abc'"]),
+    ("t", &["'2024-01-01'", "'2023-12-31 23:59:59.999999'", "'1960-06-01'", "'2200-01-01'"]),
+    ("d", &["true", "false"]),
+    ("u", &["'00000000-0000-0000-0000-000000000001'", "'ffffffff-0000-0000-0000-000000000000'"]),
+];
+
+/// A value of a column, often one that it is compared with.
+fn value(random: &mut StdRng, column: usize) -> String {
+    match random.random_bool(0.2) {
+        true => "NULL".into(),
+        false => COLUMNS[column].1.choose(random).expect("columns have values").to_string(),
+    }
+}
+
+fn a_row(random: &mut StdRng, id: i32) -> String {
+    let values: Vec<String> = (0..COLUMNS.len()).map(|column| value(random, column)).collect();
+    format!("({id}, {})", values.join(", "))
+}
+
+fn condition(random: &mut StdRng, depth: u32) -> String {
+    if depth > 0 && random.random_bool(0.6) {
+        let word = if random.random_bool(0.7) { "AND" } else { "OR" };
+        return format!("({} {word} {})", condition(random, depth - 1), condition(random, depth - 1));
+    }
+    if random.random_bool(0.1) {
+        let id = random.random_range(0..60);
+        return ["id = ", "id > ", "id <= "].choose(random).expect("not empty").to_string() + &id.to_string();
+    }
+    let column = random.random_range(0..COLUMNS.len());
+    let name = COLUMNS[column].0;
+    match random.random_range(0..6) {
+        0 => format!("{name} IS NULL"),
+        1 => format!("{name} IN ({}, {})", value(random, column), value(random, column)),
+        2 if name != "d" => format!("{name} BETWEEN {} AND {}", value(random, column), value(random, column)),
+        3 if name != "d" => {
+            let operator = ["<", "<=", ">", ">="].choose(random).expect("not empty");
+            format!("{name} {operator} {}", value(random, column))
+        }
+        _ => format!("{name} = {}", value(random, column)),
+    }
+}
+
+/// Whatever is asked, of a table with indexes and of one without: the answers are the same, also in transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_they_find_is_what_a_scan_finds() {
+    let questions: usize = seed::setting("MILLSTREAM_INDEX_CASES", 250);
+    let mut random = StdRng::seed_from_u64(seed::seed("indexes"));
+    let server = Server::start();
+    let session = server.connect().await;
+    let columns = "a INT, b TEXT, n NUMERIC(10, 2), f DOUBLE PRECISION, c CHAR(3), t TIMESTAMP, d BOOLEAN, u UUID";
+    session.run(&format!("CREATE TABLE indexed (id INT PRIMARY KEY, {columns})")).await;
+    session.run(&format!("CREATE TABLE plain (id INT, {columns})")).await;
+    let mut rows: Vec<String> = (0..40).map(|id| a_row(&mut random, id)).collect();
+    for table in ["indexed", "plain"] {
+        session.run(&format!("INSERT INTO {table} VALUES {}", rows.join(", "))).await;
+    }
+    for index in ["a, b", "b DESC", "n, f", "f, a", "c, a", "d, t", "t", "u, n"] {
+        session.run(&format!("CREATE INDEX ON indexed ({index})")).await;
+    }
+    let mut by_index = 0;
+    let mut in_transaction = false;
+    for question in 0..questions {
+        if question % 5 == 0 {
+            if question % 10 == 0 {
+                session.run(if in_transaction { "COMMIT" } else { "BEGIN" }).await;
+                in_transaction = !in_transaction;
+            }
+            let id = 40 + question as i32;
+            let change = match random.random_range(0..3) {
+                0 => format!("DELETE FROM {{}} WHERE {}", condition(&mut random, 1)),
+                1 => {
+                    let column = random.random_range(0..COLUMNS.len());
+                    let to = value(&mut random, column);
+                    format!("UPDATE {{}} SET {} = {to} WHERE {}", COLUMNS[column].0, condition(&mut random, 0))
+                }
+                _ => {
+                    rows = (id..id + 4).map(|id| a_row(&mut random, id)).collect();
+                    format!("INSERT INTO {{}} VALUES {}", rows.join(", "))
+                }
+            };
+            for table in ["indexed", "plain"] {
+                session.run(&change.replace("{}", table)).await;
+            }
+        }
+        let filter = condition(&mut random, 2);
+        let ask = |table: &str| format!("SELECT * FROM {table} WHERE {filter} ORDER BY id");
+        let plan = session.rows(&format!("EXPLAIN {}", ask("indexed"))).await.join("\n");
+        by_index += usize::from(plan.contains("index: ") || plan.contains("primary key"));
+        let (found, expected) = (session.rows(&ask("indexed")).await, session.rows(&ask("plain")).await);
+        assert_eq!(found, expected, "question {question}: {filter}\n{plan}");
+    }
+    assert!(by_index * 5 > questions, "only {by_index} of {questions} questions are answered by an index");
 }
