@@ -196,7 +196,7 @@ fn tighten(
 }
 
 /// All combinations of one value for each column, one array for each; each column has values.
-fn product(columns: &[Vec<ScalarValue>]) -> datafusion::error::Result<Vec<ArrayRef>> {
+pub fn product(columns: &[Vec<ScalarValue>]) -> datafusion::error::Result<Vec<ArrayRef>> {
     let count: usize = columns.iter().map(Vec::len).product();
     let mut arrays = Vec::with_capacity(columns.len());
     let mut repeat = count;
@@ -302,7 +302,7 @@ fn literal(value: &ScalarValue, schema: &Schema, column: usize) -> Option<Option
 }
 
 /// Whether equal values of the column have equal key bytes: blank padding and documents have others.
-fn has_plain_equality(schema: &Schema, column: usize) -> Option<()> {
+pub fn has_plain_equality(schema: &Schema, column: usize) -> Option<()> {
     use SqlType::{Array, Char, Interval, Json, Record};
     let is_not = |t: &SqlType| matches!(t, Char(_) | Json | Array(_) | Record(_) | Interval);
     SqlType::of(schema.field(column)).filter(|t| !is_not(t)).map(|_| ())

@@ -40,7 +40,7 @@ impl Session {
 }
 
 /// The stored rows of a table or materialized view.
-fn relation_of(object: &Object) -> Result<Relation> {
+pub fn relation_of(object: &Object) -> Result<Relation> {
     match &object.kind {
         ObjectKind::MaterializedView(view) => {
             Relation::new(TableId::new(object.id.0, part::ROWS), object.arrow_schema(), view_layout(view))

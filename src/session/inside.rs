@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, new_null_array};
@@ -42,6 +42,8 @@ pub struct Inside {
     pub(super) published: Arc<Published>,
     pg: PgCatalog,
     notifications: Queue,
+    /// Whether a table or function of the server's own was asked for.
+    asked: Arc<AtomicBool>,
 }
 
 /// What the session itself has.
@@ -82,7 +84,12 @@ impl Inside {
         view.process_id = own.process_id;
         view.prepared = Arc::new(move || own.prepared.rows());
         view.cursors = own.cursors;
-        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications }
+        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications, asked: Arc::default() }
+    }
+
+    /// Whether planning has asked for what the server knows at this moment.
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// The rows of a system table.
@@ -103,19 +110,23 @@ impl Inside {
 
 impl SystemTables for Inside {
     fn table(&self, schema: &str, name: &str) -> Option<SchemaRef> {
-        match schema {
+        let found = match schema {
             "millstream" => system::schema(name),
             "cron" => system::schema(&format!("cron.{name}")),
             _ => PgCatalog::schema(schema, name),
-        }
+        };
+        self.asked.fetch_or(found.is_some(), Ordering::Relaxed);
+        found
     }
 
     fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        match name.strip_prefix("pg_catalog.").unwrap_or(name) {
+        let found = match name.strip_prefix("pg_catalog.").unwrap_or(name) {
             "pg_sleep" => Some(sleep::pg_sleep()),
             "pg_notify" => Some(pg_notify(self.notifications.clone())),
             name => self.pg.function(name),
-        }
+        };
+        self.asked.fetch_or(found.is_some(), Ordering::Relaxed);
+        found
     }
 }
 

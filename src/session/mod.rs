@@ -32,6 +32,8 @@ mod merge;
 mod metrics;
 mod notify;
 mod overlay;
+mod plans;
+mod point;
 mod prepared;
 mod progress;
 mod query;
@@ -86,6 +88,7 @@ pub struct Session {
     notices: Vec<Notice>,
     late_notices: LateNotices,
     prepared: prepared::PreparedStatements,
+    plans: plans::Plans,
     cursors: cursors::Cursors,
     channels: notify::Notifications,
     /// The COPY whose rows the client is to send.
@@ -141,6 +144,7 @@ impl Session {
             notices: Vec::new(),
             late_notices: LateNotices::default(),
             prepared: prepared::PreparedStatements::default(),
+            plans: plans::Plans::default(),
             cursors: cursors::Cursors::default(),
             channels: notify::Notifications::new(),
             copying: None,
@@ -251,7 +255,17 @@ impl Session {
         let mut scope = self.scope(statement).await?;
         scope.cancel = cancel.clone();
         let types: Vec<Option<SqlType>> = parameters.iter().map(sql_type_of).collect();
-        let plan = self.plan(parsed, &scope, &types)?;
+        let seen = self.seen(&scope.published, &types);
+        let plan = match self.kept_plan(parsed, seen.as_ref()) {
+            Some(query) => Plan::Query(query),
+            None => {
+                let plan = self.plan(parsed, &scope, &types)?;
+                if let Plan::Query(query) = &plan {
+                    self.keep_plan(parsed, seen, query, &scope);
+                }
+                plan
+            }
+        };
         self.check_transaction(&plan)?;
         if let Some(kind) = progress::kind_of(&plan) {
             let text = self.database.statement(self.id);
@@ -391,10 +405,13 @@ impl SqlSession for Session {
         parameters: &[Parameter],
         cancel: CancellationToken,
     ) -> Result<Response> {
-        self.database.doing(self.id, Some(millstream_sql::masked(&statement.text)));
-        let statement = statement.clone();
-        let waiting = self.run(&statement, parameters, cancel.clone());
-        let result = waiting.await;
+        let shown = self.plans.enter(statement);
+        self.database.doing(self.id, Some(shown));
+        let result = match self.point_read(statement, parameters) {
+            Ok(Some(rows)) => Ok(rows),
+            Ok(None) => self.run(statement, parameters, cancel).await,
+            Err(e) => Err(e),
+        };
         self.database.doing(self.id, None);
         result
     }

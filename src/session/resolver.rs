@@ -89,7 +89,8 @@ impl StatementResolver<'_> {
                 Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::MaterializedView(view) => {
-                self.check_view(object)?;
+                let (database, published, transaction) = (self.database, self.published, self.transaction);
+                ViewCheck { database, published, transaction, notices: self.notices }.check(object)?;
                 let table = TableId::new(id.0, part::ROWS);
                 let relation = Relation::new(table, object.arrow_schema(), view_layout(view))?;
                 Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)?))))
@@ -167,6 +168,17 @@ impl StatementResolver<'_> {
         Ok(StoredRows::new(relation, snapshot, source.schema.clone(), rows).with_indexes(indexes))
     }
 
+}
+
+/// What is looked at before a continuous view is read.
+pub struct ViewCheck<'a> {
+    pub database: &'a Inner,
+    pub published: &'a Arc<Published>,
+    pub transaction: Option<&'a Transaction>,
+    pub notices: &'a LateNotices,
+}
+
+impl ViewCheck<'_> {
     /// Tells of a view that is behind what it reads, because it or one below it is suspended or was.
     fn warn_of_standing(&self, object: &Object) {
         let mut below = vec![object.id];
@@ -190,7 +202,7 @@ impl StatementResolver<'_> {
     }
 
     /// A view that has stopped no longer equals its query: better no answer than an old one.
-    fn check_view(&self, object: &Object) -> Result<()> {
+    pub fn check(&self, object: &Object) -> Result<()> {
         if self.transaction.is_some_and(|t| t.has_made(object.id)) {
             return Err(Error::new(
                 sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -28,6 +28,7 @@ mod notify;
 mod operate;
 mod oracle;
 mod pg;
+mod point_reads;
 mod postgres;
 mod process;
 mod raw;
