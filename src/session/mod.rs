@@ -360,7 +360,11 @@ impl SqlSession for Session {
     async fn describe(&mut self, statement: &Arc<Parsed>, parameter_oids: &[u32]) -> Result<Description> {
         let types: Vec<Option<SqlType>> = parameter_oids.iter().map(|oid| settings::type_of_oid(*oid)).collect();
         let scope = self.scope(&statement.statement).await?;
-        match self.plan(statement, &scope, &types)? {
+        let plan = self.plan(statement, &scope, &types)?;
+        if let Plan::Query(query) = &plan {
+            self.keep_described(statement, query, &scope);
+        }
+        match plan {
             Plan::Fetch(fetch) if !fetch.moves => {
                 Ok(Description { parameters: Vec::new(), columns: Some(self.fetched_columns(&fetch.cursor)?) })
             }

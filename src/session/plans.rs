@@ -53,6 +53,14 @@ pub struct Seen {
 impl Plans {
     /// A statement runs: its text as it may be shown.
     pub fn enter(&mut self, statement: &Arc<Parsed>) -> String {
+        self.bring_to_front(statement);
+        self.0.front_mut().map_or_else(String::new, |entry| {
+            entry.runs += 1;
+            entry.shown.clone()
+        })
+    }
+
+    fn bring_to_front(&mut self, statement: &Arc<Parsed>) {
         match self.position(statement) {
             Some(at) => {
                 if let Some(entry) = self.0.remove(at) {
@@ -65,10 +73,6 @@ impl Plans {
                 self.0.truncate(KEPT_MAX);
             }
         }
-        self.0.front_mut().map_or_else(String::new, |entry| {
-            entry.runs += 1;
-            entry.shown.clone()
-        })
     }
 
     /// The plan of a statement, whatever it was made of.
@@ -76,10 +80,10 @@ impl Plans {
         self.0.get(self.position(statement)?)?.kept.as_ref()
     }
 
-    /// Keeps the plan of a statement that runs again and again.
-    fn keep(&mut self, statement: &Parsed, plan: impl FnOnce() -> Kept) {
+    /// Keeps the plan of a statement that has run so often.
+    fn keep(&mut self, statement: &Parsed, runs_min: u64, plan: impl FnOnce() -> Kept) {
         let Some(at) = self.position(statement) else { return };
-        if let Some(entry) = self.0.get_mut(at).filter(|entry| entry.runs >= KEPT_FROM) {
+        if let Some(entry) = self.0.get_mut(at).filter(|entry| entry.runs >= runs_min) {
             entry.kept = Some(plan());
         }
     }
@@ -113,13 +117,28 @@ impl Session {
 
     /// Keeps the plan of a statement that runs again and again.
     pub(super) fn keep_plan(&mut self, parsed: &Parsed, seen: Option<Seen>, query: &PlannedQuery, scope: &Scope) {
-        let Some(seen) = seen.filter(|_| scope.external.is_empty() && !scope.inside.was_asked()) else { return };
-        self.plans.keep(parsed, || Kept {
-            seen: Arc::new(seen),
-            query: Arc::new(query.clone()),
-            point: Point::of(query, &scope.published.catalog).map(Arc::new),
-        });
+        let Some(seen) = seen.filter(|_| can_be_kept(scope)) else { return };
+        self.plans.keep(parsed, KEPT_FROM, || kept(seen, query, scope));
     }
+
+    /// Keeps the plan of a statement that was prepared, for its execution: with parameters of the types that were found for
+    /// them it is planned no other way.
+    pub(super) fn keep_described(&mut self, statement: &Arc<Parsed>, query: &PlannedQuery, scope: &Scope) {
+        let types: Vec<Option<SqlType>> = query.parameters.iter().cloned().map(Some).collect();
+        let Some(seen) = self.seen(&scope.published, &types).filter(|_| can_be_kept(scope)) else { return };
+        self.plans.bring_to_front(statement);
+        self.plans.keep(statement, 0, || kept(seen, query, scope));
+    }
+}
+
+/// Whether planning has looked at nothing that no [`Seen`] tells of.
+fn can_be_kept(scope: &Scope) -> bool {
+    scope.external.is_empty() && !scope.inside.was_asked()
+}
+
+fn kept(seen: Seen, query: &PlannedQuery, scope: &Scope) -> Kept {
+    let point = Point::of(query, &scope.published.catalog).map(Arc::new);
+    Kept { seen: Arc::new(seen), query: Arc::new(query.clone()), point }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Point reads: a prepared SELECT of columns that fixes the whole key of a table or continuous view is carried out by one
+//! Point reads: a SELECT of columns that fixes the whole key of a table or continuous view is carried out by one
 //! lookup for each key, without an optimizer, operators and threads between.
 //!
 //! Only what is exactly that is taken: `SELECT columns FROM relation WHERE key = $1 [AND key = 'x'] …`, where values have the
@@ -22,11 +22,12 @@ use super::{Session, indexes, memory, sql_type_of};
 use crate::batch::access;
 use crate::error::Result;
 use crate::state::{ByteRows, Relation};
+use crate::stream::engine::Published;
 
 /// Most keys that are looked up so; more are read on threads of their own.
 const KEYS_MAX: usize = 64;
 
-/// A point read, worked out.
+/// A point read, worked out; a prepared statement keeps it ([`super::plans`]).
 pub struct Point {
     object: ObjectId,
     relation: Arc<Relation>,
@@ -148,16 +149,42 @@ impl Session {
         if self.seen(&published, &types).as_ref() != Some(kept.seen.as_ref()) {
             return Ok(None);
         }
+        self.look_up(point, &kept.query, &published, parameters)
+    }
+
+    /// Carries out a query that was planned just now; `None` if it is no point read.
+    ///
+    /// # Errors
+    /// As the usual way.
+    pub(super) fn point_query(
+        &mut self,
+        query: &PlannedQuery,
+        published: &Arc<Published>,
+        parameters: &[Parameter],
+    ) -> Result<Option<Response>> {
+        if self.reads.is_some() {
+            return Ok(None);
+        }
+        let Some(point) = Point::of(query, &published.catalog) else { return Ok(None) };
+        self.look_up(&point, query, published, parameters)
+    }
+
+    fn look_up(
+        &mut self,
+        point: &Point,
+        query: &PlannedQuery,
+        published: &Arc<Published>,
+        parameters: &[Parameter],
+    ) -> Result<Option<Response>> {
         let (Some(keys), Some(object)) = (point.keys(parameters), published.catalog.get(point.object)) else {
             return Ok(None);
         };
-        if matches!(object.kind, ObjectKind::MaterializedView(_)) {
-            self.warn_of_errors(&kept.query, &published);
-            let (database, notices) = (&self.database, &self.late_notices);
-            let transaction = self.transaction.as_ref();
-            ViewCheck { database, published: &published, transaction, notices }.check(object)?;
-        }
         let keys = keys?;
+        if matches!(object.kind, ObjectKind::MaterializedView(_)) {
+            self.warn_of_errors(query, published);
+            let (database, notices) = (&self.database, &self.late_notices);
+            ViewCheck { database, published, transaction: self.transaction.as_ref(), notices }.check(object)?;
+        }
         let changes = self.transaction.as_ref().and_then(|t| t.changes(point.object));
         let rows = match changes {
             Some(changes) => changes.get(&point.relation, &published.snapshot, &keys)?,
@@ -225,6 +252,13 @@ fn equality(condition: &Expr) -> Option<(&datafusion::common::Column, Vec<&Expr>
 fn value(expr: &Expr, wanted: &DataType, parameters: &[SqlType]) -> Option<Value> {
     match expr {
         Expr::Literal(value, _) => Some(Value::Literal(as_type(value.clone(), wanted)?)),
+        // A smaller integer.
+        Expr::Cast(cast) if cast.field.data_type() == wanted => match cast.expr.as_ref() {
+            Expr::Literal(value, _) if value.data_type().is_integer() && wanted.is_integer() => {
+                Some(Value::Literal(value.cast_to(wanted).ok()?))
+            }
+            _ => None,
+        },
         Expr::Placeholder(placeholder) => {
             let at = placeholder.id.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)?;
             let given = parameters.get(at)?.arrow_type();

@@ -35,6 +35,9 @@ impl Session {
         scope: &Scope,
         cancel: CancellationToken,
     ) -> Result<Response> {
+        if let Some(rows) = self.point_query(&query, &scope.published, parameters)? {
+            return Ok(rows);
+        }
         self.warn_of_errors(&query, &scope.published);
         let schema = query.output_schema();
         let stream = self.rows_of(query.plan, parameters, scope, &cancel).await?;
