@@ -1,10 +1,10 @@
-//! Point reads: a SELECT of columns that fixes the whole key of a table or continuous view is carried out by one
-//! lookup for each key, without an optimizer, operators and threads between.
+//! Point reads: a SELECT of columns that fixes the whole key of a table or continuous view, or the first columns of an index
+//! that then finds few rows, is carried out by one lookup for each key, without an optimizer, operators and threads between.
 //!
 //! Only what is exactly that is taken: `SELECT columns FROM relation WHERE key = $1 [AND key = 'x'] …`, where values have the
 //! type of their column. Everything else goes the usual way, and gives the same.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -16,13 +16,16 @@ use millstream_catalog::{Catalog, ObjectId, ObjectKind, SqlType};
 use millstream_sql::{CatalogSource, Parsed, PlannedQuery, Target, Version};
 
 use super::api::{Parameter, Response, RowsTag};
+use super::overlay::Overlay;
 use super::resolver::ViewCheck;
 use super::transaction::Transaction;
 use super::{Session, indexes, memory, sql_type_of};
 use crate::batch::access;
 use crate::error::Result;
-use crate::state::{ByteRows, Relation};
+use crate::state::index::key_ranges;
+use crate::state::{Relation, Snapshot};
 use crate::stream::engine::Published;
+use crate::stream::engine::indexes::KeptIndex;
 
 /// Most keys that are looked up so; more are read on threads of their own.
 const KEYS_MAX: usize = 64;
@@ -31,8 +34,10 @@ const KEYS_MAX: usize = 64;
 pub struct Point {
     object: ObjectId,
     relation: Arc<Relation>,
-    /// What each column of the key is: one of these.
-    keys: Vec<Vec<Value>>,
+    /// What finds the rows; `None`: the key.
+    index: Option<KeptIndex>,
+    /// What the columns of the key, or the first of the index, are: each one of these.
+    by: Vec<(usize, Vec<Value>)>,
     /// Positions of the columns that are asked for.
     columns: Vec<usize>,
     schema: SchemaRef,
@@ -65,27 +70,37 @@ impl Point {
             return None;
         }
         let relation = Arc::new(indexes::relation_of(found).ok()?);
-        let key = relation.key_columns().to_vec();
-        if key.is_empty() || key.iter().any(|c| *c >= found.columns().len()) {
-            return None;
-        }
         let (filter, over) = shape.filter?;
         let below = self::shape(over)?.columns;
-        let mut keys: Vec<Option<Vec<Value>>> = key.iter().map(|_| None).collect();
+        let mut fixed: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
         for condition in split_conjunction(filter) {
             let (column, values) = equality(condition)?;
             let column = *below.get(over.schema().index_of_column(column).ok()?)?;
-            let at = key.iter().position(|c| *c == column)?;
             let field = relation.schema().field(column);
             access::has_plain_equality(relation.schema(), column)?;
-            if field.data_type().is_floating() || keys[at].is_some() {
+            if field.data_type().is_floating() {
                 return None;
             }
             let value = |expr: &&Expr| value(expr, field.data_type(), &query.parameters);
-            keys[at] = Some(values.iter().map(value).collect::<Option<_>>()?);
+            let values = values.iter().map(value).collect::<Option<_>>()?;
+            if fixed.insert(column, values).is_some() {
+                return None;
+            }
         }
-        let keys: Vec<Vec<Value>> = keys.into_iter().collect::<Option<_>>()?;
-        let count = keys.iter().try_fold(1_usize, |n, values| n.checked_mul(values.len()))?;
+        let is_fixed = |columns: &[usize]| {
+            let distinct: BTreeSet<&usize> = columns.iter().collect();
+            distinct.len() == columns.len() && distinct.iter().copied().eq(fixed.keys())
+        };
+        let (index, columns) = match is_fixed(relation.key_columns()) {
+            true => (None, relation.key_columns().to_vec()),
+            false => {
+                let first = |positions: &[usize]| positions.get(..fixed.len()).is_some_and(is_fixed);
+                let (index, by) = catalog.indexes(object).find(|(_, index)| first(&index.positions()))?;
+                (Some(KeptIndex::new(index, relation.clone()).ok()?), by.positions()[..fixed.len()].to_vec())
+            }
+        };
+        let count = fixed.values().try_fold(1_usize, |n, values| n.checked_mul(values.len()))?;
+        let by = columns.into_iter().filter_map(|c| Some((c, fixed.remove(&c)?))).collect();
         let schema = query.output_schema();
         let stored = relation.schema();
         let is_same = |(to, from): (&Arc<arrow::datatypes::Field>, &usize)| {
@@ -97,13 +112,14 @@ impl Point {
         {
             return None;
         }
-        Some(Self { object, relation, keys, columns: shape.columns, schema })
+        Some(Self { object, relation, index, by, columns: shape.columns, schema })
     }
 
-    /// The keys to look up, none twice; `None` if a parameter is of another type than its column.
-    fn keys(&self, parameters: &[Parameter]) -> Option<Result<ByteRows>> {
-        let mut columns: Vec<Vec<ScalarValue>> = Vec::with_capacity(self.keys.len());
-        for (values, column) in self.keys.iter().zip(self.relation.key_columns()) {
+    /// The values to look up, a column for each that is fixed, some rows twice perhaps; no columns if there is nothing to
+    /// look up. `None` if a parameter is of another type than its column.
+    fn values(&self, parameters: &[Parameter]) -> Option<Vec<Vec<ScalarValue>>> {
+        let mut columns: Vec<Vec<ScalarValue>> = Vec::with_capacity(self.by.len());
+        for (column, values) in &self.by {
             let wanted = self.relation.schema().field(*column).data_type();
             let mut found = Vec::with_capacity(values.len());
             for value in values {
@@ -117,20 +133,49 @@ impl Point {
                 }
             }
             if found.is_empty() {
-                return Some(Ok(ByteRows::new()));
+                return Some(Vec::new());
             }
             columns.push(found);
         }
-        let encode = || -> Result<ByteRows> {
-            let arrays: Vec<ArrayRef> = access::product(&columns)?;
-            let keys = self.relation.encode_key(&arrays, arrays.first().map_or(0, |a| a.len()))?;
-            if keys.len() < 2 {
-                return Ok(keys);
-            }
-            let mut seen = HashSet::new();
-            Ok(keys.iter().filter(|key| seen.insert(*key)).collect())
+        Some(columns)
+    }
+
+    /// The rows that are found; `None` if they are many.
+    fn rows(
+        &self,
+        values: &[Vec<ScalarValue>],
+        snapshot: &Arc<Snapshot>,
+        changes: Option<&Arc<Overlay>>,
+    ) -> Result<Option<RecordBatch>> {
+        if values.is_empty() {
+            return Ok(Some(RecordBatch::new_empty(self.relation.schema().clone())));
+        }
+        let arrays: Vec<ArrayRef> = match values.iter().all(|values| values.len() == 1) {
+            true => values.iter().map(|values| values[0].to_array()).collect::<datafusion::error::Result<_>>()?,
+            false => access::product(values)?,
         };
-        Some(encode())
+        let count = arrays.first().map_or(0, |a| a.len());
+        let Some(kept) = &self.index else {
+            let mut keys = self.relation.encode_key(&arrays, count)?;
+            if count > 1 {
+                let mut seen = HashSet::new();
+                keys = keys.iter().filter(|key| seen.insert(*key)).collect();
+            }
+            return Ok(Some(match changes {
+                Some(changes) => changes.get(&self.relation, snapshot, &keys)?,
+                None => self.relation.get(snapshot, &keys)?,
+            }));
+        };
+        // What a transaction has changed is not in the index.
+        if changes.is_some() {
+            return Ok(None);
+        }
+        let mut found = kept.index.scan(snapshot, key_ranges(&arrays, count, None)?);
+        let rows = found.next().transpose()?;
+        match found.next().transpose()? {
+            None => Ok(Some(rows.unwrap_or_else(|| RecordBatch::new_empty(self.relation.schema().clone())))),
+            Some(_) => Ok(None),
+        }
     }
 }
 
@@ -162,7 +207,8 @@ impl Session {
         published: &Arc<Published>,
         parameters: &[Parameter],
     ) -> Result<Option<Response>> {
-        if self.reads.is_some() {
+        // An index that a transaction makes has no rows yet.
+        if self.reads.is_some() || self.transaction.as_ref().and_then(Transaction::draft).is_some() {
             return Ok(None);
         }
         let Some(point) = Point::of(query, &published.catalog) else { return Ok(None) };
@@ -176,20 +222,16 @@ impl Session {
         published: &Arc<Published>,
         parameters: &[Parameter],
     ) -> Result<Option<Response>> {
-        let (Some(keys), Some(object)) = (point.keys(parameters), published.catalog.get(point.object)) else {
+        let (Some(values), Some(object)) = (point.values(parameters), published.catalog.get(point.object)) else {
             return Ok(None);
         };
-        let keys = keys?;
+        let changes = self.transaction.as_ref().and_then(|t| t.changes(point.object));
+        let Some(rows) = point.rows(&values, &published.snapshot, changes)? else { return Ok(None) };
         if matches!(object.kind, ObjectKind::MaterializedView(_)) {
             self.warn_of_errors(query, published);
             let (database, notices) = (&self.database, &self.late_notices);
             ViewCheck { database, published, transaction: self.transaction.as_ref(), notices }.check(object)?;
         }
-        let changes = self.transaction.as_ref().and_then(|t| t.changes(point.object));
-        let rows = match changes {
-            Some(changes) => changes.get(&point.relation, &published.snapshot, &keys)?,
-            None => point.relation.get(&published.snapshot, &keys)?,
-        };
         let columns: Vec<ArrayRef> = point.columns.iter().map(|c| rows.column(*c).clone()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let batch = RecordBatch::try_new_with_options(super::query::nullable(&point.schema), columns, &options)?;

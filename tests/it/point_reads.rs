@@ -32,6 +32,9 @@ async fn they_see_what_is_there_now() {
     let by_pair = client.prepare("SELECT v FROM pair WHERE b = $1 AND a = $2").await.unwrap();
     let of_view = client.prepare("SELECT s FROM sums WHERE name = $1").await.unwrap();
     let filtered = client.prepare("SELECT v FROM t WHERE id = $1 AND v > $2").await.unwrap();
+    session.run("CREATE INDEX ON t (name); CREATE UNIQUE INDEX ON pair (v, a)").await;
+    let by_index = client.prepare("SELECT id FROM t WHERE name = $1").await.unwrap();
+    let by_either = client.prepare("SELECT b::INT FROM pair WHERE a = $1 AND v IN ($2, $3)").await.unwrap();
     let null: Option<i32> = None;
     for _ in 0..2 {
         assert_eq!(again(&session, &by_id, &[&1]).await, [Some(10)]);
@@ -43,6 +46,10 @@ async fn they_see_what_is_there_now() {
         assert_eq!(again(&session, &by_pair, &[&1_i64, &"x"]).await, [Some(5)]);
         assert_eq!(again(&session, &by_pair, &[&1_i64, &"y"]).await, []);
         assert_eq!(again(&session, &of_view, &[&"a"]).await, [Some(10)]);
+        assert_eq!(again(&session, &by_index, &[&"b"]).await, [Some(2)]);
+        assert_eq!(again(&session, &by_index, &[&"c"]).await, []);
+        assert_eq!(again(&session, &by_either, &[&"x", &5, &5]).await, [Some(1)]);
+        assert_eq!(again(&session, &by_either, &[&"x", &null, &4]).await, []);
         assert_eq!(again(&session, &filtered, &[&1, &9]).await, [Some(10)]);
         assert_eq!(again(&session, &filtered, &[&1, &10]).await, []);
     }
@@ -55,10 +62,15 @@ async fn they_see_what_is_there_now() {
     assert_eq!(again(&session, &by_id, &[&1]).await, [Some(12)]);
     assert_eq!(again(&session, &by_id, &[&2]).await, [None]);
     assert_eq!(again(&session, &several, &[&3, &4]).await.len(), 2);
+    assert_eq!(again(&session, &by_index, &[&"c"]).await, [Some(3)]);
     session.run("ROLLBACK").await;
     assert_eq!(again(&session, &by_id, &[&1]).await, [Some(11)]);
     assert_eq!(again(&session, &by_id, &[&2]).await, [Some(99)]);
     assert_eq!(again(&session, &by_id, &[&3]).await, []);
+    assert_eq!(again(&session, &by_index, &[&"c"]).await, []);
+    // Many rows of one value.
+    other.run("INSERT INTO t SELECT n, n, 'many' FROM generate_series(100, 999) s (n)").await;
+    assert_eq!(again(&session, &by_index, &[&"many"]).await.len(), 900);
     // A failed transaction reads nothing.
     session.run("BEGIN").await;
     session.error("SELECT 1 / 0").await;
