@@ -201,7 +201,9 @@ impl Catalog {
     /// The objects built directly on `id`, in the order they were made; not the indexes, which are a part of their relation.
     pub fn dependents(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values().filter(move |o| {
-            o.id != id && !matches!(o.kind, ObjectKind::Index(_)) && (o.references.values().any(|r| *r == id) || (o.schema == id && o.kind != ObjectKind::Schema))
+            o.id != id
+                && !matches!(o.kind, ObjectKind::Index(_))
+                && (o.references.values().any(|r| *r == id) || (o.schema == id && o.kind != ObjectKind::Schema))
         })
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::common::ScalarValue;
+use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use millstream_catalog::SqlType;
 
@@ -67,9 +67,8 @@ struct Known {
 
 /// Whether a filter may narrow what is read by the columns of the primary key or an index.
 pub fn narrows(filter: &Expr, schema: &Schema, key: &[usize], indexes: &[IndexOrder]) -> bool {
-    said(filter, schema).is_some_and(|(column, _)| {
-        key.contains(&column) || indexes.iter().any(|index| index.columns.contains(&column))
-    })
+    said(filter, schema)
+        .is_some_and(|(column, _)| key.contains(&column) || indexes.iter().any(|index| index.columns.contains(&column)))
 }
 
 /// The best way to the rows that filters let through; `None`: read all.
@@ -210,7 +209,7 @@ pub fn product(columns: &[Vec<ScalarValue>]) -> datafusion::error::Result<Vec<Ar
     Ok(arrays)
 }
 
-/// The column and what a filter says of it: `=`, `IN`, `IS NULL`, an OR of such, `<`, `<=`, `>`, `>=` or BETWEEN with
+/// The column and what a filter says of it: the column alone or its negation, `=`, `IN`, `IS NULL`, an OR of such, `<`, `<=`, `>`, `>=` or BETWEEN with
 /// literals of its type. `None` for every other filter, and for columns that are not compared as their key bytes are.
 fn said(filter: &Expr, schema: &Schema) -> Option<(usize, Said)> {
     match filter {
@@ -264,6 +263,12 @@ fn said(filter: &Expr, schema: &Schema) -> Option<(usize, Said)> {
                 _ => None,
             }
         }
+        // What `flag = true` and `flag = false` are simplified to.
+        Expr::Column(c) => truth(c, true, schema),
+        Expr::Not(inner) => match inner.as_ref() {
+            Expr::Column(c) => truth(c, false, schema),
+            _ => None,
+        },
         Expr::IsNull(inner) => {
             let Expr::Column(c) = inner.as_ref() else { return None };
             let column = schema.index_of(&c.name).ok()?;
@@ -283,6 +288,13 @@ fn said(filter: &Expr, schema: &Schema) -> Option<(usize, Said)> {
         }
         _ => None,
     }
+}
+
+/// A boolean column that is to be true, or false.
+fn truth(column: &Column, value: bool, schema: &Schema) -> Option<(usize, Said)> {
+    let column = schema.index_of(&column.name).ok()?;
+    let is_boolean = *schema.field(column).data_type() == DataType::Boolean;
+    is_boolean.then(|| (column, Said::In(vec![ScalarValue::Boolean(Some(value))])))
 }
 
 /// A literal as a value of the column: `Some(None)` for NULL, `None` if the types differ or the column's equality is not

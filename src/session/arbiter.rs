@@ -63,7 +63,12 @@ impl Arbiter {
     }
 
     /// The stored rows that conflict with these keys, as of a snapshot with a transaction's changes over it.
-    pub fn find(&self, snapshot: &Arc<Snapshot>, changes: Option<&Arc<Overlay>>, keys: &ByteRows) -> Result<RecordBatch> {
+    pub fn find(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        changes: Option<&Arc<Overlay>>,
+        keys: &ByteRows,
+    ) -> Result<RecordBatch> {
         let Some(kept) = &self.index else {
             return match changes {
                 Some(changes) => changes.get(&self.relation, snapshot, keys),

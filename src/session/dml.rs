@@ -12,7 +12,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
-use millstream_sql::plan::{ConflictTarget, DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
+use millstream_sql::plan::{
+    ConflictTarget, DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema,
+};
 use millstream_sql::{Parsed, Plan};
 use tokio_util::sync::CancellationToken;
 

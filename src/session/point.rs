@@ -103,9 +103,8 @@ impl Point {
         let by = columns.into_iter().filter_map(|c| Some((c, fixed.remove(&c)?))).collect();
         let schema = query.output_schema();
         let stored = relation.schema();
-        let is_same = |(to, from): (&Arc<arrow::datatypes::Field>, &usize)| {
-            to.data_type() == stored.field(*from).data_type()
-        };
+        let is_same =
+            |(to, from): (&Arc<arrow::datatypes::Field>, &usize)| to.data_type() == stored.field(*from).data_type();
         if count > KEYS_MAX
             || schema.fields().len() != shape.columns.len()
             || !schema.fields().iter().zip(&shape.columns).all(is_same)

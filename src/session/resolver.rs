@@ -167,7 +167,6 @@ impl StatementResolver<'_> {
         let snapshot = self.published.snapshot.clone();
         Ok(StoredRows::new(relation, snapshot, source.schema.clone(), rows).with_indexes(indexes))
     }
-
 }
 
 /// What is looked at before a continuous view is read.

@@ -30,7 +30,9 @@ async fn they_survive_a_restart_and_a_death() {
     session.run("INSERT INTO t SELECT n, n % 10, n FROM generate_series(1, 500) AS s (n)").await;
     session.run("INSERT INTO log SELECT n % 10, n FROM generate_series(1, 500) AS s (n)").await;
     // With a key, without one, and append-only.
-    session.run("CREATE MATERIALIZED VIEW sums AS SELECT g, sum(v)::BIGINT AS s, count(*) AS n FROM t GROUP BY g").await;
+    session
+        .run("CREATE MATERIALIZED VIEW sums AS SELECT g, sum(v)::BIGINT AS s, count(*) AS n FROM t GROUP BY g")
+        .await;
     session.run("CREATE MATERIALIZED VIEW bag AS SELECT g, v % 5 AS m FROM t").await;
     session.run("CREATE MATERIALIZED VIEW kept AS SELECT v, g FROM log WHERE v > 100").await;
     for ddl in ["t (g)", "log (g)", "sums (n)", "bag (m)", "kept (g)"] {
@@ -42,8 +44,12 @@ async fn they_survive_a_restart_and_a_death() {
     for round in 0..4_i64 {
         let session = server.connect().await;
         let first = 1000 + round * 100;
-        session.run(&format!("INSERT INTO t SELECT n, n % 7, n FROM generate_series({first}, {}) s (n)", first + 50)).await;
-        session.run(&format!("INSERT INTO log SELECT n % 7, n FROM generate_series({first}, {}) s (n)", first + 50)).await;
+        session
+            .run(&format!("INSERT INTO t SELECT n, n % 7, n FROM generate_series({first}, {}) s (n)", first + 50))
+            .await;
+        session
+            .run(&format!("INSERT INTO log SELECT n % 7, n FROM generate_series({first}, {}) s (n)", first + 50))
+            .await;
         session.run("UPDATE t SET g = g + 1 WHERE g = 3").await;
         session.run("DELETE FROM t WHERE g = 5 AND v % 2 = 0").await;
         assert_eq!(session.error("INSERT INTO t VALUES (-1, 1, 1)").await.sqlstate.as_deref(), Some("23505"));

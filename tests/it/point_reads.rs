@@ -23,8 +23,12 @@ async fn again(session: &Session, statement: &Statement, parameters: &[&(dyn ToS
 async fn they_see_what_is_there_now() {
     let server = Server::start();
     let (session, other) = (server.connect().await, server.connect().await);
-    session.run("CREATE TABLE t (id INT PRIMARY KEY, v INT, name TEXT); INSERT INTO t VALUES (1, 10, 'a'), (2, NULL, 'b')").await;
-    session.run("CREATE TABLE pair (a TEXT, b BIGINT, v INT, PRIMARY KEY (a, b)); INSERT INTO pair VALUES ('x', 1, 5)").await;
+    session
+        .run("CREATE TABLE t (id INT PRIMARY KEY, v INT, name TEXT); INSERT INTO t VALUES (1, 10, 'a'), (2, NULL, 'b')")
+        .await;
+    session
+        .run("CREATE TABLE pair (a TEXT, b BIGINT, v INT, PRIMARY KEY (a, b)); INSERT INTO pair VALUES ('x', 1, 5)")
+        .await;
     session.run("CREATE MATERIALIZED VIEW sums AS SELECT name, sum(v)::INT AS s FROM t GROUP BY name").await;
     let client = &session.client;
     let by_id = client.prepare("SELECT v AS shown FROM t WHERE id = $1").await.unwrap();
@@ -97,7 +101,9 @@ async fn plans_go_with_what_they_were_made_of() {
     assert_eq!(again(&session, &by_id, &[&1]).await, [Some(20)]);
     session.run("ROLLBACK").await;
     assert_eq!(again(&session, &by_id, &[&1]).await, [Some(10)]);
-    other.run("ALTER TABLE t RENAME TO old; CREATE TABLE t (v INT, id INT PRIMARY KEY); INSERT INTO t VALUES (30, 1)").await;
+    other
+        .run("ALTER TABLE t RENAME TO old; CREATE TABLE t (v INT, id INT PRIMARY KEY); INSERT INTO t VALUES (30, 1)")
+        .await;
     assert_eq!(again(&session, &by_id, &[&1]).await, [Some(30)]);
     other.run("DROP TABLE t; CREATE TABLE t (v TEXT, id INT PRIMARY KEY); INSERT INTO t VALUES ('x', 1)").await;
     let refused = client.query(&by_id, &[&1]).await.unwrap_err();

@@ -45,9 +45,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
         return Ok(Statement::CreateIndex(CreateIndex { name, if_not_exists, unique, concurrently, of, columns }));
     }
     Err(match c.word(0).as_deref() {
-        Some("INCLUDE") => c
-            .unsupported("INCLUDE is not supported")
-            .with_hint("an index leads to the whole row: leave it out"),
+        Some("INCLUDE") => {
+            c.unsupported("INCLUDE is not supported").with_hint("an index leads to the whole row: leave it out")
+        }
         Some("WHERE") => c
             .unsupported("a partial index (WHERE) is not supported")
             .with_hint("index all rows, or make a materialized view of those and index it"),
@@ -78,7 +78,9 @@ fn column(c: &mut Cursor<'_>) -> Result<IndexedColumn> {
         (first, _) => first,
     };
     if let Some(word) = c.word(0) {
-        return Err(c.unsupported(format!("operator class {} is not supported", word.to_lowercase())).with_hint(COLUMNS_ALONE));
+        return Err(c
+            .unsupported(format!("operator class {} is not supported", word.to_lowercase()))
+            .with_hint(COLUMNS_ALONE));
     }
     Ok(IndexedColumn { name, descending, nulls_first })
 }

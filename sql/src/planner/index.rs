@@ -41,8 +41,7 @@ pub(crate) fn create(s: &CreateIndex, ctx: &PlanContext<'_>) -> Result<Plan> {
     let name = match &s.name {
         Some(name) => normalize(name),
         None => {
-            let names: Vec<&str> =
-                of_index.iter().map(|c| relation.columns()[c.column].name.as_str()).collect();
+            let names: Vec<&str> = of_index.iter().map(|c| relation.columns()[c.column].name.as_str()).collect();
             ctx.catalog.free_index_name(&schema_name, &relation.name, &names)
         }
     };
@@ -70,11 +69,8 @@ fn check_relation(relation: &Object, unique: bool) -> Result<()> {
             .with_hint("leave out UNIQUE, or create the table without APPEND ONLY"));
         }
         ObjectKind::MaterializedView(_) if unique => {
-            return Err(SqlError::unsupported(format!(
-                "a unique index on {} is not supported",
-                relation.describe()
-            ))
-            .with_hint("its query decides what rows it has: leave out UNIQUE"));
+            return Err(SqlError::unsupported(format!("a unique index on {} is not supported", relation.describe()))
+                .with_hint("its query decides what rows it has: leave out UNIQUE"));
         }
         ObjectKind::Table(_) | ObjectKind::MaterializedView(_) => return Ok(()),
         ObjectKind::Source(_) => {
@@ -94,11 +90,10 @@ fn check_relation(relation: &Object, unique: bool) -> Result<()> {
 /// Types whose values can be told apart and put in order by the bytes of their keys.
 fn check_type(column: &str, sql_type: &SqlType) -> Result<()> {
     match sql_type {
-        SqlType::Json => Err(SqlError::new(
-            "42704",
-            "data type json has no default operator class for access method \"btree\"",
-        )
-        .with_hint("index a column GENERATED ALWAYS AS (doc ->> 'key')")),
+        SqlType::Json => {
+            Err(SqlError::new("42704", "data type json has no default operator class for access method \"btree\"")
+                .with_hint("index a column GENERATED ALWAYS AS (doc ->> 'key')"))
+        }
         SqlType::Jsonb | SqlType::Array(_) | SqlType::Record(_) | SqlType::Interval => {
             Err(SqlError::unsupported(format!("an index on column \"{column}\" of type {sql_type} is not supported"))
                 .with_hint("index a column of a plain type that is made of it"))

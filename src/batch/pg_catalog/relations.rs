@@ -1,7 +1,7 @@
 //! `pg_class`, `pg_attribute` and what belongs to a relation: keys, checks, defaults, comments.
 
-use millstream_catalog::object::IndexColumn;
 use millstream_catalog::SqlType::{self, Bool, Float4, Int2, Int4, InternalChar, Name, Oid, Text};
+use millstream_catalog::object::IndexColumn;
 use millstream_catalog::{ObjectId, ObjectKind};
 use millstream_sql::quote_ident;
 

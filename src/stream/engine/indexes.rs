@@ -141,8 +141,9 @@ impl EpochLoop {
                 && let Some(values) = kept.index.duplicate(&self.state)?
             {
                 let message = format!("could not create unique index \"{}\"", kept.name);
-                return Err(Error::new(sqlstate::UNIQUE_VIOLATION, message)
-                    .with_detail(format!("Key {values} is duplicated.")));
+                return Err(
+                    Error::new(sqlstate::UNIQUE_VIOLATION, message).with_detail(format!("Key {values} is duplicated."))
+                );
             }
             if let Some(table) = self.tables.get_mut(&index.of) {
                 table.indexes.0.push(kept);
