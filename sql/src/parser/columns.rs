@@ -72,9 +72,11 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
         e.checks.push((name, expr));
         return Ok(());
     }
+    if c.at(&["UNIQUE"]) {
+        return Err(c.unsupported("UNIQUE constraints are not supported").with_hint(UNIQUE_INDEX));
+    }
     for (words, what) in [
-        (&["UNIQUE"][..], "UNIQUE constraints"),
-        (&["FOREIGN", "KEY"], "FOREIGN KEY constraints"),
+        (&["FOREIGN", "KEY"][..], "FOREIGN KEY constraints"),
         (&["LIKE"], "LIKE in CREATE TABLE"),
     ] {
         if c.at(words) {
@@ -95,6 +97,8 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
     e.columns.push(column);
     Ok(())
 }
+
+const UNIQUE_INDEX: &str = "CREATE UNIQUE INDEX on the table does the same";
 
 /// What `AS` computes a column of.
 enum Computed {
@@ -177,7 +181,9 @@ fn definition(column: ColumnDef) -> Result<ColumnDefinition> {
                 (GeneratedAs::Always | GeneratedAs::ExpStored, None, Some(expr)) => d.generated = Some(expr),
                 _ => return refuse("GENERATED AS IDENTITY", &d.name),
             },
-            ColumnOption::Unique(_) => return refuse("UNIQUE", &d.name),
+            ColumnOption::Unique(_) => {
+                return refuse("UNIQUE", &d.name).map_err(|e: SqlError| e.with_hint(UNIQUE_INDEX));
+            }
             ColumnOption::ForeignKey(_) => return refuse("REFERENCES", &d.name),
             ColumnOption::Collation(_) => return refuse("COLLATE", &d.name),
             ColumnOption::CharacterSet(_) => return refuse("CHARACTER SET", &d.name),

@@ -263,7 +263,12 @@ impl Table {
         }
         let mut keep = Vec::with_capacity(keys.len());
         for i in 0..keys.len() {
-            let taken = current.get(i).is_some() || seen.contains(keys.get(i));
+            // A row that a unique index refuses does not take its key.
+            let is_seen = match unique.is_empty() {
+                true => !seen.insert(keys.get(i)),
+                false => seen.contains(keys.get(i)),
+            };
+            let taken = is_seen || current.get(i).is_some();
             match (taken, on_conflict) {
                 (true, OnConflict::Retry) => return Err(conflict(&self.name)),
                 (true, on_conflict) if !on_conflict.skips(None) => {
@@ -284,7 +289,7 @@ impl Table {
                     free = false;
                 }
             }
-            if free {
+            if free && !unique.is_empty() {
                 seen.insert(keys.get(i));
                 unique.iter_mut().for_each(|(_, values, seen)| seen.extend(values[i].take()));
             }
