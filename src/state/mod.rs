@@ -18,6 +18,9 @@
 //! - *keyed rows*: key columns ([`KeyCodec`]) -> the other columns ([`RowCodec`]);
 //! - *multimaps*: join key, then row key (both [`KeyCodec`], one after the other) -> the other columns ([`RowCodec`]).
 //!
+//! An index is an object of its own, whose one table is a multimap from its columns to the keys of rows ([`index`]).
+//!
+//!
 //! Object 0 is the system's own ([`system`]): the epoch record, lower bounds, catalog, offsets, counters.
 
 mod bounds;

@@ -45,7 +45,8 @@ pub(crate) fn create(s: &CreateIndex, ctx: &PlanContext<'_>) -> Result<Plan> {
             ctx.catalog.free_index_name(&schema_name, &relation.name, &names)
         }
     };
-    if ctx.catalog.find(&schema_name, &name).is_some() {
+    let is_taken = table_of_key(Some(&schema_name), &name, ctx).is_some();
+    if is_taken || ctx.catalog.find(&schema_name, &name).is_some() {
         if s.if_not_exists {
             let notice = format!("relation \"{name}\" already exists, skipping");
             return Ok(Plan::Nothing { tag: "CREATE INDEX", notice, sqlstate: "42P07" });
@@ -56,6 +57,16 @@ pub(crate) fn create(s: &CreateIndex, ctx: &PlanContext<'_>) -> Result<Plan> {
     let index = Index { of: relation.id, columns: of_index, unique: s.unique };
     let name = NewName { schema: relation.schema, schema_name, name };
     Ok(Plan::CreateIndex(CreateIndexPlan { name, index, concurrently: s.concurrently }))
+}
+
+/// The table whose primary key's index has this name. Such an index has no record of its own.
+pub(crate) fn table_of_key<'a>(
+    schema: Option<&str>,
+    name: &str,
+    ctx: &'a PlanContext<'_>,
+) -> Option<&'a std::sync::Arc<Object>> {
+    let table = ctx.catalog.resolve(schema, name.strip_suffix("_pkey")?, ctx.search_path).ok()?;
+    matches!(&table.kind, ObjectKind::Table(t) if !t.primary_key.is_empty()).then_some(table)
 }
 
 /// Only what keeps rows of its own can have an index.
