@@ -218,3 +218,25 @@ async fn what_they_find_is_what_a_scan_finds() {
     }
     assert!(by_index * 5 > questions, "only {by_index} of {questions} questions are answered by an index");
 }
+
+/// An index over more rows than an epoch may hold is refused whole, and nobody else is hurt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_too_large_is_refused() {
+    let server = Server::with(&[("MILLSTREAM__STATE__WRITE_SET_LIMIT_BYTES", "4194304")]);
+    let session = server.connect().await;
+    session.run("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)").await;
+    for part in 0..12 {
+        let (from, to) = (part * 4000, part * 4000 + 3999);
+        session
+            .run(&format!("INSERT INTO t SELECT n, repeat('x', 100) || n FROM generate_series({from}, {to}) AS s (n)"))
+            .await;
+    }
+    let refused = session.error("CREATE INDEX too_large ON t (v)").await;
+    assert_eq!(refused.sqlstate.as_deref(), Some("54000"), "{refused:?}");
+    assert!(refused.message.contains("\"too_large\""), "{refused:?}");
+    assert_eq!(session.value("SELECT count(*) FROM millstream.indexes").await, "0");
+    session.run("CREATE INDEX small ON t (id)").await;
+    session.run("INSERT INTO t VALUES (-1, 'y'); UPDATE t SET v = 'z' WHERE id = 17").await;
+    assert_eq!(session.rows("SELECT id FROM t WHERE v IN ('y', 'z') ORDER BY id").await, ["-1", "17"]);
+    assert_eq!(session.value("SELECT count(*) FROM t WHERE id < 20").await, "21");
+}

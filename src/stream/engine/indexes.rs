@@ -1,6 +1,6 @@
 //! Indexes in the loop: whoever writes a relation keeps its indexes in the same epoch.
 //!
-//! What runs has the indexes that the catalog says ([`EpochLoop::follow_indexes`]). A new one is made from all rows of its
+//! What runs has the indexes that the catalog says. A new one is made from all rows of its
 //! relation in the epoch of its statement, behind that transaction's own writes.
 
 use std::collections::BTreeMap;
