@@ -75,10 +75,7 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
     if c.at(&["UNIQUE"]) {
         return Err(c.unsupported("UNIQUE constraints are not supported").with_hint(UNIQUE_INDEX));
     }
-    for (words, what) in [
-        (&["FOREIGN", "KEY"][..], "FOREIGN KEY constraints"),
-        (&["LIKE"], "LIKE in CREATE TABLE"),
-    ] {
+    for (words, what) in [(&["FOREIGN", "KEY"][..], "FOREIGN KEY constraints"), (&["LIKE"], "LIKE in CREATE TABLE")] {
         if c.at(words) {
             return Err(c.unsupported(format!("{what} are not supported")));
         }
