@@ -204,10 +204,12 @@ impl Catalog {
         })
     }
 
-    /// The objects built directly on `id`, in the order they were made.
+    /// The objects built directly on `id`, in the order they were made; not the indexes, which are a part of their relation.
     pub fn dependents(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values().filter(move |o| {
-            o.id != id && (o.references.values().any(|r| *r == id) || (o.schema == id && o.kind != ObjectKind::Schema))
+            o.id != id
+                && !matches!(o.kind, ObjectKind::Index(_))
+                && (o.references.values().any(|r| *r == id) || (o.schema == id && o.kind != ObjectKind::Schema))
         })
     }
 
@@ -219,14 +221,15 @@ impl Catalog {
         })
     }
 
-    /// `id` and all objects built on it at any distance, dependents before what they depend on and readers before their
-    /// snapshots: the order to drop in.
+    /// `id` and all objects built on it at any distance, dependents and indexes before what they depend on and readers before
+    /// their snapshots: the order to drop in.
     pub fn drop_order(&self, id: ObjectId) -> Vec<ObjectId> {
         fn visit(catalog: &Catalog, id: ObjectId, seen: &mut BTreeSet<ObjectId>, out: &mut Vec<ObjectId>) {
             if seen.insert(id) {
                 for dependent in catalog.dependents(id) {
                     visit(catalog, dependent.id, seen, out);
                 }
+                out.extend(catalog.indexes(id).map(|(object, _)| object.id).filter(|index| seen.insert(*index)));
                 out.push(id);
                 out.extend(catalog.snapshots(id).map(|(object, _)| object.id));
             }
@@ -381,6 +384,13 @@ impl Draft {
         object.schema = schema;
         self.check_name(&object)?;
         self.put(object);
+        // Indexes are where their relation is.
+        let indexes: Vec<Arc<Object>> = self.catalog.indexes(id).map(|(index, _)| index.clone()).collect();
+        for index in indexes {
+            let index = Object { schema, ..Object::clone(&index) };
+            self.check_name(&index)?;
+            self.put(index);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! * [`jsonb`]: the text that a document has as jsonb.
 //! * [`object`]: schemas, tables, sources, views, sinks, functions, tasks: what a definition holds once it is validated.
 //! * [`role`], [`privilege`]: who there is, and who may do what.
+//! * [`index`]: indexes of tables and materialized views.
 //! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
 //!
 //! This crate does no I/O. The server stores each [`Object`] as one record (see [`Object::to_record`]) in the write of the
@@ -11,6 +12,7 @@
 
 pub mod catalog;
 pub mod error;
+pub mod index;
 pub mod jsonb;
 pub mod object;
 pub mod privilege;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
+pub use crate::index::{Index, IndexColumn};
 use crate::privilege::AclItem;
 use crate::role::Role;
 use crate::types::SqlType;
@@ -87,6 +88,7 @@ pub enum ObjectKind {
     Secret(Secret),
     Role(Role),
     Database,
+    Index(Index),
 }
 
 /// A column of a relation.
@@ -506,7 +508,8 @@ impl Object {
             | ObjectKind::Task(_)
             | ObjectKind::Secret(_)
             | ObjectKind::Role(_)
-            | ObjectKind::Database => &[],
+            | ObjectKind::Database
+            | ObjectKind::Index(_) => &[],
             ObjectKind::Table(t) => &t.columns,
             ObjectKind::Source(s) => &s.columns,
             ObjectKind::View(v) => &v.columns,
@@ -576,6 +579,7 @@ impl ObjectKind {
             Self::Secret(_) => "secret",
             Self::Role(_) => "role",
             Self::Database => "database",
+            Self::Index(_) => "index",
         }
     }
 
@@ -593,6 +597,7 @@ impl ObjectKind {
             Self::Table(_) => 'r',
             Self::View(_) => 'v',
             Self::MaterializedView(_) => 'm',
+            Self::Index(_) => 'i',
             Self::Source(_) | Self::Sink(_) | Self::ExternalTable(_) => 'f',
         })
     }

@@ -171,7 +171,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// What an object has; `None` for a role or a snapshot, which nobody is granted.
+    /// What an object has; `None` for a role, an index or a snapshot, which nobody is granted.
     pub fn of(object: &Object) -> Option<Self> {
         Some(match &object.kind {
             ObjectKind::Table(_)
@@ -185,7 +185,7 @@ impl Class {
             ObjectKind::Database => Self::Database,
             ObjectKind::Task(_) => Self::Task,
             ObjectKind::Secret(_) => Self::Secret,
-            ObjectKind::Snapshot(_) | ObjectKind::Role(_) => return None,
+            ObjectKind::Snapshot(_) | ObjectKind::Role(_) | ObjectKind::Index(_) => return None,
         })
     }
 

@@ -11,8 +11,8 @@ use datafusion_sql::sqlparser::ast::{
     Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
-use millstream_catalog::object::{Argument, Function, Schedule, Table, Task, Volatility};
-use millstream_catalog::{Catalog, DEFAULT_SCHEMA, Object, ObjectId, ObjectKind};
+use millstream_catalog::object::{Argument, Function, Index, IndexColumn, Schedule, Table, Task, Volatility};
+use millstream_catalog::{Catalog, Column, DEFAULT_SCHEMA, Object, ObjectId, ObjectKind};
 
 use crate::parser::text::Text;
 use crate::parser::{parse, parse_query, tokenize, word_of};
@@ -64,6 +64,9 @@ pub fn current_definition(object: &Object, catalog: &Catalog) -> String {
     }
     if let ObjectKind::Task(task) = &object.kind {
         return task_definition(object, task, catalog);
+    }
+    if let ObjectKind::Index(index) = &object.kind {
+        return index_definition(object, index, catalog);
     }
     let text = &object.definition;
     let (Some(mut edits), Ok(statements)) = (Edits::new(text), parse(text)) else { return masked(text) };
@@ -140,6 +143,28 @@ pub fn task_definition(object: &Object, task: &Task, catalog: &Catalog) -> Strin
         }
     };
     format!("CREATE TASK {}{schedule}{after}{with} AS {body}", qualified(object, catalog))
+}
+
+/// The statement that makes an index, as PostgreSQL prints it.
+pub fn index_definition(object: &Object, index: &Index, catalog: &Catalog) -> String {
+    let relation = catalog.get(index.of);
+    let columns: Vec<String> =
+        index.columns.iter().filter_map(|column| Some(index_column(column, relation?.columns()))).collect();
+    let unique = if index.unique { "UNIQUE " } else { "" };
+    let of = relation.map(|relation| qualified(relation, catalog)).unwrap_or_default();
+    format!("CREATE {unique}INDEX {} ON {of} USING btree ({})", quote_ident(&object.name), columns.join(", "))
+}
+
+/// A column of an index with its order, where that is not the usual one.
+fn index_column(column: &IndexColumn, columns: &[Column]) -> String {
+    let name = columns.get(column.column).map(|c| quote_ident(&c.name)).unwrap_or_default();
+    let order = match (column.descending, column.nulls_first) {
+        (false, false) => "",
+        (false, true) => " NULLS FIRST",
+        (true, true) => " DESC",
+        (true, false) => " DESC NULLS LAST",
+    };
+    name + order
 }
 
 /// A dollar quote that a text does not hold.
@@ -587,7 +612,7 @@ fn span(name: &ObjectName) -> Option<(Location, Location)> {
 mod tests {
     use super::*;
     use millstream_catalog::object::View;
-    use millstream_catalog::{Column, Draft, SqlType};
+    use millstream_catalog::{Draft, SqlType};
 
     fn object(draft: &mut Draft, schema: ObjectId, name: &str, definition: &str, kind: ObjectKind) -> Object {
         Object {

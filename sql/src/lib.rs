@@ -28,8 +28,8 @@ pub use context::{
     SystemTables, Target, Version,
 };
 pub use definition::{
-    MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition, task_definition,
-    with_options,
+    MASK, current_definition, current_query, function_arguments, index_definition, is_secret, masked, table_definition,
+    task_definition, with_options,
 };
 pub use error::{Result, SqlError};
 pub use functions::{FunctionSet, functions};

@@ -16,11 +16,13 @@ use crate::error::{Result, SqlError};
 use crate::statement::role::RoleStatement;
 use crate::statement::{DropKind, ExplainFormat, Fetch, Notify, ResumeAt};
 
+mod index;
 mod lake;
 mod role;
 mod session;
 mod task;
 
+pub use index::{ConflictTarget, CreateIndexPlan};
 pub use lake::{
     DescribeHistoryPlan, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, MergePlan, OptimizePlan, Overwrite, VacuumPlan,
 };
@@ -54,6 +56,7 @@ pub enum Plan {
     ExecuteTask(ExecuteTaskPlan),
     Cron(CronPlan),
     CreateSecret(CreateSecretPlan),
+    CreateIndex(CreateIndexPlan),
     Drop(DropPlan),
     Rename {
         id: ObjectId,
@@ -343,16 +346,18 @@ pub struct Returning {
     pub columns: Vec<Column>,
 }
 
-/// What INSERT does with a row whose primary key exists.
+/// What INSERT does with a row whose primary key, or values of a unique index, exist.
 #[derive(Debug, Clone)]
 pub enum OnConflictPlan {
-    Nothing,
+    /// `None`: whichever of them exist.
+    Nothing(Option<ConflictTarget>),
     /// Expressions over the columns of the old row, then those of the proposed row under qualifier `excluded`; the old
     /// row's are qualified by the table's name. `values` gives the whole new row.
     Update {
         values: Vec<Expr>,
         condition: Option<Expr>,
         schema: datafusion_common::DFSchemaRef,
+        target: ConflictTarget,
     },
 }
 

@@ -8,12 +8,14 @@ use millstream_catalog::object::Volatility;
 
 use crate::error::SqlError;
 
+mod index;
 mod lake;
 mod merge;
 pub mod role;
 mod session;
 mod task;
 
+pub use index::{CreateIndex, IndexedColumn};
 pub use lake::{Optimize, Vacuum};
 pub use merge::{Merge, MergeAction, MergeClause, MergeMatch};
 pub use session::{Declare, Direction, Execute, Fetch, Notify, Prepare, Subscribe, SubscribeTarget};
@@ -67,6 +69,7 @@ pub enum Statement {
     /// A SELECT that is one call of a function of pg_cron's.
     Cron(CronCall),
     CreateSecret(CreateSecret),
+    CreateIndex(CreateIndex),
     Drop(Drop),
     Rename(Rename),
     SetSchema(SetSchema),
@@ -365,6 +368,7 @@ pub enum DropKind {
     Function,
     Task,
     Secret,
+    Index,
 }
 
 impl DropKind {
@@ -381,6 +385,7 @@ impl DropKind {
             Self::Function => "function",
             Self::Task => "task",
             Self::Secret => "secret",
+            Self::Index => "index",
         }
     }
 }

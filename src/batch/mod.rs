@@ -6,6 +6,7 @@
 //! * [`memory`]: the memory pool, which leaves room for spilling.
 //! * [`filter_pushdown`]: DataFusion's physical optimizer rules, one of them confined; [`left_again`]: one of ours.
 //! * [`tables`]: rows of the store as a table provider, whatever lies behind them ([`tables::RowScan`]).
+//! * [`access`]: what part of such rows a statement has to read: keys, ranges of the primary key or of an index.
 //! * [`stores`]: the one place that turns a location and a session's secrets into an object store.
 //! * [`files`]: Parquet, CSV and JSON files as tables: external tables, `read_parquet`, `read_csv` and `read_json`.
 //! * [`lake`]: Delta Lake tables.
@@ -20,6 +21,7 @@
 //! A plan comes from the `sql` crate over table sources that hold names and schemas only; a [`Resolver`] puts a provider
 //! under each of them before the optimizer sees the plan.
 
+pub mod access;
 pub mod context;
 pub mod copy;
 pub mod delimited;

@@ -73,7 +73,7 @@ mod tests {
     fn values(start: i64, stop: i64, step: i64) -> (Vec<i64>, usize) {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let rows = SeriesRows::new(Series { start, stop, step }, schema);
-        let request = ScanRequest { projection: vec![0], keys: None, limit: None, batch_size: 3 };
+        let request = ScanRequest { projection: vec![0], access: None, limit: None, batch_size: 3 };
         let batches: Vec<RecordBatch> = rows.scan(&request).unwrap().collect::<Result<_>>().unwrap();
         assert!(batches.iter().all(|b| b.num_rows() <= 3));
         let all = batches.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec());

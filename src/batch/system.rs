@@ -130,6 +130,19 @@ const DEFINITIONS: &[Definition] = &[
         ],
     },
     Definition {
+        name: "indexes",
+        comment: "indexes of tables and materialized views",
+        columns: &[
+            ("schema", Text, "schema of the index and its relation"),
+            ("name", Text, "name of the index"),
+            ("relation", Text, "table or materialized view that it is of"),
+            ("columns", Text, "its columns, in order"),
+            ("is_unique", Bool, "whether no two rows may agree on all of them"),
+            ("rows", Int8, "rows of the relation"),
+            ("state_bytes", Int8, "bytes on disk of its entries, about"),
+        ],
+    },
+    Definition {
         name: "external_tables",
         comment: "external tables: files that are read as tables",
         columns: &[

@@ -1,22 +1,21 @@
 //! Rows of one snapshot of the store, or of a source, as a table that DataFusion can read.
 //!
 //! [`RowScan`] is what a reader of rows implements; it blocks, so it runs on blocking threads and hands its batches over
-//! through a short channel. Equality and `IN` on the whole primary key become point reads.
+//! through a short channel. What the filters say of its key and its indexes narrows what is read ([`super::access`]).
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{RecordBatch, UInt32Array};
-use datafusion::arrow::compute::take_record_batch;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, ScalarValue, Statistics, internal_err};
+use datafusion::common::{DataFusionError, Statistics, internal_err};
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
@@ -24,14 +23,14 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
 };
-use millstream_catalog::SqlType;
 
+use super::access::{self, Access, IndexOrder, Ranges};
 use crate::error::Result;
 
 /// Batches that may wait between the reading thread and the query.
 const SCAN_QUEUE_BATCHES: usize = 2;
-/// Most keys that one statement reads as points; above it a scan is no slower.
-const POINT_READS_MAX: usize = 4096;
+/// What part of a relation's rows a range is taken to hold, where joins are put in order: one in so many.
+const RANGE_PART: usize = 20;
 
 /// Something that has rows.
 pub trait RowScan: fmt::Debug + Send + Sync + 'static {
@@ -41,6 +40,16 @@ pub trait RowScan: fmt::Debug + Send + Sync + 'static {
     /// Positions of the columns of the primary key, in the key's order; empty if there is none to read points by.
     fn primary_key(&self) -> &[usize] {
         &[]
+    }
+
+    /// The indexes that rows can be found by.
+    fn indexes(&self) -> &[IndexOrder] {
+        &[]
+    }
+
+    /// Whether to read ranges of an index is less work than to read all rows.
+    fn is_worth(&self, _ranges: &Ranges) -> bool {
+        true
     }
 
     /// About how many rows there are, for the order of joins; `None` if unknown.
@@ -64,8 +73,8 @@ pub type RowBatches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 pub struct ScanRequest {
     /// Positions of the columns that batches hold, in this order; may be none, when only the count matters.
     pub projection: Vec<usize>,
-    /// Read only the rows of these primary keys: one column for each of [`RowScan::primary_key`], no key twice.
-    pub keys: Option<RecordBatch>,
+    /// Read only the rows that are found so, and all of them; `None`: read all rows.
+    pub access: Option<Access>,
     /// No more rows than these are needed.
     pub limit: Option<usize>,
     /// Rows a batch should have at most.
@@ -101,11 +110,11 @@ impl TableProvider for RowTable {
         &self,
         filters: &[&Expr],
     ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
-        let key = self.rows.primary_key();
-        let of_key = |filter: &&Expr| match key_values(filter, &self.schema) {
-            // The filter stays in the plan: a point read narrows the rows, it decides nothing.
-            Some((column, _)) if key.contains(&column) => TableProviderFilterPushDown::Inexact,
-            _ => TableProviderFilterPushDown::Unsupported,
+        let (key, indexes) = (self.rows.primary_key(), self.rows.indexes());
+        let of_key = |filter: &&Expr| match access::narrows(filter, &self.schema, key, indexes) {
+            // The filter stays in the plan: what is read is narrowed by it, not decided.
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(of_key).collect())
     }
@@ -118,9 +127,14 @@ impl TableProvider for RowTable {
         limit: Option<usize>,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
         let all = || (0..self.schema.fields().len()).collect();
+        let access = access::choose(self.rows.primary_key(), self.rows.indexes(), filters, &self.schema)?;
+        let access = access.filter(|access| match access {
+            Access::Ranges(ranges) => self.rows.is_worth(ranges),
+            Access::Keys(_) => true,
+        });
         let request = ScanRequest {
             projection: projection.cloned().unwrap_or_else(all),
-            keys: point_keys(self.rows.primary_key(), filters, &self.schema)?,
+            access,
             limit,
             batch_size: state.config().batch_size(),
         };
@@ -155,8 +169,16 @@ impl DisplayAs for RowScanExec {
         let schema = self.schema();
         let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         write!(f, "RowScan: columns=[{}]", columns.join(", "))?;
-        if let Some(keys) = &self.request.keys {
-            write!(f, ", point_reads={}", keys.num_rows())?;
+        match &self.request.access {
+            Some(Access::Keys(keys)) => write!(f, ", point_reads={}", keys.num_rows())?,
+            Some(Access::Ranges(ranges)) => {
+                match &ranges.index {
+                    Some((_, name)) => write!(f, ", index: {name}")?,
+                    None => write!(f, ", primary key")?,
+                }
+                write!(f, ", ranges={}", ranges.rows)?;
+            }
+            None => {}
         }
         if let Some(limit) = self.request.limit {
             write!(f, ", limit={limit}")?;
@@ -224,8 +246,10 @@ impl ExecutionPlan for RowScanExec {
         _: &StatisticsArgs,
     ) -> datafusion::error::Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.schema());
-        let rows = match &self.request.keys {
-            Some(keys) => Some(keys.num_rows()),
+        let rows = match &self.request.access {
+            Some(Access::Keys(keys)) => Some(keys.num_rows()),
+            Some(Access::Ranges(ranges)) if ranges.single => Some(ranges.rows),
+            Some(Access::Ranges(_)) => self.rows.row_estimate().map(|rows| (rows / RANGE_PART).max(1)),
             None => self.rows.row_estimate(),
         };
         if let Some(rows) = rows {
@@ -235,115 +259,12 @@ impl ExecutionPlan for RowScanExec {
     }
 }
 
-/// The keys to read if the filters fix every column of the primary key to some values; `None` if not.
-fn point_keys(key: &[usize], filters: &[Expr], schema: &Schema) -> datafusion::error::Result<Option<RecordBatch>> {
-    if key.is_empty() {
-        return Ok(None);
-    }
-    let mut columns: Vec<Vec<ScalarValue>> = Vec::with_capacity(key.len());
-    for &column in key {
-        let mut values: Option<Vec<ScalarValue>> = None;
-        for filter in filters {
-            let Some((of, found)) = key_values(filter, schema) else { continue };
-            if of != column {
-                continue;
-            }
-            values = Some(match values {
-                None => found,
-                Some(before) => before.into_iter().filter(|v| found.contains(v)).collect(),
-            });
-        }
-        let Some(mut values) = values else { return Ok(None) };
-        let mut seen = std::collections::HashSet::new();
-        values.retain(|v| seen.insert(v.clone()));
-        columns.push(values);
-    }
-    let count = columns.iter().try_fold(1_usize, |n, values| n.checked_mul(values.len()));
-    match count {
-        Some(count) if count <= POINT_READS_MAX => product(key, &columns, count, schema).map(Some),
-        _ => Ok(None),
-    }
-}
-
-/// All combinations of one value per column, `count` rows.
-fn product(
-    key: &[usize],
-    columns: &[Vec<ScalarValue>],
-    count: usize,
-    schema: &Schema,
-) -> datafusion::error::Result<RecordBatch> {
-    let schema = Arc::new(schema.project(key)?);
-    if count == 0 {
-        return Ok(RecordBatch::new_empty(schema));
-    }
-    let mut arrays = Vec::with_capacity(columns.len());
-    let mut repeat = count;
-    for values in columns {
-        repeat /= values.len();
-        let picks: UInt32Array = (0..count).map(|row| ((row / repeat) % values.len()) as u32).collect();
-        let distinct = ScalarValue::iter_to_array(values.iter().cloned())?;
-        let one = RecordBatch::try_from_iter([("v", distinct)])?;
-        arrays.push(take_record_batch(&one, &picks)?.column(0).clone());
-    }
-    Ok(RecordBatch::try_new(schema, arrays)?)
-}
-
-/// The column and the values that a filter of the form `column = literal`, `column IN (literals)` or an OR of such allows.
-/// NULL equals nothing and is left out. `None` for every other filter, and for columns whose equality is not that of
-/// their key bytes.
-fn key_values(filter: &Expr, schema: &Schema) -> Option<(usize, Vec<ScalarValue>)> {
-    match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) => {
-                let column = schema.index_of(&c.name).ok()?;
-                Some((column, key_value(v, schema, column)?.into_iter().collect()))
-            }
-            _ => None,
-        },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-            let (column, mut values) = key_values(left, schema)?;
-            let (other, more) = key_values(right, schema)?;
-            values.extend(more);
-            (column == other).then_some((column, values))
-        }
-        Expr::InList(list) if !list.negated => {
-            let Expr::Column(c) = list.expr.as_ref() else { return None };
-            let column = schema.index_of(&c.name).ok()?;
-            let mut values = Vec::with_capacity(list.list.len());
-            for item in &list.list {
-                let Expr::Literal(v, _) = item else { return None };
-                values.extend(key_value(v, schema, column)?);
-            }
-            Some((column, values))
-        }
-        _ => None,
-    }
-}
-
-/// A literal as a value of the column: `Some(None)` for NULL, `None` if the types differ or equality is not plain.
-fn key_value(value: &ScalarValue, schema: &Schema, column: usize) -> Option<Option<ScalarValue>> {
-    let field = schema.field(column);
-    // Blank padding and signed zero make different bytes equal.
-    if matches!(SqlType::of(field), None | Some(SqlType::Char(_) | SqlType::Float4 | SqlType::Float8)) {
-        return None;
-    }
-    if value.is_null() {
-        return Some(None);
-    }
-    let is_text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let wanted = field.data_type();
-    let given = value.data_type();
-    if given == *wanted {
-        return Some(Some(value.clone()));
-    }
-    (is_text(wanted) && is_text(&given)).then(|| value.cast_to(wanted).ok()).flatten().map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::array::{AsArray, Int64Array, StringViewArray};
-    use datafusion::arrow::datatypes::Int64Type;
+    use datafusion::arrow::datatypes::{Int64Type, Schema};
     use datafusion::prelude::SessionContext;
+    use millstream_catalog::SqlType;
     use parking_lot::Mutex;
 
     use super::*;
@@ -352,6 +273,13 @@ mod tests {
     #[derive(Debug)]
     struct Ten {
         asked: Mutex<Vec<ScanRequest>>,
+    }
+
+    fn keys(request: &ScanRequest) -> Option<&RecordBatch> {
+        match &request.access {
+            Some(Access::Keys(keys)) => Some(keys),
+            _ => None,
+        }
     }
 
     impl RowScan for Ten {
@@ -366,7 +294,7 @@ mod tests {
         fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
             self.asked.lock().push(request.clone());
             let wanted: Option<Vec<i64>> =
-                request.keys.as_ref().map(|k| k.column(0).as_primitive::<Int64Type>().values().to_vec());
+                keys(request).map(|k| k.column(0).as_primitive::<Int64Type>().values().to_vec());
             let ids: Vec<i64> = (0..10).filter(|i| wanted.as_ref().is_none_or(|w| w.contains(i))).collect();
             let names: StringViewArray = ids.iter().map(|i| Some(format!("n{i}"))).collect();
             let all = RecordBatch::try_new(self.schema(), vec![Arc::new(Int64Array::from(ids)), Arc::new(names)])?;
@@ -396,13 +324,13 @@ mod tests {
     async fn equality_and_in_on_the_key_are_point_reads() {
         let (batches, asked) = ask("SELECT name FROM t WHERE id = 3").await;
         assert_eq!(rows(&batches), 1);
-        assert_eq!(asked[0].keys.as_ref().unwrap().num_rows(), 1);
+        assert_eq!(keys(&asked[0]).unwrap().num_rows(), 1);
         let (batches, asked) = ask("SELECT name FROM t WHERE id IN (3, 4, 77, 3) AND name <> 'n4'").await;
         assert_eq!(rows(&batches), 1);
-        assert_eq!(asked[0].keys.as_ref().unwrap().num_rows(), 3);
+        assert_eq!(keys(&asked[0]).unwrap().num_rows(), 3);
         let (batches, asked) = ask("SELECT * FROM t WHERE id > 3").await;
         assert_eq!(rows(&batches), 6);
-        assert!(asked[0].keys.is_none());
+        assert!(matches!(&asked[0].access, Some(Access::Ranges(ranges)) if ranges.index.is_none()));
     }
 
     #[tokio::test]

@@ -406,7 +406,8 @@ impl Session {
         for object in dropped.iter().filter(|o| is_outside(&o.kind)) {
             self.check_outside(&format!("DROP of {}", object.describe()), true)?;
         }
-        let is_told = |o: &&Arc<Object>| !p.ids.contains(&o.id) && !matches!(o.kind, ObjectKind::Snapshot(_));
+        let is_part = |o: &Object| matches!(o.kind, ObjectKind::Snapshot(_) | ObjectKind::Index(_));
+        let is_told = |o: &&Arc<Object>| !p.ids.contains(&o.id) && !is_part(o);
         self.notices.extend(cascade_notice(dropped.iter().filter(is_told).map(|o| o.describe())));
         if !draft.is_empty() {
             self.apply(draft, Vec::new(), Vec::new(), parsed).await?;

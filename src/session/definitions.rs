@@ -52,6 +52,7 @@ pub fn running(catalog: &Catalog, object: &Object, places: &Places) -> Result<Op
     let id = object.id;
     Ok(match &object.kind {
         ObjectKind::Table(table) => Some(table_object(object, table)?),
+        ObjectKind::Index(_) => Some(NewObject::Index { id }),
         ObjectKind::Snapshot(_) => Some(NewObject::Table { id, watermark: None }),
         ObjectKind::Source(source) => Some(source_object(object, source)?),
         ObjectKind::MaterializedView(view) => {

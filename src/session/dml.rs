@@ -3,7 +3,7 @@
 //! A statement that changes rows it reads is evaluated against the newest committed data; the engine refuses it if a row
 //! was changed meanwhile, and it is evaluated again. Such statements take turns on a table, so this is rare.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -12,14 +12,17 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use millstream_catalog::{Object, ObjectId, ObjectKind};
-use millstream_sql::plan::{DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema};
+use millstream_sql::plan::{
+    ConflictTarget, DeletePlan, InsertPlan, OnConflictPlan, Returning, RowChecks, UpdatePlan, output_schema,
+};
 use millstream_sql::{Parsed, Plan};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Parameter, Response, RowsTag};
+use super::arbiter::Arbiter;
 use super::{Scope, Session, complete, memory};
 use crate::error::{Error, Result, sqlstate};
-use crate::state::{ByteRows, Relation};
+use crate::state::ByteRows;
 use crate::stream::engine::table::table_relation;
 use crate::stream::engine::{OnConflict, TableWrite, WriteRequest};
 use crate::stream::operator::project::row_text;
@@ -50,11 +53,20 @@ impl Session {
         check(&rows, &p.checks)?;
         let outcome = match p.on_conflict {
             None => self.write(insert_of(p.table, rows, OnConflict::Error)).await?,
-            Some(OnConflictPlan::Nothing) => self.write(insert_of(p.table, rows, OnConflict::DoNothing)).await?,
-            Some(OnConflictPlan::Update { values, condition, schema }) => {
+            Some(OnConflictPlan::Nothing(target)) => {
+                let on_conflict = match target {
+                    None => OnConflict::DoNothing,
+                    Some(ConflictTarget::Key) => OnConflict::DoNothingOn(None),
+                    Some(ConflictTarget::Index(id)) => OnConflict::DoNothingOn(Some(id)),
+                };
+                self.write(insert_of(p.table, rows, on_conflict)).await?
+            }
+            Some(OnConflictPlan::Update { values, condition, schema, target }) => {
                 let parameters = parameters.to_vec();
                 let values = Upsert { values, condition, schema, parameters, checks: p.checks };
-                self.upsert(&object, rows, &values).await?
+                let relation = Arc::new(table_relation(&object)?);
+                let arbiter = Arbiter::new(&scope.published.catalog, &object, relation, target)?;
+                self.upsert(&object, &arbiter, rows, &values).await?
             }
         };
         let n = outcome.num_rows();
@@ -65,9 +77,14 @@ impl Session {
     }
 
     /// Inserts rows; where a key exists, computes the new row from the old one.
-    async fn upsert(&mut self, object: &Object, rows: RecordBatch, values: &Upsert) -> Result<RecordBatch> {
-        let relation = table_relation(object)?;
-        let keys = relation.keys(&rows)?;
+    async fn upsert(
+        &mut self,
+        object: &Object,
+        arbiter: &Arbiter,
+        rows: RecordBatch,
+        values: &Upsert,
+    ) -> Result<RecordBatch> {
+        let keys = arbiter.keys(&rows)?;
         let mut seen = HashSet::new();
         if !keys.iter().all(|key| seen.insert(key)) {
             return Err(Error::new(
@@ -77,18 +94,16 @@ impl Session {
             .with_hint("no two rows of the command may have the same key"));
         }
         if let Some(transaction) = &self.transaction {
-            let found = match (transaction.changes(object.id), transaction.view()) {
-                (Some(changes), Some(view)) => changes.get(&relation, &view.snapshot, &keys)?,
-                (None, Some(view)) => relation.get(&view.snapshot, &keys)?,
-                (_, None) => return Err(Error::internal("a transaction writes before it reads")),
-            };
-            return self.upsert_over(object.id, &relation, &keys, &found, &rows, values).await;
+            let view = transaction.view();
+            let view = view.ok_or_else(|| Error::internal("a transaction writes before it reads"))?;
+            let found = arbiter.find(&view.snapshot, transaction.changes(object.id), &keys)?;
+            return self.upsert_over(object.id, arbiter, &keys, &found, &rows, values).await;
         }
         let turn = self.database.writer(object.id);
         let _turn = turn.lock().await;
         for _ in 0..RETRIES {
-            let found = relation.get(&self.database.engine.published().snapshot, &keys)?;
-            match self.upsert_over(object.id, &relation, &keys, &found, &rows, values).await {
+            let found = arbiter.find(&self.database.engine.published().snapshot, None, &keys)?;
+            match self.upsert_over(object.id, arbiter, &keys, &found, &rows, values).await {
                 Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE => {}
                 done => return done,
             }
@@ -100,14 +115,13 @@ impl Session {
     async fn upsert_over(
         &mut self,
         table: ObjectId,
-        relation: &Relation,
+        arbiter: &Arbiter,
         keys: &ByteRows,
         found: &RecordBatch,
         rows: &RecordBatch,
         values: &Upsert,
     ) -> Result<RecordBatch> {
-        let found_keys = relation.keys(found)?;
-        let position: HashMap<&[u8], usize> = found_keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
+        let position = arbiter.positions(found)?;
         let is_new: BooleanArray = keys.iter().map(|key| Some(!position.contains_key(key))).collect();
         let new = filter_record_batch(rows, &is_new)?;
         let proposed = filter_record_batch(rows, &arrow::compute::not(&is_new)?)?;
@@ -120,7 +134,7 @@ impl Session {
             table,
             deletes: (old.num_rows() > 0).then_some(old),
             inserts: Some(affected.clone()),
-            on_conflict: OnConflict::Retry,
+            on_conflict: arbiter.on_conflict(),
             truncate: false,
         };
         self.write(write).await?;
@@ -300,7 +314,9 @@ impl Upsert {
         proposed: &RecordBatch,
         schema: SchemaRef,
     ) -> Result<(RecordBatch, RecordBatch)> {
-        let columns: Vec<ArrayRef> = old.columns().iter().chain(proposed.columns()).cloned().collect();
+        // A table without primary key has a hidden column behind.
+        let visible = old.columns().iter().take(proposed.num_columns());
+        let columns: Vec<ArrayRef> = visible.chain(proposed.columns()).cloned().collect();
         let options = RecordBatchOptions::new().with_row_count(Some(old.num_rows()));
         let both = RecordBatch::try_new_with_options(nullable(self.schema.as_arrow()), columns, &options)?;
         let (both, old) = match &self.condition {

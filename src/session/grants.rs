@@ -144,8 +144,13 @@ impl Session {
             }
         }
         if object.owner != to {
+            let indexes: Vec<Object> = catalog.indexes(object.id).map(|(index, _)| Object::clone(index)).collect();
             object.set_owner(&to);
             draft.replace(object);
+            for mut index in indexes {
+                index.set_owner(&to);
+                draft.replace(index);
+            }
             self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         }
         Ok(complete(format!("ALTER {}", tag(p.kind))))

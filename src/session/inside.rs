@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, new_null_array};
@@ -48,6 +48,8 @@ pub struct Inside {
     notifications: Queue,
     /// The role that looks.
     role: String,
+    /// Whether a table or function of the server's own was asked for.
+    asked: Arc<AtomicBool>,
 }
 
 /// What the session itself has.
@@ -89,7 +91,13 @@ impl Inside {
         view.prepared = Arc::new(move || own.prepared.rows());
         view.cursors = own.cursors;
         let role = user.to_string();
-        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications, role }
+        let asked = Arc::default();
+        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications, role, asked }
+    }
+
+    /// Whether planning has asked for what the server knows at this moment.
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// The rows of a system table.
@@ -110,19 +118,23 @@ impl Inside {
 
 impl SystemTables for Inside {
     fn table(&self, schema: &str, name: &str) -> Option<SchemaRef> {
-        match schema {
+        let found = match schema {
             "millstream" => system::schema(name),
             "cron" => system::schema(&format!("cron.{name}")),
             _ => PgCatalog::schema(schema, name),
-        }
+        };
+        self.asked.fetch_or(found.is_some(), Ordering::Relaxed);
+        found
     }
 
     fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        match name.strip_prefix("pg_catalog.").unwrap_or(name) {
+        let found = match name.strip_prefix("pg_catalog.").unwrap_or(name) {
             "pg_sleep" => Some(sleep::pg_sleep()),
             "pg_notify" => Some(pg_notify(self.notifications.clone())),
             name => self.pg.function(name),
-        }
+        };
+        self.asked.fetch_or(found.is_some(), Ordering::Relaxed);
+        found
     }
 }
 
@@ -136,6 +148,7 @@ impl system::Inside for Inside {
             "view_state" => rows(&schema, self.view_state()?),
             "sinks" => rows(&schema, self.sinks()?),
             "jobs" => rows(&schema, self.jobs()),
+            "indexes" => rows(&schema, self.indexes()),
             "external_tables" => rows(&schema, self.external_tables()),
             "secrets" => rows(&schema, self.secrets()),
             "sessions" => rows(&schema, self.sessions()),
@@ -300,6 +313,24 @@ impl Inside {
             out.push(row);
         }
         Ok(out)
+    }
+
+    fn indexes(&self) -> Vec<Row> {
+        let all = self.database.engine.stats().views();
+        let catalog = &self.published.catalog;
+        let shown = |object: &Arc<Object>| {
+            let ObjectKind::Index(index) = &object.kind else { return None };
+            let of = catalog.get(index.of)?;
+            let columns: Vec<&str> = index.positions().iter().map(|c| of.columns()[*c].name.as_str()).collect();
+            let mut row = Row::from_iter(self.name_of(object));
+            row.insert("relation", text(&of.name));
+            row.insert("columns", text(&columns.join(", ")));
+            row.insert("is_unique", ScalarValue::Boolean(Some(index.unique)));
+            row.insert("rows", int(all.get(&of.id).map_or(0, |stats| stats.rows)));
+            row.insert("state_bytes", int(self.database.store.size_of(object.id.0) as i64));
+            Some(row)
+        };
+        catalog.objects().filter_map(shown).collect()
     }
 
     fn view_state(&self) -> Result<Vec<Row>> {

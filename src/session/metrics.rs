@@ -46,6 +46,7 @@ pub fn render(database: &Inner) -> String {
     let published = database.engine.published();
     let mut families = sources(database, &published.catalog);
     families.extend(views(database, &published.catalog));
+    families.extend(indexes(database, &published.catalog));
     families.extend(sinks(database, &published));
     families.extend(tasks(&published));
     families.extend(stores(database));
@@ -185,6 +186,16 @@ fn views(database: &Inner, catalog: &Catalog) -> Vec<Family> {
         }
     }
     vec![rows, bytes, epoch, failed, late, expired, latency, suspended, up]
+}
+
+fn indexes(database: &Inner, catalog: &Catalog) -> Vec<Family> {
+    let mut bytes =
+        Family::new("millstream_index_state_bytes", "gauge", "Bytes on disk of the index's entries, about.");
+    for object in catalog.objects().filter(|o| matches!(o.kind, ObjectKind::Index(_))) {
+        let (schema, name) = names(catalog, object);
+        bytes.sample(&[("schema", schema), ("index", name)], database.size_of(catalog, object.id));
+    }
+    vec![bytes]
 }
 
 fn sinks(database: &Inner, published: &Published) -> Vec<Family> {

@@ -16,6 +16,7 @@
 
 mod alter;
 pub mod api;
+mod arbiter;
 mod channels;
 mod copy;
 mod cursors;
@@ -25,6 +26,7 @@ mod definitions;
 mod dml;
 mod explain;
 mod grants;
+mod indexes;
 mod inside;
 mod lake;
 mod login;
@@ -33,6 +35,8 @@ mod merge;
 mod metrics;
 mod notify;
 mod overlay;
+mod plans;
+mod point;
 mod prepared;
 mod progress;
 mod query;
@@ -88,6 +92,7 @@ pub struct Session {
     notices: Vec<Notice>,
     late_notices: LateNotices,
     prepared: prepared::PreparedStatements,
+    plans: plans::Plans,
     cursors: cursors::Cursors,
     channels: notify::Notifications,
     /// The COPY whose rows the client is to send.
@@ -144,6 +149,7 @@ impl Session {
             notices: Vec::new(),
             late_notices: LateNotices::default(),
             prepared: prepared::PreparedStatements::default(),
+            plans: plans::Plans::default(),
             cursors: cursors::Cursors::default(),
             channels: notify::Notifications::new(),
             copying: None,
@@ -263,7 +269,17 @@ impl Session {
         let mut scope = self.scope(statement).await?;
         scope.cancel = cancel.clone();
         let types: Vec<Option<SqlType>> = parameters.iter().map(sql_type_of).collect();
-        let plan = self.plan(parsed, &scope, &types)?;
+        let seen = self.seen(&scope.published, &types);
+        let plan = match self.kept_plan(parsed, seen.as_ref()) {
+            Some(query) => Plan::Query(query),
+            None => {
+                let plan = self.plan(parsed, &scope, &types)?;
+                if let Plan::Query(query) = &plan {
+                    self.keep_plan(parsed, seen, query, &scope);
+                }
+                plan
+            }
+        };
         self.check_transaction(&plan)?;
         if let Some(kind) = progress::kind_of(&plan) {
             let text = self.database.statement(self.id);
@@ -288,6 +304,7 @@ impl Session {
             Plan::ExecuteTask(p) => self.execute_task(p, &scope, cancel).await,
             Plan::Cron(p) => self.cron(p, parsed, parameters, &scope).await,
             Plan::CreateSecret(p) => self.create_secret(p, parsed, &scope).await,
+            Plan::CreateIndex(p) => self.create_index(p, parsed, &scope).await,
             Plan::Drop(p) => self.drop_objects(p, parsed, &scope).await,
             Plan::Rename { id, kind, to } => self.rename(id, kind, &to, parsed, &scope).await,
             Plan::SetSchema { id, kind, schema } => self.set_schema(id, kind, schema, parsed, &scope).await,
@@ -361,7 +378,11 @@ impl SqlSession for Session {
     async fn describe(&mut self, statement: &Arc<Parsed>, parameter_oids: &[u32]) -> Result<Description> {
         let types: Vec<Option<SqlType>> = parameter_oids.iter().map(|oid| settings::type_of_oid(*oid)).collect();
         let scope = self.scope(&statement.statement).await?;
-        match self.plan(statement, &scope, &types)? {
+        let plan = self.plan(statement, &scope, &types)?;
+        if let Plan::Query(query) = &plan {
+            self.keep_described(statement, query, &scope);
+        }
+        match plan {
             Plan::Fetch(fetch) if !fetch.moves => {
                 Ok(Description { parameters: Vec::new(), columns: Some(self.fetched_columns(&fetch.cursor)?) })
             }
@@ -406,10 +427,13 @@ impl SqlSession for Session {
         parameters: &[Parameter],
         cancel: CancellationToken,
     ) -> Result<Response> {
-        self.database.doing(self.id, Some(millstream_sql::masked(&statement.text)));
-        let statement = statement.clone();
-        let waiting = self.run(&statement, parameters, cancel.clone());
-        let result = waiting.await;
+        let shown = self.plans.enter(statement);
+        self.database.doing(self.id, Some(shown));
+        let result = match self.point_read(statement, parameters) {
+            Ok(Some(rows)) => Ok(rows),
+            Ok(None) => self.run(statement, parameters, cancel).await,
+            Err(e) => Err(e),
+        };
         self.database.doing(self.id, None);
         result
     }

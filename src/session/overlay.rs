@@ -14,8 +14,10 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use millstream_catalog::{Object, ObjectId};
 
+use crate::batch::tables::RowBatches;
 use crate::error::Result;
-use crate::state::{ByteRows, Layout, Relation, RelationScan, Snapshot};
+use crate::state::{ByteRows, Layout, Relation, Snapshot};
+use crate::stream::engine::indexes::KeptIndex;
 use crate::stream::engine::table::{cannot_truncate, duplicate_key, kept, table_relation};
 use crate::stream::engine::{OnConflict, TableWrite};
 
@@ -30,6 +32,8 @@ pub struct TableChanges {
     pub name: String,
     relation: Arc<Relation>,
     primary_key: Vec<usize>,
+    /// Unique indexes that have the rows of the snapshot.
+    unique: Vec<KeptIndex>,
     /// Columns that users see: all, or all but the hidden row id.
     width: usize,
     /// Hidden ids of new rows until COMMIT gives them real ones, which are not negative.
@@ -87,11 +91,22 @@ impl TableChanges {
             name: object.name.clone(),
             relation: Arc::new(table_relation(object)?),
             primary_key: primary_key.to_vec(),
+            unique: Vec::new(),
             width: object.columns().len(),
             next_row_id: -1,
             overlay: Arc::default(),
             undo: Vec::new(),
         })
+    }
+
+    /// The indexes that new rows are held against, of those that the table has now.
+    pub fn set_indexes(&mut self, indexes: Vec<KeptIndex>) {
+        self.unique = indexes.into_iter().filter(|kept| kept.unique).collect();
+    }
+
+    /// The relation that the changes are of.
+    pub fn relation(&self) -> &Arc<Relation> {
+        &self.relation
     }
 
     /// The changed rows, for readers.
@@ -113,7 +128,12 @@ impl TableChanges {
     ///
     /// # Errors
     /// 23505 if a key is taken in the transaction's eyes, unless `on_conflict` leaves such rows out. Nothing is added then.
-    pub fn insert(&mut self, rows: &RecordBatch, on_conflict: OnConflict, snapshot: &Snapshot) -> Result<RecordBatch> {
+    pub fn insert(
+        &mut self,
+        rows: &RecordBatch,
+        on_conflict: OnConflict,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<RecordBatch> {
         let rows = self.complete(rows)?;
         if *self.relation.layout() == Layout::Segments {
             let overlay = Arc::make_mut(&mut self.overlay);
@@ -129,10 +149,29 @@ impl TableChanges {
         let mut seen: HashSet<&[u8], RandomState> =
             HashSet::with_capacity_and_hasher(keys.len(), RandomState::default());
         let mut keep = Vec::with_capacity(keys.len());
+        let mut unique = Vec::with_capacity(self.unique.len());
+        for kept in &self.unique {
+            let own = self.overlay.own(&self.relation)?;
+            let own: HashSet<Vec<u8>> = kept.index.values(&own)?.into_iter().flatten().collect();
+            unique.push((kept, kept.index.values(&rows)?, own));
+        }
         for (i, is_taken) in is_taken.into_iter().enumerate() {
-            let free = !is_taken && seen.insert(keys.get(i));
-            if !free && on_conflict != OnConflict::DoNothing {
+            let mut free = !is_taken && !seen.contains(keys.get(i));
+            if !free && !on_conflict.skips(None) {
                 return Err(duplicate_key(&self.name, &self.primary_key, &rows, i));
+            }
+            for (kept, values, own) in &unique {
+                let Some(values) = values[i].as_ref().filter(|_| free) else { continue };
+                if own.contains(values) || self.overlay.is_stored(kept, snapshot, values)? {
+                    if !on_conflict.skips(Some(kept.id)) {
+                        return Err(kept.violated(&rows, i));
+                    }
+                    free = false;
+                }
+            }
+            if free {
+                seen.insert(keys.get(i));
+                unique.iter_mut().for_each(|(_, values, own)| own.extend(values[i].take()));
             }
             keep.push(free);
         }
@@ -264,11 +303,37 @@ impl Overlay {
         Ok(concat_batches(relation.schema(), &[stored, self.pick(relation, own.into_iter())?])?)
     }
 
+    /// The rows that are there now of those that were changed, with the stored columns.
+    pub fn own(&self, relation: &Relation) -> Result<RecordBatch> {
+        self.pick(relation, self.slots.iter().filter_map(|slot| slot.after))
+    }
+
+    /// The snapshot's rows of these keys that were not changed.
+    pub fn unchanged_of(&self, relation: &Relation, snapshot: &Snapshot, keys: &ByteRows) -> Result<RecordBatch> {
+        let unchanged: ByteRows = keys.iter().filter(|key| !self.truncated && self.find(key).is_none()).collect();
+        relation.get(snapshot, &unchanged)
+    }
+
+    /// Whether a row of the snapshot that was not changed has these values of an index.
+    fn is_stored(&self, kept: &KeptIndex, snapshot: &Arc<Snapshot>, values: &[u8]) -> Result<bool> {
+        if self.truncated {
+            return Ok(false);
+        }
+        let keys = kept.index.row_keys(snapshot, values)?;
+        Ok(keys.iter().any(|key| self.find(key).is_none()))
+    }
+
+    /// Of some rows of the snapshot those that were not changed, then all of the transaction's own.
+    pub fn over(self: &Arc<Self>, relation: &Arc<Relation>, stored: RowBatches) -> OverlayScan {
+        let stored = (!self.truncated).then_some(stored);
+        OverlayScan { overlay: self.clone(), relation: relation.clone(), stored, next: 0 }
+    }
+
     /// All rows, with the stored columns: the snapshot's that were not changed, then the transaction's own.
     pub fn scan(self: &Arc<Self>, relation: &Arc<Relation>, snapshot: &Arc<Snapshot>) -> Result<OverlayScan> {
         let stored = match self.truncated {
             true => None,
-            false => Some(relation.scan(snapshot)?),
+            false => Some(Box::new(relation.scan(snapshot)?) as RowBatches),
         };
         Ok(OverlayScan { overlay: self.clone(), relation: relation.clone(), stored, next: 0 })
     }
@@ -343,7 +408,7 @@ impl Overlay {
 pub struct OverlayScan {
     overlay: Arc<Overlay>,
     relation: Arc<Relation>,
-    stored: Option<RelationScan>,
+    stored: Option<RowBatches>,
     /// The next slot.
     next: usize,
 }

@@ -114,9 +114,14 @@ impl Session {
             Some(arguments) => self.values_of(arguments, types, parameters, scope, &cancel).await?,
             None => Vec::new(),
         };
+        self.plans.enter(&statement);
         // Its own text is not what the client has sent now.
-        let run = Box::pin(self.run(&statement, &arguments, cancel));
-        run.await.map_err(Error::without_position)
+        let rows = match self.point_read(&statement, &arguments) {
+            Ok(Some(rows)) => Ok(rows),
+            Ok(None) => Box::pin(self.run(&statement, &arguments, cancel)).await,
+            Err(e) => Err(e),
+        };
+        rows.map_err(Error::without_position)
     }
 
     /// The arguments of EXECUTE as a query of one row; `None` if there are none.

@@ -25,6 +25,7 @@ use crate::batch::files;
 use crate::batch::lake::{LakeReads, LakeTable};
 use crate::batch::stores::Access;
 use crate::error::{Error, Result, sqlstate};
+use crate::stream::engine::Published;
 
 impl Session {
     pub(super) async fn query(
@@ -34,7 +35,10 @@ impl Session {
         scope: &Scope,
         cancel: CancellationToken,
     ) -> Result<Response> {
-        self.warn_of_errors(&query, scope);
+        if let Some(rows) = self.point_query(&query, &scope.published, parameters)? {
+            return Ok(rows);
+        }
+        self.warn_of_errors(&query, &scope.published);
         let schema = query.output_schema();
         let stream = self.rows_of(query.plan, parameters, scope, &cancel).await?;
         let stream = renamed(stream, schema.clone());
@@ -109,11 +113,11 @@ impl Session {
     }
 
     /// A view that left rows out because an expression failed on them says so to whoever reads it or a view of it.
-    fn warn_of_errors(&mut self, query: &PlannedQuery, scope: &Scope) {
+    pub(super) fn warn_of_errors(&mut self, query: &PlannedQuery, published: &Published) {
         let mut read: BTreeSet<ObjectId> = BTreeSet::new();
         let mut next: Vec<ObjectId> = query.references.values().copied().collect();
         while let Some(id) = next.pop() {
-            let Some(object) = scope.published.catalog.get(id).filter(|_| read.insert(id)) else { continue };
+            let Some(object) = published.catalog.get(id).filter(|_| read.insert(id)) else { continue };
             next.extend(object.references.values());
             if !matches!(object.kind, ObjectKind::MaterializedView(_)) {
                 continue;
@@ -203,7 +207,7 @@ pub(super) fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> S
 }
 
 /// Nullability is the planner's guess and no promise to clients: a wrong one must not fail a result.
-fn nullable(schema: &SchemaRef) -> SchemaRef {
+pub(super) fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
     Arc::new(arrow::datatypes::Schema::new(fields))
 }

@@ -13,6 +13,7 @@ use millstream_sql::{CatalogSource, ExternalCall, Target, Version};
 
 use super::api::Notice;
 use super::database::Inner;
+use super::indexes;
 use super::inside::Inside;
 use super::rows::{LateNotices, SourceRows, StoredRows};
 use super::tasks::reads::Reads;
@@ -84,17 +85,19 @@ impl StatementResolver<'_> {
             ObjectKind::Table(_) => {
                 let relation = Arc::new(table_relation(object)?);
                 let changes = self.transaction.and_then(|t| t.changes(id)).cloned();
-                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, relation, source).with_changes(changes)))))
+                let rows = self.stored(object, relation, source)?.with_changes(changes);
+                Ok(Arc::new(RowTable::new(Arc::new(rows))))
             }
             ObjectKind::MaterializedView(view) => {
-                self.check_view(object)?;
+                let (database, published, transaction) = (self.database, self.published, self.transaction);
+                ViewCheck { database, published, transaction, notices: self.notices }.check(object)?;
                 let table = TableId::new(id.0, part::ROWS);
                 let relation = Relation::new(table, object.arrow_schema(), view_layout(view))?;
-                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)))))
+                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, Arc::new(relation), source)?))))
             }
             ObjectKind::Source(s) if s.is_keyed() => {
                 let relation = Arc::new(table_relation(object)?);
-                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, relation, source)))))
+                Ok(Arc::new(RowTable::new(Arc::new(self.stored(object, relation, source)?))))
             }
             ObjectKind::Source(s) => {
                 let generated = super::definitions::generated(object)?;
@@ -118,7 +121,8 @@ impl StatementResolver<'_> {
             | ObjectKind::Task(_)
             | ObjectKind::Secret(_)
             | ObjectKind::Role(_)
-            | ObjectKind::Database => {
+            | ObjectKind::Database
+            | ObjectKind::Index(_) => {
                 Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("cannot read from {}", object.describe()))
                     .with_hint("sinks only take rows; read the view that they are made from"))
             }
@@ -160,11 +164,24 @@ impl StatementResolver<'_> {
         }
     }
 
-    fn stored(&self, object: &Object, relation: Arc<Relation>, source: &CatalogSource) -> StoredRows {
+    fn stored(&self, object: &Object, relation: Arc<Relation>, source: &CatalogSource) -> Result<StoredRows> {
         let rows = self.database.engine.stats().view(object.id).map(|v| v.rows.max(0) as usize);
-        StoredRows::new(relation, self.published.snapshot.clone(), source.schema.clone(), rows)
+        let has_made = |id| self.transaction.is_some_and(|t| t.has_made(id));
+        let indexes = indexes::readable(&self.published.catalog, &relation, object.id, has_made)?;
+        let snapshot = self.published.snapshot.clone();
+        Ok(StoredRows::new(relation, snapshot, source.schema.clone(), rows).with_indexes(indexes))
     }
+}
 
+/// What is looked at before a continuous view is read.
+pub struct ViewCheck<'a> {
+    pub database: &'a Inner,
+    pub published: &'a Arc<Published>,
+    pub transaction: Option<&'a Transaction>,
+    pub notices: &'a LateNotices,
+}
+
+impl ViewCheck<'_> {
     /// Tells of a view that is behind what it reads, because it or one below it is suspended or was.
     fn warn_of_standing(&self, object: &Object) {
         let mut below = vec![object.id];
@@ -188,7 +205,7 @@ impl StatementResolver<'_> {
     }
 
     /// A view that has stopped no longer equals its query: better no answer than an old one.
-    fn check_view(&self, object: &Object) -> Result<()> {
+    pub fn check(&self, object: &Object) -> Result<()> {
         if self.transaction.is_some_and(|t| t.has_made(object.id)) {
             return Err(Error::new(
                 sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -1,19 +1,24 @@
 //! Stored relations and sources as rows that batch statements read, all as of one epoch.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use millstream_connectors::{FieldsRead, Rows, SourceSpec};
 use parking_lot::Mutex;
 
 use super::api::Notice;
 use super::overlay::Overlay;
+use crate::batch::access::{Access, IndexOrder, Ranges};
 use crate::batch::tables::{RowBatches, RowScan, ScanRequest};
 use crate::error::Result;
-use crate::state::{Relation, Snapshot};
+use crate::state::index::{KeyRange, as_slice, key_ranges};
+use crate::state::{Layout, Relation, Snapshot};
 use crate::stream::columns_read::ColumnsRead;
+use crate::stream::engine::indexes::KeptIndex;
 use crate::stream::generated::{Completion, Generated, with_inputs};
 
 /// A table or continuous view as of a snapshot, a table with what the transaction has changed.
@@ -24,12 +29,43 @@ pub struct StoredRows {
     /// The first columns of the relation: all, or without the hidden row id.
     schema: SchemaRef,
     rows: Option<usize>,
+    indexes: Vec<KeptIndex>,
+    orders: Vec<IndexOrder>,
 }
+
+/// From this part of an index on, reading all rows of the relation in order is less work than finding each.
+const INDEX_SHARE_MAX: f64 = 0.2;
 
 impl StoredRows {
     /// The rows of `relation` with the columns of `schema`, which are its first.
     pub fn new(relation: Arc<Relation>, snapshot: Arc<Snapshot>, schema: SchemaRef, rows: Option<usize>) -> Self {
-        Self { relation, snapshot, changes: None, schema, rows }
+        Self { relation, snapshot, changes: None, schema, rows, indexes: Vec::new(), orders: Vec::new() }
+    }
+
+    /// The same with indexes that have the rows of the snapshot.
+    pub fn with_indexes(mut self, indexes: Vec<KeptIndex>) -> Self {
+        let order = |kept: &KeptIndex| IndexOrder {
+            name: kept.name.clone(),
+            columns: kept.index.columns().to_vec(),
+            unique: kept.unique,
+        };
+        self.orders = indexes.iter().map(order).collect();
+        self.indexes = indexes;
+        self
+    }
+
+    /// The rows in some ranges of the primary key or an index, before the transaction's changes.
+    fn in_ranges(&self, ranges: &Ranges) -> Result<RowBatches> {
+        let keys = ranges_of(ranges)?;
+        if let Some((i, _)) = &ranges.index {
+            return Ok(Box::new(self.indexes[*i].index.scan(&self.snapshot, keys)));
+        }
+        let (relation, snapshot) = (self.relation.clone(), self.snapshot.clone());
+        let scan = move |(from, to): KeyRange| match relation.scan_range(&snapshot, as_slice(&from), as_slice(&to)) {
+            Ok(scan) => Box::new(scan) as RowBatches,
+            Err(e) => Box::new(std::iter::once(Err(e))),
+        };
+        Ok(Box::new(keys.into_iter().flat_map(scan)))
     }
 
     /// The same with a transaction's own changes.
@@ -58,13 +94,37 @@ impl RowScan for StoredRows {
         }
     }
 
+    fn indexes(&self) -> &[IndexOrder] {
+        &self.orders
+    }
+
+    fn is_worth(&self, ranges: &Ranges) -> bool {
+        // Of the primary key, and of rows that stand in the index, a part is never more work than all.
+        let kept = ranges.index.as_ref().and_then(|(i, _)| self.indexes.get(*i));
+        let Some(kept) = kept.filter(|_| !ranges.single && *self.relation.layout() != Layout::Segments) else {
+            return true;
+        };
+        let share = ranges_of(ranges).ok().and_then(|keys| kept.index.share(&self.snapshot, &keys));
+        share.is_none_or(|share| share <= INDEX_SHARE_MAX)
+    }
+
     fn row_estimate(&self) -> Option<usize> {
         self.rows
     }
 
     fn scan(&self, request: &ScanRequest) -> Result<RowBatches> {
         let projection = request.projection.clone();
-        if let Some(keys) = &request.keys {
+        if let Some(Access::Ranges(ranges)) = &request.access {
+            let rows = self.in_ranges(ranges)?;
+            return match &self.changes {
+                Some(changes) => {
+                    let rows = changes.over(&self.relation, rows);
+                    Ok(Box::new(rows.map(move |batch| project(batch?, &projection))))
+                }
+                None => Ok(Box::new(rows.map(move |batch| project(batch?, &projection)))),
+            };
+        }
+        if let Some(Access::Keys(keys)) = &request.access {
             let keys = self.relation.encode_key(keys.columns(), keys.num_rows())?;
             let rows = match &self.changes {
                 Some(changes) => changes.get(&self.relation, &self.snapshot, &keys)?,
@@ -79,6 +139,22 @@ impl RowScan for StoredRows {
         let scan = self.relation.scan(&self.snapshot)?;
         Ok(Box::new(scan.map(move |batch| project(batch?, &projection))))
     }
+}
+
+/// The ranges of keys that a statement reads.
+fn ranges_of(ranges: &Ranges) -> Result<Vec<KeyRange>> {
+    let value = |bound: &Bound<ScalarValue>| -> Result<Bound<ArrayRef>> {
+        Ok(match bound {
+            Bound::Included(v) => Bound::Included(v.to_array()?),
+            Bound::Excluded(v) => Bound::Excluded(v.to_array()?),
+            Bound::Unbounded => Bound::Unbounded,
+        })
+    };
+    let bounds = match &ranges.bounds {
+        Some((lower, upper)) => Some((value(lower)?, value(upper)?)),
+        None => None,
+    };
+    key_ranges(&ranges.equal, ranges.rows, bounds)
 }
 
 /// What is only known once rows have been read, for the client that reads them.

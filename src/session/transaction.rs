@@ -21,7 +21,7 @@ use millstream_sql::{Plan, Statement};
 use super::api::{Notice, Response, Severity, TransactionStatus};
 use super::overlay::{Mark, Overlay, TableChanges};
 use super::settings::Settings;
-use super::{Session, complete, definitions};
+use super::{Session, complete, definitions, indexes};
 use crate::batch::sinks::Places;
 use crate::error::{Error, Result, sqlstate};
 use crate::stream::engine::{DdlRequest, DdlStep, Published, TableWrite, TaskRecord, WriteRequest};
@@ -136,6 +136,9 @@ impl Transaction {
             Entry::Vacant(unchanged) => unchanged.insert(TableChanges::new(object)?),
         };
         changes.name.clone_from(&object.name);
+        let base = self.base.as_ref();
+        let has_made = |id| base.is_some_and(|base| base.catalog.get(id).is_none());
+        changes.set_indexes(indexes::readable(&view.catalog, changes.relation(), write.table, has_made)?);
         if write.truncate {
             changes.truncate()?;
         }
@@ -588,6 +591,7 @@ fn effect(plan: &Plan) -> (&'static str, Effect) {
         Plan::Grant(_) => ("GRANT", Inside),
         Plan::DefaultPrivileges(_) => ("ALTER DEFAULT PRIVILEGES", Inside),
         Plan::AlterOwner(_) => ("ALTER ... OWNER TO", Inside),
+        Plan::CreateIndex(_) => ("CREATE INDEX", Inside),
         Plan::CreateSource(_) => ("CREATE SOURCE", Outside),
         Plan::CreateSink(_) => ("CREATE SINK", Outside),
         Plan::Drop(p) => match p.kind {

@@ -7,6 +7,7 @@
 //! - [`Snapshot`] is what everybody else reads: all tables as of one committed epoch.
 //! - [`KeyCodec`] and [`RowCodec`] turn Arrow columns into stored bytes and back.
 //! - [`Relation`] is the stored rows of a table or view, in whichever of the layouts.
+//! - [`index`] finds its rows by other columns.
 //! - [`segments`] keeps append-only rows as column segments.
 //!
 //! # On disk (format version 1)
@@ -17,6 +18,9 @@
 //! - *keyed rows*: key columns ([`KeyCodec`]) -> the other columns ([`RowCodec`]);
 //! - *multimaps*: join key, then row key (both [`KeyCodec`], one after the other) -> the other columns ([`RowCodec`]).
 //!
+//! An index is an object of its own, whose one table is a multimap from its columns to the keys of rows ([`index`]).
+//!
+//!
 //! Object 0 is the system's own ([`system`]): the epoch record, lower bounds, catalog, offsets, counters.
 
 mod bounds;
@@ -25,6 +29,7 @@ mod codec;
 mod directory;
 mod failure;
 mod frozen;
+pub mod index;
 mod measure;
 mod options;
 mod overlay;
@@ -42,6 +47,7 @@ use std::fmt;
 pub use self::bytes::{ByteRows, Found};
 pub use self::codec::{KeyCodec, RowCodec, successor};
 pub use self::frozen::FrozenSet;
+pub use self::index::{Index, IndexScan};
 pub use self::measure::Measure;
 pub use self::options::StoreOptions;
 pub use self::overlay::{Level, State};

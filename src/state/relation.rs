@@ -77,6 +77,11 @@ impl Relation {
         Ok(Self { table, schema, layout, key, value, value_columns })
     }
 
+    /// Where its rows are.
+    pub fn table(&self) -> TableId {
+        self.table
+    }
+
     /// Columns of the stored rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -491,7 +496,7 @@ fn by_epoch(segment: &Segment) -> Vec<(u64, RecordBatch)> {
 }
 
 /// Each row as often as its count says.
-fn repeat(batch: &RecordBatch, counts: impl Iterator<Item = i64>) -> Result<RecordBatch> {
+pub(super) fn repeat(batch: &RecordBatch, counts: impl Iterator<Item = i64>) -> Result<RecordBatch> {
     let mut indices = Vec::with_capacity(batch.num_rows());
     let mut plain = true;
     for (i, count) in counts.enumerate() {

@@ -149,6 +149,9 @@ const CASES: &[Case] = &[
     owned("CREATE FUNCTION d() RETURNS INT LANGUAGE SQL AS 'SELECT 1'", "DROP FUNCTION d()", ""),
     owned("CREATE TASK d AS SELECT 1", "DROP TASK d", ""),
     owned("CREATE SCHEMA d", "DROP SCHEMA d", ""),
+    owned("CREATE INDEX d ON t (v)", "DROP INDEX d", ""),
+    owned("", "CREATE INDEX d ON t (v)", "DROP INDEX d"),
+    owned("", "CREATE INDEX d ON m (n)", "DROP INDEX d"),
     owned("", "ALTER TABLE t RENAME TO y", "ALTER TABLE y RENAME TO t"),
     owned("", "ALTER VIEW w SET SCHEMA s", "ALTER VIEW s.w SET SCHEMA public"),
     owned("", "ALTER TABLE t OWNER TO owner", ""),
@@ -287,6 +290,15 @@ async fn each_statement_needs_just_the_rights_that_it_needs() {
         roles.as_owner(sql).await;
         roles.undo(case).await;
     }
+    // A plan that is kept for the next execution is no right to it.
+    roles.grant(&["SELECT ON t"]).await;
+    let point = roles.stranger.client.prepare("SELECT v FROM t WHERE id = $1").await.expect("prepared");
+    for _ in 0..4 {
+        roles.stranger.client.query(&point, &[&1]).await.expect("a row");
+    }
+    roles.revoke(&["SELECT ON t"]).await;
+    let failure: Failure = roles.stranger.client.query(&point, &[&1]).await.expect_err("revoked").into();
+    assert_eq!(failure.sqlstate, denied);
     // What is for superusers alone.
     for sql in [
         "CREATE ROLE x",

@@ -22,11 +22,11 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
         let to = c.ident()?;
         return Ok(Statement::Rename(Rename { kind, name, if_exists, to }));
     }
-    if c.eat(&["OWNER", "TO"]) {
+    if kind != DropKind::Index && c.eat(&["OWNER", "TO"]) {
         let to = super::role::name(c)?;
         return Ok(Statement::AlterOwner(AlterOwner { kind, name, if_exists, to }));
     }
-    if kind != DropKind::Schema && c.eat(&["SET", "SCHEMA"]) {
+    if !matches!(kind, DropKind::Schema | DropKind::Index) && c.eat(&["SET", "SCHEMA"]) {
         let to = c.ident()?;
         return Ok(Statement::SetSchema(SetSchema { kind, name, if_exists, to }));
     }
@@ -54,6 +54,7 @@ pub(crate) fn alter(c: &mut Cursor<'_>) -> Result<Statement> {
 /// What there is to alter, for hints.
 fn known_forms(kind: DropKind) -> &'static str {
     match kind {
+        DropKind::Index => "ALTER INDEX ... RENAME TO is what there is; it belongs to whoever its table belongs to",
         DropKind::Schema => "ALTER ... RENAME TO and OWNER TO are what there is",
         DropKind::Source => {
             "ALTER SOURCE ... RENAME TO, OWNER TO, SET SCHEMA, SET (...), SUSPEND and RESUME are what there is"

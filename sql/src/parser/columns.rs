@@ -72,11 +72,10 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
         e.checks.push((name, expr));
         return Ok(());
     }
-    for (words, what) in [
-        (&["UNIQUE"][..], "UNIQUE constraints"),
-        (&["FOREIGN", "KEY"], "FOREIGN KEY constraints"),
-        (&["LIKE"], "LIKE in CREATE TABLE"),
-    ] {
+    if c.at(&["UNIQUE"]) {
+        return Err(c.unsupported("UNIQUE constraints are not supported").with_hint(UNIQUE_INDEX));
+    }
+    for (words, what) in [(&["FOREIGN", "KEY"][..], "FOREIGN KEY constraints"), (&["LIKE"], "LIKE in CREATE TABLE")] {
         if c.at(words) {
             return Err(c.unsupported(format!("{what} are not supported")));
         }
@@ -95,6 +94,8 @@ fn element(c: &mut Cursor<'_>, e: &mut Elements) -> Result<()> {
     e.columns.push(column);
     Ok(())
 }
+
+const UNIQUE_INDEX: &str = "CREATE UNIQUE INDEX on the table does the same";
 
 /// What `AS` computes a column of.
 enum Computed {
@@ -177,7 +178,9 @@ fn definition(column: ColumnDef) -> Result<ColumnDefinition> {
                 (GeneratedAs::Always | GeneratedAs::ExpStored, None, Some(expr)) => d.generated = Some(expr),
                 _ => return refuse("GENERATED AS IDENTITY", &d.name),
             },
-            ColumnOption::Unique(_) => return refuse("UNIQUE", &d.name),
+            ColumnOption::Unique(_) => {
+                return refuse("UNIQUE", &d.name).map_err(|e: SqlError| e.with_hint(UNIQUE_INDEX));
+            }
             ColumnOption::ForeignKey(_) => return refuse("REFERENCES", &d.name),
             ColumnOption::Collation(_) => return refuse("COLLATE", &d.name),
             ColumnOption::CharacterSet(_) => return refuse("CHARACTER SET", &d.name),

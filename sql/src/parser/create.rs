@@ -27,6 +27,9 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     if c.eat(&["SECRET"]) {
         return secret(c, or_replace);
     }
+    if !or_replace && (c.at(&["INDEX"]) || c.at(&["UNIQUE", "INDEX"])) {
+        return super::index::create(c);
+    }
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
     } else if c.eat(&["VIEW"]) {
@@ -42,12 +45,11 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     } else if c.eat(&["SCHEMA"]) {
         schema(c)
     } else {
-        const KNOWN: [&str; 17] = [
+        const KNOWN: [&str; 16] = [
             "TEMP",
             "TEMPORARY",
             "UNLOGGED",
             "INDEX",
-            "UNIQUE",
             "PROCEDURE",
             "TRIGGER",
             "TYPE",

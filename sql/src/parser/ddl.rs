@@ -10,7 +10,7 @@ use crate::statement::{Comment, CommentTarget, Drop, DropKind, Existing, Stateme
 
 /// Reads the words for a kind of object, if they come next.
 pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
-    const KINDS: [(&[&str], DropKind); 10] = [
+    const KINDS: [(&[&str], DropKind); 11] = [
         (&["MATERIALIZED", "VIEW"], DropKind::MaterializedView),
         (&["EXTERNAL", "TABLE"], DropKind::ExternalTable),
         (&["SCHEMA"], DropKind::Schema),
@@ -21,6 +21,7 @@ pub(crate) fn kind(c: &mut Cursor<'_>) -> Option<DropKind> {
         (&["FUNCTION"], DropKind::Function),
         (&["TASK"], DropKind::Task),
         (&["SECRET"], DropKind::Secret),
+        (&["INDEX"], DropKind::Index),
     ];
     KINDS.into_iter().find(|(words, _)| c.eat(words)).map(|(_, kind)| kind)
 }
@@ -35,7 +36,7 @@ pub(crate) fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
     }
     match c.word(0).as_deref() {
         Some(
-            word @ ("INDEX" | "PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "DATABASE"
+            word @ ("PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "DATABASE"
             | "EXTENSION" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT" | "CONSTRAINT"),
         ) => Err(c.unsupported(format!("{verb} {word} is not supported"))),
         _ => Err(c.unexpected()),
@@ -54,6 +55,9 @@ pub(crate) fn existing(c: &mut Cursor<'_>, kind: DropKind) -> Result<Existing> {
 pub(crate) fn drop(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["DROP"])?;
     let kind = known_kind(c, "DROP")?;
+    if kind == DropKind::Index {
+        c.eat(&["CONCURRENTLY"]);
+    }
     let if_exists = c.if_exists();
     let mut names = vec![existing(c, kind)?];
     while c.eat_token(&Token::Comma) {

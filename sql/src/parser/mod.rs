@@ -5,6 +5,7 @@
 //! them for table hints and aliases.
 //!
 //! * [`create`]: CREATE of every kind, [`columns`] the column lists in them, [`function`] that of functions
+//! * [`index`]: CREATE INDEX
 //! * [`ddl`]: DROP, COMMENT, TRUNCATE; [`alter`]: ALTER
 //! * [`dml`]: INSERT, UPDATE, DELETE, COPY; [`merge`]: MERGE; [`lake`]: INSERT OVERWRITE, OPTIMIZE, VACUUM, DESCRIBE HISTORY
 //! * [`utility`]: SHOW, SET, transactions, EXPLAIN
@@ -25,6 +26,7 @@ mod dialect;
 mod dml;
 mod function;
 mod grant;
+mod index;
 mod lake;
 mod merge;
 mod prepared;

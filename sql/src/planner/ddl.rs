@@ -6,7 +6,7 @@ use millstream_catalog::object::Function;
 use millstream_catalog::{Object, ObjectId, ObjectKind, Privilege};
 
 use super::provider::table_reference;
-use super::{columns, function};
+use super::{columns, function, index};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::plan::{DropPlan, Plan};
@@ -52,13 +52,14 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
     let object = found.map_err(|e| {
         let e = SqlError::from(e);
         located(if e.sqlstate == "42P01" {
-            SqlError::new("42P01", format!("{} \"{}\" does not exist", kind.name(), reference.table()))
+            let code = if kind == DropKind::Index { "42704" } else { "42P01" };
+            SqlError::new(code, format!("{} \"{}\" does not exist", kind.name(), reference.table()))
         } else {
             e
         })
     })?;
     if object.kind_name() != kind.name() {
-        let an = |name: &str| if name.starts_with('e') { "an" } else { "a" };
+        let an = |name: &str| if name.starts_with(['e', 'i']) { "an" } else { "a" };
         let article = an(object.kind_name());
         return Err(located(
             SqlError::new("42809", format!("\"{}\" is not {} {}", object.name, an(kind.name()), kind.name()))
@@ -70,6 +71,12 @@ pub(crate) fn find(kind: DropKind, existing: &Existing, ctx: &PlanContext<'_>) -
         ));
     }
     Ok(object.clone())
+}
+
+/// The table whose primary key's index is named.
+fn table_of_key<'a>(name: &Existing, ctx: &'a PlanContext<'_>) -> Result<Option<&'a Arc<Object>>> {
+    let reference = table_reference(&name.name)?;
+    Ok(index::table_of_key(reference.schema(), reference.table(), ctx))
 }
 
 fn is_missing(e: &SqlError) -> bool {
@@ -93,6 +100,15 @@ pub(crate) fn drop(s: &Drop, ctx: &PlanContext<'_>) -> Result<Plan> {
                 if !ids.contains(&object.id) {
                     ids.push(object.id);
                 }
+            }
+            Err(e) if s.kind == DropKind::Index && is_missing(&e) && table_of_key(name, ctx)?.is_some() => {
+                let table = table_of_key(name, ctx)?.map_or("", |table| table.name.as_str());
+                let (index, key) = (format!("index {table}_pkey"), format!("{table}_pkey"));
+                return Err(SqlError::new(
+                    "2BP01",
+                    format!("cannot drop {index} because constraint {key} on table {table} requires it"),
+                )
+                .with_hint("a primary key stays as long as its table"));
             }
             Err(e) if s.if_exists && is_missing(&e) => {
                 notices.push(format!("{}, skipping", e.message));
@@ -238,6 +254,7 @@ pub(crate) fn alter_tag(kind: DropKind) -> &'static str {
         DropKind::Function => "ALTER FUNCTION",
         DropKind::Task => "ALTER TASK",
         DropKind::Secret => "ALTER SECRET",
+        DropKind::Index => "ALTER INDEX",
     }
 }
 

@@ -24,6 +24,7 @@ mod create;
 mod ddl;
 mod dml;
 mod function;
+mod index;
 mod intervals;
 mod lake;
 mod lateral_rows;
@@ -132,6 +133,7 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::ExecuteTask(s) => task::execute(s, ctx)?,
         Statement::Cron(s) => task::cron(s, ctx)?,
         Statement::CreateSecret(s) => secret::create(s, ctx)?,
+        Statement::CreateIndex(s) => index::create(s, ctx)?,
         Statement::Drop(s) => ddl::drop(s, ctx)?,
         Statement::Rename(s) => ddl::rename(s, ctx)?,
         Statement::SetSchema(s) => ddl::set_schema(s, ctx)?,

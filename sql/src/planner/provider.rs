@@ -106,7 +106,8 @@ impl<'a> Provider<'a> {
             | ObjectKind::Task(_)
             | ObjectKind::Secret(_)
             | ObjectKind::Role(_)
-            | ObjectKind::Database => {
+            | ObjectKind::Database
+            | ObjectKind::Index(_) => {
                 return Err(SqlError::new("42809", format!("cannot read from {}", object.describe())));
             }
         }

@@ -22,7 +22,8 @@ impl<'a> PlanContext<'a> {
     /// # Errors
     /// 42501 naming the object.
     pub(crate) fn require(&self, object: &Object, privilege: Privilege) -> Result<()> {
-        let Some(rights) = self.rights else { return Ok(()) };
+        // What there are no privileges on is refused for what it is.
+        let Some(rights) = self.rights.filter(|_| Class::of(object).is_some()) else { return Ok(()) };
         if self.catalog.privileges(rights.role, object).has(privilege) {
             return Ok(());
         }

@@ -88,11 +88,16 @@ fn list() -> Vec<Function> {
             Ok(relation.and_then(|r| view.definition(&r)).into())
         }),
         f("pg_get_indexdef", Text, |view, a| {
-            let Some(OidOf::KeyIndex(table)) = arg(a, 0).oid().map(OidOf::new) else { return Ok(Cell::Null) };
-            let Some(relation) = view.relation(table) else { return Ok(Cell::Null) };
+            let Some(OidOf::KeyIndex(oid) | OidOf::Relation(oid)) = arg(a, 0).oid().map(OidOf::new) else {
+                return Ok(Cell::Null);
+            };
+            let Some(relation) = view.relation(oid) else { return Ok(Cell::Null) };
             let column = arg(a, 1).int().filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok());
             Ok(match column {
                 None => index_definition(view, &relation).into(),
+                Some(n) if relation.index().is_some() => {
+                    relation.columns.get(n - 1).map(|c| quote_ident(&c.name)).into()
+                }
                 Some(n) => {
                     let position = relation.primary_key().get(n - 1);
                     position.map(|i| quote_ident(&relation.columns[*i].name)).into()

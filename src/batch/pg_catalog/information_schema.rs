@@ -169,12 +169,12 @@ fn tables(view: &CatalogView) -> Vec<Vec<Cell>> {
         let schema = view.schema_name(r.schema);
         row![DEFAULT_DATABASE, schema, r.name, kind, NULL, NULL, NULL, NULL, NULL, insertable, "NO", NULL]
     };
-    view.relations().into_iter().map(table).collect()
+    view.relations().into_iter().filter(|r| r.index().is_none()).map(table).collect()
 }
 
 fn columns(view: &CatalogView) -> Vec<Vec<Cell>> {
     let mut rows = Vec::new();
-    for r in view.relations() {
+    for r in view.relations().into_iter().filter(|r| r.index().is_none()) {
         let schema = view.schema_name(r.schema);
         let number = |i: usize| i as i64 + 1;
         rows.extend(r.columns.iter().enumerate().map(|(i, c)| column(&schema, &r, number(i), c)));

@@ -1,6 +1,7 @@
 //! `pg_class`, `pg_attribute` and what belongs to a relation: keys, checks, defaults, comments.
 
 use millstream_catalog::SqlType::{self, Bool, Float4, Int2, Int4, InternalChar, Name, Oid, Text};
+use millstream_catalog::object::IndexColumn;
 use millstream_catalog::{ObjectId, ObjectKind};
 use millstream_sql::quote_ident;
 
@@ -216,7 +217,7 @@ pub const TABLES: &[Made] = &[
             tables
                 .map(|r| {
                     let schema = view.schema_name(r.schema);
-                    let indexed = r.key_index().is_some();
+                    let indexed = view.has_index(&r);
                     row![schema, r.name.clone(), owner(&r), NULL, indexed, false, false, false]
                 })
                 .collect()
@@ -248,7 +249,7 @@ pub const TABLES: &[Made] = &[
             views
                 .map(|r| {
                     let query = view.definition(&r);
-                    row![view.schema_name(r.schema), r.name.clone(), owner(&r), NULL, false, true, query]
+                    row![view.schema_name(r.schema), r.name.clone(), owner(&r), NULL, view.has_index(&r), true, query]
                 })
                 .collect()
         },
@@ -265,6 +266,11 @@ pub const TABLES: &[Made] = &[
         ],
         rows: |view| {
             let of = |r: Relation| {
+                if let Some(index) = r.index() {
+                    let of = view.relation(index.of.0)?;
+                    let text = index_definition(view, &r);
+                    return Some(row![view.schema_name(r.schema), of.name, r.name.clone(), NULL, text]);
+                }
                 let (_, name) = r.key_index()?;
                 let text = index_definition(view, &r);
                 Some(row![view.schema_name(r.schema), r.name.clone(), name, NULL, text])
@@ -274,8 +280,11 @@ pub const TABLES: &[Made] = &[
     },
 ];
 
-/// `CREATE INDEX` of a primary key's index.
+/// `CREATE INDEX` of an index, or of the primary key's index of a table.
 pub fn index_definition(view: &CatalogView, relation: &Relation) -> Option<String> {
+    if let (Some(index), Some(object)) = (relation.index(), &relation.object) {
+        return Some(millstream_sql::index_definition(object, index, &view.catalog));
+    }
     let (_, name) = relation.key_index()?;
     let schema = quote_ident(&view.schema_name(relation.schema));
     Some(format!(
@@ -336,7 +345,7 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
     for r in view.relations() {
         let index = r.key_index();
         let (columns, checks) = (r.columns.len(), r.checks().len());
-        rows.push(class(r.oid, r.name.clone(), &r, r.kind, columns, checks, index.is_some()));
+        rows.push(class(r.oid, r.name.clone(), &r, r.kind, columns, checks, view.has_index(&r)));
         if let Some((oid, name)) = index {
             rows.push(class(oid, name, &r, 'i', r.primary_key().len(), 0, false));
         }
@@ -403,20 +412,32 @@ fn pg_attribute(view: &CatalogView) -> Vec<Vec<Cell>> {
 }
 
 fn pg_index(view: &CatalogView) -> Vec<Vec<Cell>> {
+    // OIDs of index and relation, the columns from 1 with their options, and whether the index is unique and of a key.
     let of = |r: Relation| {
-        let (oid, _) = r.key_index()?;
-        let columns = r.primary_key().len();
-        let each = |text: fn(usize) -> String| r.primary_key().iter().map(|i| text(*i)).collect::<Vec<_>>().join(" ");
-        let numbers = each(|i| (i + 1).to_string());
+        let (oid, of, columns, unique, primary) = match r.index() {
+            Some(index) => {
+                // The bits of indoption: descending, NULLs first.
+                let option = |c: &IndexColumn| u8::from(c.descending) | (u8::from(c.nulls_first) << 1);
+                let columns: Vec<_> = index.columns.iter().map(|c| (c.column + 1, option(c))).collect();
+                (r.oid, index.of.0, columns, index.unique, false)
+            }
+            None => {
+                let (oid, _) = r.key_index()?;
+                (oid, r.oid, r.primary_key().iter().map(|c| (c + 1, 0)).collect(), true, true)
+            }
+        };
+        let each = |text: fn(&(usize, u8)) -> String| columns.iter().map(text).collect::<Vec<_>>().join(" ");
+        let numbers = each(|(number, _)| number.to_string());
+        let options = each(|(_, option)| option.to_string());
         let zeros = each(|_| "0".into());
         Some(row![
             oid,
-            r.oid,
-            columns as i64,
-            columns as i64,
-            true,
+            of,
+            columns.len() as i64,
+            columns.len() as i64,
+            unique,
             false,
-            true,
+            primary,
             false,
             true,
             false,
@@ -427,8 +448,8 @@ fn pg_index(view: &CatalogView) -> Vec<Vec<Cell>> {
             false,
             numbers,
             zeros.clone(),
-            zeros.clone(),
             zeros,
+            options,
             NULL,
             NULL,
         ])

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
+use millstream_catalog::object::Index;
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, SqlType};
 use millstream_sql::{MASK, quote_ident};
 
@@ -127,7 +128,7 @@ impl OidOf {
     }
 }
 
-/// A table, view, source, sink or system table.
+/// A table, view, source, sink, index or system table.
 #[derive(Debug, Clone)]
 pub struct Relation {
     pub oid: u32,
@@ -174,6 +175,14 @@ impl Relation {
         (!self.primary_key().is_empty()).then(|| (INDEX_OIDS | self.oid, format!("{}_pkey", self.name)))
     }
 
+    /// What it is an index by, if it is one; that of a primary key has no record of its own.
+    pub fn index(&self) -> Option<&Index> {
+        match self.object.as_ref().map(|o| &o.kind) {
+            Some(ObjectKind::Index(index)) => Some(index),
+            _ => None,
+        }
+    }
+
     /// OID of the primary key's constraint.
     pub fn key_constraint(&self) -> u32 {
         KEY_OIDS | self.oid
@@ -216,14 +225,19 @@ impl CatalogView {
     /// All relations, system tables first.
     pub fn relations(&self) -> Vec<Relation> {
         let mut all = system_relations();
-        all.extend(self.catalog.objects().filter_map(of_object));
+        all.extend(self.catalog.objects().filter_map(|object| of_object(&self.catalog, object)));
         all
+    }
+
+    /// Whether a relation has an index, that of a primary key included.
+    pub fn has_index(&self, relation: &Relation) -> bool {
+        relation.key_index().is_some() || self.catalog.indexes(ObjectId(relation.oid)).next().is_some()
     }
 
     /// The relation of that OID.
     pub fn relation(&self, oid: u32) -> Option<Relation> {
         if oid >= ObjectId::FIRST_USER.0 {
-            return of_object(self.catalog.get(ObjectId(oid))?);
+            return of_object(&self.catalog, self.catalog.get(ObjectId(oid))?);
         }
         system_relations().into_iter().find(|r| r.oid == oid)
     }
@@ -284,7 +298,7 @@ impl CatalogView {
     }
 }
 
-fn of_object(object: &Arc<Object>) -> Option<Relation> {
+fn of_object(catalog: &Catalog, object: &Arc<Object>) -> Option<Relation> {
     let kind = object.kind.relkind()?;
     let column = |(i, c): (usize, &millstream_catalog::Column)| RelationColumn {
         name: c.name.clone(),
@@ -294,12 +308,21 @@ fn of_object(object: &Arc<Object>) -> Option<Relation> {
         generated: c.generated.is_some(),
         comment: object.column_comments.get(&i).cloned(),
     };
+    let columns = match &object.kind {
+        // An index has the columns of its relation that it is by.
+        ObjectKind::Index(index) => {
+            let of = catalog.get(index.of)?;
+            let columns = index.columns.iter().filter_map(|c| of.columns().get(c.column)).enumerate();
+            columns.map(|(i, c)| RelationColumn { default: None, generated: false, ..column((i, c)) }).collect()
+        }
+        _ => object.columns().iter().enumerate().map(column).collect(),
+    };
     Some(Relation {
         oid: object.id.0,
         schema: object.schema,
         name: object.name.clone(),
         kind,
-        columns: object.columns().iter().enumerate().map(column).collect(),
+        columns,
         comment: object.comment.clone(),
         object: Some(object.clone()),
     })

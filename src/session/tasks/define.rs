@@ -107,6 +107,7 @@ impl Session {
             | Plan::CreateSchema { .. }
             | Plan::CreateFunction(_)
             | Plan::CreateSecret(_)
+            | Plan::CreateIndex(_)
             | Plan::SetSchema { .. } => return Ok(false),
             Plan::Set { name, .. } => return Ok(name != "search_path"),
             _ => return Ok(true),

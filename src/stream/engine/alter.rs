@@ -86,6 +86,7 @@ impl EpochLoop {
                 self.report_view(view, epoch);
             }
         }
+        self.follow_indexes(&[])?;
         for ((view, source), catch_up) in &mut self.catch_ups {
             let stands = self.pipelines.get(view).is_some_and(|p| p.suspended);
             catch_up.holds &= !stands;

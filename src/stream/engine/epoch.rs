@@ -117,6 +117,7 @@ pub fn start(recovered: Recovered) -> Result<Engine> {
     for source in epoch_loop.sources.values_mut() {
         source.recover(&snapshot)?;
     }
+    epoch_loop.follow_indexes(&[])?;
     epoch_loop.recover_catch_ups(&snapshot)?;
     epoch_loop.start_readers()?;
     epoch_loop.start_sinks(epoch_loop.epoch)?;

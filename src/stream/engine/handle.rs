@@ -53,13 +53,20 @@ pub enum NewObject {
         plan: Box<PlannedView>,
         spec: Box<SinkSpec>,
     },
+    Index {
+        id: ObjectId,
+    },
 }
 
 impl NewObject {
     /// The object's id.
     pub fn id(&self) -> ObjectId {
         match self {
-            Self::Source { id, .. } | Self::Table { id, .. } | Self::View { id, .. } | Self::Sink { id, .. } => *id,
+            Self::Source { id, .. }
+            | Self::Table { id, .. }
+            | Self::View { id, .. }
+            | Self::Sink { id, .. }
+            | Self::Index { id } => *id,
         }
     }
 }
@@ -111,7 +118,7 @@ impl TableWrite {
     }
 }
 
-/// What to do with an inserted row whose primary key is taken.
+/// What to do with an inserted row whose primary key, or values of a unique index, are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnConflict {
     /// 23505.
@@ -119,8 +126,23 @@ pub enum OnConflict {
     Error,
     /// The row is left out.
     DoNothing,
+    /// The row is left out if this index says that it is there, or the primary key with `None`; 23505 by another.
+    DoNothingOn(Option<ObjectId>),
     /// The statement was evaluated against old data: 40001, and the session runs it again.
     Retry,
+    /// The same where this unique index says that the row is there; 23505 by the primary key.
+    RetryOn(ObjectId),
+}
+
+impl OnConflict {
+    /// Whether a row is left out that the primary key (`None`) or a unique index says is there.
+    pub fn skips(self, by: Option<ObjectId>) -> bool {
+        match self {
+            Self::Error | Self::Retry | Self::RetryOn(_) => false,
+            Self::DoNothing => true,
+            Self::DoNothingOn(target) => target == by,
+        }
+    }
 }
 
 /// What is noted of a task's runs, in a table of the task's own: durable with the rows and definitions that it comes with, so

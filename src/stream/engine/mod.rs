@@ -28,6 +28,7 @@ pub mod commit;
 pub mod epoch;
 pub mod handle;
 pub mod history;
+pub mod indexes;
 pub mod inserted;
 pub mod intake;
 mod objects;

@@ -147,9 +147,13 @@ impl EpochLoop {
 
     fn start_new(&mut self, new: Vec<NewObject>, writes: &[TableWrite], work: &mut Work) -> Result<()> {
         let ids: Vec<ObjectId> = new.iter().map(NewObject::id).collect();
+        let indexes: Vec<ObjectId> =
+            new.iter().filter(|o| matches!(o, NewObject::Index { .. })).map(NewObject::id).collect();
         for object in new {
             self.add(object)?;
         }
+        // Of one that is dropped with this nothing is kept or refused any more.
+        self.follow_indexes(&indexes)?;
         for id in ids {
             if let Some(pipeline) = self.pipelines.get_mut(&id) {
                 pipeline.counters.made_us = work.now_us;
@@ -159,7 +163,7 @@ impl EpochLoop {
         }
         self.start_readers()?;
         self.start_sinks(work.epoch)?;
-        self.apply_all(writes, work)?;
+        self.apply_and_build(writes, &indexes, work)?;
         Ok(())
     }
 
@@ -180,6 +184,7 @@ impl EpochLoop {
                 }
                 self.sources.insert(id, source);
             }
+            NewObject::Index { .. } => {}
             NewObject::Table { watermark, .. } => {
                 self.tables.insert(id, Table::new(&record, watermark)?);
             }

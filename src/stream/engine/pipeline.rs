@@ -12,6 +12,7 @@ use arrow::json::writer::LineDelimited;
 use millstream_catalog::{ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
+use super::indexes::KeptIndexes;
 use super::outbox::Outbox;
 use super::stats::Activity;
 use super::throttle::Throttle;
@@ -75,6 +76,8 @@ pub struct Pipeline {
     /// Whether rows may come again ([`PlannedView::restarts`]).
     restarts: bool,
     pub target: Target,
+    /// Of a view.
+    pub indexes: KeptIndexes,
     /// Output watermarks of each scan and node: committed and current.
     scan_watermarks: Vec<PortWatermarks>,
     node_watermarks: Vec<PortWatermarks>,
@@ -198,6 +201,7 @@ impl Pipeline {
             output_is_net,
             restarts: plan.restarts,
             target,
+            indexes: KeptIndexes::default(),
             scan_watermarks,
             node_watermarks,
             errors,
@@ -396,6 +400,7 @@ impl Pipeline {
         let reason = format!("{} (SQLSTATE {})", failure.message(), failure.sqlstate());
         tracing::error!(view = %self.name, epoch, reason, "continuous view failed");
         state.discard(self.id.0);
+        self.indexes.discard(state);
         self.counters.failed = Some(format!("failed in epoch {epoch}: {reason}"));
         self.failure = Some(failure);
         self.counters_changed = true;
@@ -510,6 +515,7 @@ impl Pipeline {
                     Target::View(relation) => relation.apply(state, &result.batch, result.weights.as_ref())?,
                     Target::Sink(outbox) => outbox.append(state, &result, now_us)? as i64,
                 };
+                self.indexes.apply(state, &result.batch, result.weights.as_ref())?;
                 self.counters_changed = true;
                 deltas.push(result);
             }

@@ -14,6 +14,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_catalog::{Object, ObjectId, ObjectKind, SqlType};
 
 use super::handle::{OnConflict, TableWrite};
+use super::indexes::KeptIndexes;
 use super::pipeline::Counters;
 use crate::error::{Error, Result, sqlstate};
 use crate::state::{Layout, Level, Relation, Snapshot, State, TableId};
@@ -30,6 +31,7 @@ pub struct Table {
     pub id: ObjectId,
     pub name: String,
     pub relation: Arc<Relation>,
+    pub indexes: KeptIndexes,
     /// Columns that users see.
     visible: SchemaRef,
     primary_key: Vec<usize>,
@@ -106,6 +108,7 @@ impl Table {
             id: object.id,
             name: object.name.clone(),
             relation: Arc::new(table_relation(object)?),
+            indexes: KeptIndexes::default(),
             visible: object.arrow_schema(),
             primary_key: primary_key.to_vec(),
             has_row_id: primary_key.is_empty() && !append_only,
@@ -175,6 +178,7 @@ impl Table {
             let (batch, weights) = self.relation.upserting(state, batch, deletes.as_ref())?;
             if batch.num_rows() > 0 {
                 self.counters.rows += self.relation.apply(state, &batch, Some(&weights))?;
+                self.indexes.apply(state, &batch, Some(&weights))?;
                 deltas.push(Delta::new(batch, weights));
             }
         }
@@ -183,9 +187,10 @@ impl Table {
 
     /// Takes a write back that was applied in the open epoch.
     pub fn undo(&mut self, applied: Applied, state: &mut State) -> Result<()> {
-        for (key, old) in applied.undo.into_iter().rev() {
-            self.relation.put_value(state, &key, old.as_deref());
+        for (key, old) in applied.undo.iter().rev() {
+            self.relation.put_value(state, key, old.as_deref());
         }
+        self.indexes.undo(state, &applied.deltas)?;
         self.counters.rows -= applied.grew;
         self.watermark_us = applied.watermark_before_us;
         Ok(())
@@ -226,7 +231,9 @@ impl Table {
             self.relation.put_value(state, keys.get(i), None);
         }
         self.grow(-(keys.len() as i64), applied);
-        applied.deltas.push(Delta::new(rows.clone(), Int64Array::from_value(-1, rows.num_rows())));
+        let weights = Int64Array::from_value(-1, rows.num_rows());
+        self.indexes.apply(state, rows, Some(&weights))?;
+        applied.deltas.push(Delta::new(rows.clone(), weights));
         Ok(())
     }
 
@@ -240,6 +247,7 @@ impl Table {
         self.observe(rows);
         if self.is_append_only() {
             self.relation.apply(state, rows, None)?;
+            self.indexes.apply(state, rows, None)?;
             self.grow(rows.num_rows() as i64, applied);
             applied.deltas.push(Delta::inserts(rows.clone()));
             applied.inserted = Some(rows.clone());
@@ -249,14 +257,43 @@ impl Table {
         let keys = self.relation.keys(&rows)?;
         let current = self.relation.current(state, &keys)?;
         let mut seen: HashSet<&[u8]> = HashSet::with_capacity(keys.len());
+        let mut unique = Vec::new();
+        for kept in self.indexes.unique() {
+            unique.push((kept, kept.index.values(&rows)?, HashSet::<Vec<u8>>::new()));
+        }
         let mut keep = Vec::with_capacity(keys.len());
         for i in 0..keys.len() {
-            let taken = current.get(i).is_some() || !seen.insert(keys.get(i));
+            // A row that a unique index refuses does not take its key.
+            let is_seen = match unique.is_empty() {
+                true => !seen.insert(keys.get(i)),
+                false => seen.contains(keys.get(i)),
+            };
+            let taken = is_seen || current.get(i).is_some();
             match (taken, on_conflict) {
-                (true, OnConflict::Error) => return Err(duplicate_key(&self.name, &self.primary_key, &rows, i)),
                 (true, OnConflict::Retry) => return Err(conflict(&self.name)),
-                _ => keep.push(!taken),
+                (true, on_conflict) if !on_conflict.skips(None) => {
+                    return Err(duplicate_key(&self.name, &self.primary_key, &rows, i));
+                }
+                _ => {}
             }
+            let mut free = !taken;
+            for (kept, values, seen) in &unique {
+                let Some(values) = values[i].as_ref().filter(|_| free) else { continue };
+                if seen.contains(values) || kept.index.is_taken(state, values)? {
+                    if on_conflict == OnConflict::RetryOn(kept.id) {
+                        return Err(conflict(&self.name));
+                    }
+                    if !on_conflict.skips(Some(kept.id)) {
+                        return Err(kept.violated(&rows, i));
+                    }
+                    free = false;
+                }
+            }
+            if free && !unique.is_empty() {
+                seen.insert(keys.get(i));
+                unique.iter_mut().for_each(|(_, values, seen)| seen.extend(values[i].take()));
+            }
+            keep.push(free);
         }
         let rows = match keep.iter().all(|k| *k) {
             true => rows,
@@ -268,6 +305,7 @@ impl Table {
             applied.undo.push((keys.get(i).to_vec(), None));
         }
         self.relation.put_values(state, &keys, &values);
+        self.indexes.apply(state, &rows, None)?;
         self.grow(rows.num_rows() as i64, applied);
         applied.inserted = Some(self.visible_of(&rows)?);
         applied.deltas.push(Delta::inserts(rows));

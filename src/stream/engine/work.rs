@@ -166,26 +166,42 @@ impl EpochLoop {
 
     /// Applies writes in order, all or none.
     pub(super) fn apply_all(&mut self, writes: &[TableWrite], work: &mut Work) -> Result<Vec<Option<RecordBatch>>> {
+        self.apply_and_build(writes, &[], work)
+    }
+
+    /// The same, and makes new indexes of what is there then: all or none of both.
+    pub(super) fn apply_and_build(
+        &mut self,
+        writes: &[TableWrite],
+        indexes: &[ObjectId],
+        work: &mut Work,
+    ) -> Result<Vec<Option<RecordBatch>>> {
         if let [TableWrite { table, inserts: Some(rows), .. }] = writes
             && self.sources.contains_key(table)
         {
+            self.build_indexes(indexes)?;
             return Ok(vec![Some(self.insert_into_source(*table, rows, work)?)]);
         }
         // What is appended to segments cannot be undone, and does not fail for what the others fail for: it comes last.
         let appends = |i: &usize| self.tables.get(&writes[*i].table).is_some_and(Table::is_append_only);
         let (last, first): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(appends);
         let mut done: BTreeMap<usize, (ObjectId, Applied)> = BTreeMap::new();
-        for i in first.into_iter().chain(last) {
-            let write = &writes[i];
-            let result = match self.tables.get_mut(&write.table) {
-                Some(table) => table.apply(write, &mut self.state),
-                None => Err(Error::new(
-                    sqlstate::UNDEFINED_TABLE,
-                    format!("table with OID {} does not exist any more", write.table),
-                )),
+        // Indexes are made before what cannot be undone.
+        let steps = first.into_iter().map(Some).chain([None]).chain(last.into_iter().map(Some));
+        for step in steps {
+            let result = match step.map(|i| (i, &writes[i])) {
+                None => self.build_indexes(indexes).map(|()| None),
+                Some((i, write)) => match self.tables.get_mut(&write.table) {
+                    Some(table) => table.apply(write, &mut self.state).map(|applied| Some((i, write.table, applied))),
+                    None => Err(Error::new(
+                        sqlstate::UNDEFINED_TABLE,
+                        format!("table with OID {} does not exist any more", write.table),
+                    )),
+                },
             };
             match result {
-                Ok(applied) => drop(done.insert(i, (write.table, applied))),
+                Ok(None) => {}
+                Ok(Some((i, table, applied))) => drop(done.insert(i, (table, applied))),
                 Err(e) => {
                     for (_, (id, applied)) in done.into_iter().rev() {
                         if let Some(table) = self.tables.get_mut(&id) {

@@ -54,7 +54,8 @@ impl Relations for CatalogRelations<'_> {
             | ObjectKind::Task(_)
             | ObjectKind::Secret(_)
             | ObjectKind::Role(_)
-            | ObjectKind::Database => {
+            | ObjectKind::Database
+            | ObjectKind::Index(_) => {
                 Err(Error::unsupported(format!("a continuous view cannot read {}", object.describe()))
                     .with_hint("continuous views read sources, tables and materialized views"))
             }

@@ -1,11 +1,12 @@
 //! The oracle: after every epoch a continuous view holds what its SELECT gives when it is run as a batch.
 //!
 //! Generated tables, views and changes run against the real server; after each statement `SELECT * FROM view` is compared
-//! with the view's own SELECT. A failing case is shrunk and printed as a script. `MILLSTREAM_ORACLE_CASES` and
+//! with the view's own SELECT, and of every second view what its index finds. A failing case is shrunk and printed as a script. `MILLSTREAM_ORACLE_CASES` and
 //! `MILLSTREAM_SEED` set the number of cases and the seed.
 
 mod algebra;
 mod case;
+mod indexed;
 mod late;
 mod ordered;
 mod view;
@@ -121,7 +122,15 @@ impl Runner {
                 (None, _) => self.session.try_run(&sql).await.map(drop),
             };
             match result {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Step::CreateView(n) = change
+                        && let Some(ddl) = indexed::ddl(&case.views[*n].relation, *n)
+                        && let Err(failure) = self.session.try_run(&ddl).await
+                    {
+                        let report = format!("{ddl}\n  fails: {failure}");
+                        return Some(Mismatch { step, view: Some(*n), report });
+                    }
+                }
                 // A taken key: the statement must have changed nothing, which the comparison below shows.
                 Err(failure) if failure.sqlstate.as_deref() == Some("23505") => {}
                 Err(failure) => {
@@ -152,7 +161,21 @@ impl Runner {
         let expected = sorted(&expected.rows);
         let select = format!("SELECT * FROM {}", view.relation.name);
         let found = match self.session.try_run(&select).await {
-            Ok(found) => sorted(&found.rows),
+            Ok(found) => {
+                if let Some(by_index) = indexed::select(&view.relation, n, &found.rows) {
+                    *self.coverage.constructs.entry("index").or_default() += 1;
+                    let rows = match self.session.try_run(&by_index).await {
+                        Ok(rows) => sorted(&rows.rows),
+                        Err(failure) => return Some(format!("{by_index}\n  fails: {failure}")),
+                    };
+                    let all = sorted(&found.rows);
+                    if rows != all {
+                        let (missing, extra) = (difference(&all, &rows), difference(&rows, &all));
+                        return Some(format!("{by_index}\n  missing: {missing:?}\n  extra:   {extra:?}"));
+                    }
+                }
+                sorted(&found.rows)
+            }
             Err(failure) => return Some(format!("{select}\n  fails: {failure}")),
         };
         self.coverage.comparisons += 1;
@@ -274,7 +297,7 @@ async fn views_equal_their_select() {
         "oracle: {cases} cases, {comparisons} comparisons, {rows} rows, {undefined} undefined, {restarts} restarts; \
          {constructs:?}"
     );
-    let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS).chain(&["state ttl"]);
+    let all = CONSTRUCTS.iter().chain(algebra::CONSTRUCTS).chain(ordered::CONSTRUCTS).chain(&["state ttl", "index"]);
     let unmet: Vec<_> = all.filter(|name| !constructs.contains_key(*name)).collect();
     assert!(unmet.is_empty() || cases < 150, "no case has {unmet:?}");
     assert!(rows > comparisons, "the views are nearly always empty: the generator tests nothing");

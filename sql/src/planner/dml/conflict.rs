@@ -10,7 +10,7 @@ use millstream_catalog::{Object, Privilege};
 use super::{assign, assigned_columns, quoted, typed_for};
 use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
-use crate::plan::OnConflictPlan;
+use crate::plan::{ConflictTarget, OnConflictPlan};
 use crate::planner::columns;
 use crate::planner::provider::table_reference;
 use crate::planner::query::plan_exprs;
@@ -34,20 +34,29 @@ pub(super) fn on_conflict(
     if matches!(action, ast::OnConflictAction::DoUpdate(_)) {
         ctx.require(object, Privilege::Update)?;
     }
-    match conflict_target {
-        None => {}
+    let target = match conflict_target {
+        None => None,
         Some(ast::ConflictTarget::Columns(names)) => {
             let mut named =
                 names.iter().map(|n| columns::position(&table.columns, n, &object.name)).collect::<Result<Vec<_>>>()?;
             let mut key = table.primary_key.clone();
             named.sort_unstable();
             key.sort_unstable();
-            if key.is_empty() || named != key {
+            let is_named = |positions: &mut Vec<usize>| {
+                positions.sort_unstable();
+                *positions == named
+            };
+            let mut unique = ctx.catalog.indexes(object.id).filter(|(_, index)| index.unique);
+            if !key.is_empty() && named == key {
+                Some(ConflictTarget::Key)
+            } else if let Some((index, _)) = unique.find(|(_, index)| is_named(&mut index.positions())) {
+                Some(ConflictTarget::Index(index.id))
+            } else {
                 return Err(SqlError::new(
                     "42P10",
                     "there is no unique or exclusion constraint matching the ON CONFLICT specification",
                 )
-                .with_hint("name the columns of the primary key"));
+                .with_hint("name the columns of the primary key or of a unique index"));
             }
         }
         Some(ast::ConflictTarget::OnConstraint(name)) => {
@@ -58,15 +67,16 @@ pub(super) fn on_conflict(
                     format!("constraint \"{name}\" for table \"{}\" does not exist", object.name),
                 ));
             }
+            Some(ConflictTarget::Key)
         }
-    }
-    let ast::OnConflictAction::DoUpdate(ast::DoUpdate { assignments, selection }) = action else {
-        return Ok(Some(OnConflictPlan::Nothing));
     };
-    if conflict_target.is_none() {
+    let ast::OnConflictAction::DoUpdate(ast::DoUpdate { assignments, selection }) = action else {
+        return Ok(Some(OnConflictPlan::Nothing(target)));
+    };
+    let Some(target) = target else {
         return Err(SqlError::syntax("ON CONFLICT DO UPDATE requires inference specification or constraint name")
             .with_hint("for example ON CONFLICT (id) DO UPDATE"));
-    }
+    };
     let schema = columns_schema(&table.columns);
     let old = DFSchema::try_from_qualified_schema(alias, schema.as_ref())?;
     let excluded = DFSchema::try_from_qualified_schema("excluded", schema.as_ref())?;
@@ -97,7 +107,7 @@ pub(super) fn on_conflict(
     if table.columns.iter().any(|c| c.generated.is_some()) {
         return Err(SqlError::unsupported("ON CONFLICT DO UPDATE on a table with generated columns is not supported"));
     }
-    Ok(Some(OnConflictPlan::Update { values, condition, schema: Arc::new(both) }))
+    Ok(Some(OnConflictPlan::Update { values, condition, schema: Arc::new(both), target }))
 }
 
 /// In ON CONFLICT a bare column is the old row's, not `excluded`'s.
