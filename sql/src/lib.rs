@@ -25,7 +25,7 @@ pub mod types;
 
 pub use context::{
     CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, RunVars, Series, SessionVars, SystemTables,
-    Target, Version,
+    TEMPORARY_SCHEMA, Target, Version,
 };
 pub use definition::{
     MASK, current_definition, current_query, function_arguments, is_secret, masked, table_definition, task_definition,

@@ -41,6 +41,11 @@ pub fn put_error(out: &mut BytesMut, level: ErrorLevel, error: &Error) {
     let mut fields = report(severity, error.sqlstate(), error.message(), error.detail(), error.hint());
     fields.extend(error.position().map(|position| (b'P', position.to_string())));
     fields.extend(error.context().map(|context| (b'W', context.replace('\0', "\u{fffd}"))));
+    let about = error.about();
+    for (code, name) in [(b's', &about.schema), (b't', &about.table), (b'c', &about.column), (b'n', &about.constraint)]
+    {
+        fields.extend(name.as_ref().map(|name| (code, name.replace('\0', "\u{fffd}"))));
+    }
     put(out, &ErrorResponse::new(fields));
 }
 

@@ -7,6 +7,7 @@
 
 mod cancel;
 mod connection;
+mod copy_binary;
 mod copy_in;
 pub mod encode;
 mod extended;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::execution::SendableRecordBatchStream;
@@ -186,6 +187,8 @@ pub enum Response {
     Complete { tag: String },
     /// `COPY … TO STDOUT`.
     CopyOut(CopyOut),
+    /// `COPY … TO STDOUT` in the binary format.
+    CopyBinary(RowSet),
     /// `COPY … FROM STDIN`.
     CopyIn(CopyIn),
     /// An empty statement.
@@ -261,14 +264,25 @@ pub struct CopyPiece {
 pub struct CopyIn {
     /// Columns announced to the client.
     pub columns: usize,
-    /// Whether the format is binary.
-    pub binary: bool,
+    /// In the binary format: what the data is of. The session is then given [`CopyChunk::Rows`].
+    pub binary: Option<CopyColumns>,
+}
+
+/// What the data of a binary COPY is of.
+#[derive(Debug, Clone)]
+pub struct CopyColumns {
+    /// Name of the table, for errors.
+    pub table: String,
+    /// Names and types of the columns.
+    pub columns: Vec<(String, SqlType)>,
 }
 
 /// One message of a COPY from the client.
 #[derive(Debug)]
 pub enum CopyChunk {
     Data(Bytes),
+    /// Rows of a binary COPY; values of `varchar`, `char` and `numeric` are text.
+    Rows(RecordBatch),
     /// All data was sent.
     Done,
     /// The client gave up, with its reason; nothing may be kept.

@@ -102,6 +102,12 @@ pub struct SessionInfo {
     pub address: String,
     pub connected_us: i64,
     pub statement: Option<String>,
+    /// The last statement, with when it began; microseconds since 1970.
+    pub last_statement: Option<(String, i64)>,
+    /// Since when it is in its state.
+    pub changed_us: i64,
+    /// Since when a transaction is open, and whether it has failed.
+    pub transaction: Option<(i64, bool)>,
     /// The channels that it listens to.
     pub listening: String,
 }
@@ -134,6 +140,8 @@ impl Database {
         })?;
         let left_over = temporary::left_over(&engine.published().catalog);
         futures::executor::block_on(temporary::drop_views(&engine, &left_over, DEFAULT_USER))?;
+        let named = super::temporary::is_temporary;
+        futures::executor::block_on(super::temporary::drop_schemas(&engine, named, DEFAULT_USER))?;
         let tasks = Desk::new(Clock::system(), engine.published().epoch);
         Ok(Self(Arc::new(Inner {
             tasks,
@@ -186,7 +194,18 @@ impl Inner {
     /// Notes what a session is doing.
     pub fn doing(&self, session: u64, statement: Option<String>) {
         if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.changed_us = chrono::Utc::now().timestamp_micros();
+            if let Some(text) = &statement {
+                info.last_statement = Some((text.clone(), info.changed_us));
+            }
             info.statement = statement;
+        }
+    }
+
+    /// Notes since when a transaction is open in a session, and whether it has failed.
+    pub fn in_transaction(&self, session: u64, transaction: Option<(i64, bool)>) {
+        if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.transaction = transaction;
         }
     }
 

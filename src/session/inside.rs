@@ -22,7 +22,7 @@ use super::secrets;
 use super::settings::Settings;
 use super::subscriptions::registry::Entry;
 use crate::batch::jobs::Job;
-use crate::batch::pg_catalog::{CatalogView, CursorRow, PgCatalog, Setting};
+use crate::batch::pg_catalog::{ActivityRow, CatalogView, CursorRow, PgCatalog, Setting};
 use crate::batch::stores::Access;
 use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
@@ -49,6 +49,8 @@ pub struct Own {
     pub process_id: i32,
     pub prepared: PreparedStatements,
     pub cursors: Vec<CursorRow>,
+    /// Channels that it listens to.
+    pub channels: Vec<String>,
     /// What `pg_notify()` writes to.
     pub notifications: Queue,
 }
@@ -82,6 +84,10 @@ impl Inside {
         view.process_id = own.process_id;
         view.prepared = Arc::new(move || own.prepared.rows());
         view.cursors = own.cursors;
+        view.channels = own.channels;
+        view.started_us = chrono::Utc::now().timestamp_micros() - database.started.elapsed().as_micros() as i64;
+        let all = database.clone();
+        view.activity = Arc::new(move || activity(&all));
         Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications }
     }
 
@@ -99,6 +105,26 @@ impl Inside {
             Error::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist"))
         })
     }
+}
+
+/// All sessions, as `pg_stat_activity` shows them.
+fn activity(database: &Database) -> Vec<ActivityRow> {
+    let row = |s: super::database::SessionInfo| {
+        let (statement, since) = s.last_statement.map_or((String::new(), None), |(text, since)| (text, Some(since)));
+        ActivityRow {
+            process_id: s.process_id,
+            user: s.user,
+            application_name: s.application_name,
+            address: s.address,
+            connected_us: s.connected_us,
+            statement,
+            is_running: s.statement.is_some(),
+            statement_us: since,
+            changed_us: s.changed_us,
+            transaction: s.transaction,
+        }
+    };
+    database.sessions().into_iter().map(row).collect()
 }
 
 impl SystemTables for Inside {

@@ -70,6 +70,11 @@ impl Notifications {
         self.receiver.take()
     }
 
+    /// The channels that it listens to.
+    pub fn names(&self) -> Vec<String> {
+        self.listening.keys().cloned().collect()
+    }
+
     /// What `pg_notify()` writes to.
     pub fn queue(&self) -> Queue {
         self.queue.clone()

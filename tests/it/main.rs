@@ -3,6 +3,7 @@
 mod broker;
 mod building;
 mod client;
+mod clients;
 mod cluster;
 mod copy;
 mod demo;
@@ -29,6 +30,7 @@ mod oracle;
 mod pg;
 mod postgres;
 mod process;
+mod psql;
 mod raw;
 mod reconciliation;
 mod s3;

@@ -148,8 +148,10 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "UNLISTEN" => subscribe::unlisten(c),
         "NOTIFY" => subscribe::notify(c),
         "SUBSCRIBE" => Ok(Statement::Subscribe(subscribe::subscribe(c)?)),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "REASSIGN" | "REFRESH"
-        | "REINDEX" | "REVOKE" => Err(c.unsupported(format!("{word} is not supported"))),
+        "REFRESH" => utility::refresh(c),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "GRANT" | "LOCK" | "REASSIGN" | "REINDEX" | "REVOKE" => {
+            Err(c.unsupported(format!("{word} is not supported")))
+        }
         _ => Err(c.unexpected()),
     }
 }

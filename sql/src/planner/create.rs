@@ -8,7 +8,7 @@ use millstream_catalog::{Column, ObjectId, SqlType};
 use super::provider::table_reference;
 use super::query::plan_query;
 use super::{columns, dml, secret};
-use crate::context::{ExternalCall, PlanContext};
+use crate::context::{ExternalCall, PlanContext, TEMPORARY_SCHEMA};
 use crate::error::{Result, SqlError};
 use crate::plan::{
     CreateExternalTablePlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan, CreateTableAsPlan,
@@ -62,11 +62,13 @@ pub(crate) fn new_name(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<NewNa
         return Err(located(SqlError::unsupported(format!("cross-database references are not supported: {name}"))));
     }
     let schema_name = match reference.schema() {
+        Some(TEMPORARY_SCHEMA) => ctx.session.temporary_schema.clone(),
         Some(schema) => schema.to_string(),
+        // Temporary tables are found first, but what is not said to be one is none.
         None => ctx
             .search_path
             .iter()
-            .find(|s| ctx.catalog.schema(s).is_ok())
+            .find(|s| ctx.catalog.schema(s).is_ok() && **s != ctx.session.temporary_schema)
             .cloned()
             .ok_or_else(|| SqlError::new("3F000", "no schema has been selected to create in"))?,
     };

@@ -4,13 +4,18 @@
 //! * [`relations`], [`routines`], [`server`], [`session`], [`information_schema`]: the tables made from it; [`fixed`]: PostgreSQL's own
 //!   rows.
 //! * [`functions`]: `format_type`, `pg_get_viewdef`, `pg_table_is_visible` and their kind.
+//! * [`dependencies`]: what views are built on; [`activity`]: who is connected; [`absent`]: tables for what is not here.
 //! * [`mod@rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
 //!
 //! A session makes one [`PgCatalog`] for a statement and asks it for schemas and functions while planning, for providers
 //! before running.
 
+pub mod absent;
+pub mod activity;
+pub mod dependencies;
 pub mod fixed;
 pub mod functions;
+mod idioms;
 pub mod information_schema;
 pub mod relations;
 pub mod rewrite;
@@ -18,6 +23,7 @@ pub mod routines;
 pub mod rows;
 pub mod server;
 pub mod session;
+mod system_functions;
 pub mod tables;
 pub mod types;
 pub mod view;
@@ -30,6 +36,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 use super::lazy::LazyTable;
 
+pub use activity::ActivityRow;
 pub use rewrite::rewrite;
 pub use view::{CatalogView, CursorRow, PreparedRow, Setting};
 

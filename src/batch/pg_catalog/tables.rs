@@ -9,7 +9,7 @@ use millstream_catalog::ObjectId;
 
 use super::rows::{Cell, Columns, batch, schema_of};
 use super::view::CatalogView;
-use super::{fixed, information_schema, relations, routines, server, session};
+use super::{absent, activity, dependencies, fixed, information_schema, relations, routines, server, session};
 use crate::error::Result;
 
 /// A table whose rows follow from the catalog.
@@ -21,7 +21,8 @@ pub struct Made {
 }
 
 fn made() -> impl Iterator<Item = &'static Made> {
-    relations::TABLES.iter().chain(server::TABLES).chain(session::TABLES).chain(information_schema::TABLES)
+    let more = activity::TABLES.iter().chain(absent::TABLES).chain(absent::STANDARD).chain(dependencies::TABLES);
+    relations::TABLES.iter().chain(server::TABLES).chain(session::TABLES).chain(information_schema::TABLES).chain(more)
 }
 
 /// All tables with their columns.
