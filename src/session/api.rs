@@ -171,6 +171,9 @@ pub trait SqlSession: Send + 'static {
     }
 }
 
+/// Key in a result column's metadata: `OID.number` of the relation's column that it is.
+pub const ORIGIN_KEY: &str = "millstream.origin";
+
 /// What a statement takes and gives.
 #[derive(Debug, Clone, Default)]
 pub struct Description {

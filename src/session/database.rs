@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::api::{ClientInfo, Sessions};
+use super::backends::Backends;
 use super::channels::Channels;
 use super::definitions;
 use super::subscriptions::{Registry, temporary};
@@ -88,6 +89,8 @@ pub struct Inner {
     pub tasks: Desk,
     /// Who listens to what.
     pub channels: Channels,
+    /// How a session reaches another.
+    pub backends: Arc<Backends>,
     pub subscriptions: Registry,
     pub started: Instant,
 }
@@ -146,6 +149,7 @@ impl Database {
         Ok(Self(Arc::new(Inner {
             tasks,
             channels: Channels::default(),
+            backends: Arc::default(),
             subscriptions: Registry::default(),
             engine,
             batch,

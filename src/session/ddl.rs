@@ -137,8 +137,18 @@ impl Session {
 
     pub(super) async fn create_view(&mut self, p: CreateViewPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = self.draft(scope);
-        let id = draft.new_id();
-        draft.create(self.object(id, &p.name, parsed, ObjectKind::View(p.view), p.references))?;
+        match p.replaces.and_then(|id| draft.catalog().get(id).cloned()) {
+            Some(old) => {
+                let new = self.object(old.id, &p.name, parsed, ObjectKind::View(p.view), p.references);
+                let (owner, comment) = (old.owner.clone(), old.comment.clone());
+                let column_comments = old.column_comments.clone();
+                draft.replace(Object { owner, comment, column_comments, ..new });
+            }
+            None => {
+                let id = draft.new_id();
+                draft.create(self.object(id, &p.name, parsed, ObjectKind::View(p.view), p.references))?;
+            }
+        }
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         Ok(complete("CREATE VIEW"))
     }

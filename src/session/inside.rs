@@ -14,6 +14,7 @@ use datafusion::logical_expr::ScalarUDF;
 use millstream_catalog::{Object, ObjectKind};
 use millstream_sql::SystemTables;
 
+use super::backends::{self, Configured};
 use super::database::Database;
 use super::definitions;
 use super::notify::{Queue, pg_notify};
@@ -42,6 +43,8 @@ pub struct Inside {
     pub(super) published: Arc<Published>,
     pg: PgCatalog,
     notifications: Queue,
+    settings: Settings,
+    configured: Configured,
 }
 
 /// What the session itself has.
@@ -53,6 +56,8 @@ pub struct Own {
     pub channels: Vec<String>,
     /// What `pg_notify()` writes to.
     pub notifications: Queue,
+    /// What `set_config()` writes to.
+    pub configured: Configured,
 }
 
 impl Inside {
@@ -88,7 +93,14 @@ impl Inside {
         view.started_us = chrono::Utc::now().timestamp_micros() - database.started.elapsed().as_micros() as i64;
         let all = database.clone();
         view.activity = Arc::new(move || activity(&all));
-        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications }
+        Self {
+            database,
+            published,
+            pg: PgCatalog::new(view),
+            notifications: own.notifications,
+            settings: settings.clone(),
+            configured: own.configured,
+        }
     }
 
     /// The rows of a system table.
@@ -140,6 +152,9 @@ impl SystemTables for Inside {
         match name.strip_prefix("pg_catalog.").unwrap_or(name) {
             "pg_sleep" => Some(sleep::pg_sleep()),
             "pg_notify" => Some(pg_notify(self.notifications.clone())),
+            "set_config" => Some(backends::set_config(self.settings.clone(), self.configured.clone())),
+            "pg_cancel_backend" => Some(backends::cancel(self.database.backends.clone())),
+            "pg_terminate_backend" => Some(backends::terminate(self.database.backends.clone())),
             name => self.pg.function(name),
         }
     }

@@ -15,6 +15,7 @@
 
 mod alter;
 pub mod api;
+mod backends;
 mod channels;
 mod copy;
 mod cursors;
@@ -82,6 +83,8 @@ pub struct Session {
     search_path: Vec<String>,
     /// Whether it has made temporary tables.
     has_temporary: bool,
+    /// What `set_config()` has set.
+    configured: backends::Configured,
     transaction: Option<Transaction>,
     /// Several statements came in one message or pipeline: they are one transaction.
     in_implicit_block: bool,
@@ -142,6 +145,7 @@ impl Session {
             settings: Settings::new(),
             search_path: vec![DEFAULT_SCHEMA.into()],
             has_temporary: false,
+            configured: backends::Configured::default(),
             transaction: None,
             in_implicit_block: false,
             notices: Vec::new(),
@@ -159,6 +163,7 @@ impl Session {
             id,
             client,
         };
+        session.database.backends.enter(session.client.process_id, session.channels.outbox());
         for (name, value) in session.client.settings.clone() {
             session.set(&name, Some(&value))?;
         }
@@ -199,6 +204,7 @@ impl Session {
                     cursors: self.cursors.rows(),
                     channels: self.channels.names(),
                     notifications: self.channels.queue(),
+                    configured: self.configured.clone(),
                 },
             ),
             published,
@@ -362,6 +368,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.unlisten_all();
         self.drop_temporary();
+        self.database.backends.leave(self.client.process_id);
         self.database.leave(self.id);
     }
 }
@@ -422,10 +429,15 @@ impl SqlSession for Session {
         cancel: CancellationToken,
     ) -> Result<Response> {
         self.database.doing(self.id, Some(millstream_sql::masked(&statement.text)));
+        self.take_configured();
+        self.database.backends.runs(self.client.process_id, cancel.clone());
         let statement = statement.clone();
         let waiting = self.run(&statement, parameters, cancel.clone());
         let result = waiting.await;
-        self.database.doing(self.id, None);
+        // Rows are still to be made while they are sent: the statement runs until the client may go on.
+        if !matches!(result, Ok(Response::Rows(_) | Response::CopyOut(_) | Response::CopyBinary(_))) {
+            self.database.doing(self.id, None);
+        }
         self.note_transaction();
         result.map_err(|e| self.with_schema(e))
     }
@@ -442,6 +454,7 @@ impl SqlSession for Session {
 
     async fn sync(&mut self, failed: bool) -> Result<()> {
         let ended = self.end_implicit(failed).await;
+        self.database.doing(self.id, None);
         self.note_transaction();
         ended
     }
@@ -462,6 +475,7 @@ impl SqlSession for Session {
     }
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.take_configured();
         self.settings.take_changes()
     }
 

@@ -75,6 +75,11 @@ impl Notifications {
         self.listening.keys().cloned().collect()
     }
 
+    /// What others send to the client through.
+    pub fn outbox(&self) -> mpsc::Sender<OutOfBand> {
+        self.outbox.clone()
+    }
+
     /// What `pg_notify()` writes to.
     pub fn queue(&self) -> Queue {
         self.queue.clone()

@@ -32,7 +32,7 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
     } else if c.eat(&["VIEW"]) {
-        view(c, or_replace)
+        return view(c, or_replace);
     } else if c.eat(&["TABLE"]) {
         table(c, false)
     } else if c.eat(&["TEMPORARY", "TABLE"]) || c.eat(&["TEMP", "TABLE"]) {

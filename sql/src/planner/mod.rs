@@ -30,6 +30,7 @@ mod lateral_top;
 mod named_windows;
 mod naming;
 mod operators;
+mod ordinality;
 mod outer_types;
 mod prepared;
 mod provider;

@@ -76,6 +76,13 @@ impl VisitorMut for Idioms {
             && let Some(arguments) = args
         {
             let function = last(name).unwrap_or_default();
+            if let [schema, function] = name.0.as_slice()
+                && part(schema).as_deref() == Some("pg_catalog")
+                && part(function).as_deref() == Some("generate_series")
+            {
+                // Functions have no schemas here.
+                name.0.remove(0);
+            }
             if activity::FUNCTIONS.contains(&function.as_str()) {
                 *args = None;
                 *name = ObjectName(vec![ident("pg_catalog"), ident(&function)]);

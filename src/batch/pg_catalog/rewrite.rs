@@ -83,6 +83,8 @@ impl VisitorMut for Rewrite {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         if has_no_rows(select) {
             without_rows(select);
+        } else if idioms::asks_for_absent_constraints(select) {
+            without_subqueries(select);
         }
         for item in &mut select.projection {
             name_cast(item);
@@ -307,12 +309,10 @@ fn has_no_rows(select: &Select) -> bool {
         |op: &JoinOperator| matches!(op, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_));
     let keeps_left = |op: &JoinOperator| inner(op) || matches!(op, JoinOperator::Left(_) | JoinOperator::LeftOuter(_));
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
-    let absent = idioms::asks_for_absent_constraints(select);
-    let reads_nothing = absent
-        || select.from.iter().any(|from| {
-            let joins_inner = || from.joins.iter().any(|j| inner(&j.join_operator) && is_empty(&j.relation));
-            from.joins.iter().all(|j| keeps_left(&j.join_operator)) && (is_empty(&from.relation) || joins_inner())
-        });
+    let reads_nothing = select.from.iter().any(|from| {
+        let joins_inner = || from.joins.iter().any(|j| inner(&j.join_operator) && is_empty(&j.relation));
+        from.joins.iter().all(|j| keeps_left(&j.join_operator)) && (is_empty(&from.relation) || joins_inner())
+    });
     reads_nothing && !grouped && select.having.is_none() && !select.projection.iter().any(aggregates)
 }
 
@@ -384,6 +384,30 @@ fn without_rows(select: &mut Select) -> bool {
     select.distinct = None;
     select.selection = Some(nothing);
     true
+}
+
+/// Puts NULLs in the place of output columns with subqueries, in a SELECT that has no rows anyway.
+fn without_subqueries(select: &mut Select) {
+    struct Subqueries;
+    impl Visitor for Subqueries {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    for item in &mut select.projection {
+        let alias = match item {
+            SelectItem::ExprWithAlias { alias, .. } => alias.clone(),
+            SelectItem::UnnamedExpr(expr) => Ident::with_quote('"', output_name(expr)),
+            _ => continue,
+        };
+        if Visit::visit(&*item, &mut Subqueries).is_break()
+            && let Some(expr) = parse("CAST(NULL AS text)")
+        {
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
 }
 
 /// The name that PostgreSQL gives an output column.

@@ -277,9 +277,20 @@ public final class Checks {
       same("type", meta.getColumnTypeName(3), "numeric");
       same("precision", meta.getPrecision(3), 12);
       same("scale", meta.getScale(3), 2);
+      same("table", meta.getTableName(2) + "." + ((org.postgresql.PGResultSetMetaData) meta).getBaseColumnName(2), "java_meta.b");
+      same("nullable", meta.isNullable(1), ResultSetMetaData.columnNoNulls);
       same("auto", meta.isAutoIncrement(1), false);
     }
-    return "labels and types of result columns";
+    try (Statement statement = connection.createStatement(ResultSet.TYPE_SCROLL_SENSITIVE, ResultSet.CONCUR_UPDATABLE)) {
+      run(connection, "INSERT INTO java_meta VALUES (1, 'one', 1.50, NULL, NULL)");
+      try (ResultSet rows = statement.executeQuery("SELECT * FROM java_meta")) {
+        rows.next();
+        rows.updateString("b", "changed");
+        rows.updateRow();
+      }
+      same("changed", rows(statement.executeQuery("SELECT b FROM java_meta"), "b"), List.of("changed"));
+    }
+    return "labels, types, table and NOT NULL of result columns; a result that is changed in place";
   }
 
   static String transactions(Connection connection) throws SQLException {

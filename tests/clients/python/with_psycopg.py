@@ -423,6 +423,41 @@ def activity(server):
     return "two sessions: pid, user, database, application, address, state, statement"
 
 
+def other_sessions(server):
+    """pg_cancel_backend and pg_terminate_backend reach another session; set_config sets."""
+    with connect(server, autocommit=True) as one, connect(server, autocommit=True) as other:
+        pid, failed = other.info.backend_pid, []
+
+        def sleep():
+            try:
+                other.execute("SELECT pg_sleep(30)")
+            except psycopg.Error as error:
+                failed.append(error.sqlstate)
+
+        for function in ("pg_cancel_backend", "pg_terminate_backend"):
+            thread = threading.Thread(target=sleep)
+            thread.start()
+            state = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+            while one.execute(state, [pid]).fetchone() != ("active",):
+                pass
+            assert one.execute(f"SELECT {function}(%s)", [pid]).fetchone() == (True,)
+            thread.join()
+            assert (found := failed.pop()) == "57014", (function, found)
+        # The statement is cancelled, then the connection ends.
+        try:
+            other.execute("SELECT 1")
+            raise AssertionError("the session goes on")
+        except psycopg.errors.AdminShutdown:
+            pass
+        except psycopg.OperationalError:
+            pass
+        assert other.closed and one.execute(state, [pid]).fetchone() is None
+        one.execute("SELECT set_config('TimeZone', 'Asia/Tokyo', false)")
+        assert one.info.parameter_status("TimeZone") == "Asia/Tokyo"
+        assert one.execute("SELECT timestamptz '2024-01-01 00:00:00+00'::text").fetchone() == ("2024-01-01 09:00:00+09",)
+    return "another session's statement and connection end; TimeZone"
+
+
 CHECKS = [
     values_in_both_formats,
     json_in_both_formats,
@@ -442,4 +477,5 @@ CHECKS = [
     cancelled,
     notifications,
     activity,
+    other_sessions,
 ]
