@@ -126,7 +126,7 @@ impl Value {
     }
 }
 
-type Body = Box<dyn Fn(&[Option<String>]) -> Result<Value> + Send + Sync>;
+type Body = dyn Fn(&[Option<String>]) -> Result<Value> + Send + Sync;
 
 fn function(
     name: &'static str,
@@ -134,7 +134,7 @@ fn function(
     body: impl Fn(&[Option<String>]) -> Result<Value> + Send + Sync + 'static,
 ) -> Arc<ScalarUDF> {
     let signature = Signature::new(TypeSignature::VariadicAny, Volatility::Volatile);
-    Arc::new(ScalarUDF::new_from_impl(Acting { name, returns, body: Arc::new(Box::new(body)), signature }))
+    Arc::new(ScalarUDF::new_from_impl(Acting { name, returns, body: Arc::new(body), signature }))
 }
 
 /// A function over the texts of its arguments that does something.

@@ -60,7 +60,7 @@ fetch() {
   if (cd "$folder" && "$@") >"$log" 2>&1 </dev/null; then
     touch "$folder/.complete"
   else
-    skip="$tool could not install it: $(grep -v '^$' "$log" | tail -n 1)"
+    skip="$tool could not install it: $(grep -im 1 error "$log" || grep -v '^$' "$log" | tail -n 1)"
   fi
 }
 

@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::rewrite::{call, catalog_table, null, parse, part};
+use super::rewrite::{call, catalog_table, parse, part};
 use super::{activity, types};
 
 /// Columns of numbers that the catalog writes as text.
@@ -143,7 +143,7 @@ impl VisitorMut for Idioms {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr
             && column_name(left).is_some_and(|name| FUNCTION_COLUMNS.contains(&name.as_str()))
-            && matches!(right.as_ref(), Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n.to_string() == "0"))
+            && matches!(right.as_ref(), Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n == "0"))
         {
             replace(right, parse("'-'"));
         }
@@ -426,12 +426,11 @@ fn argument(f: &Function) -> Option<Expr> {
 }
 
 fn is_one(expr: &Expr) -> bool {
-    matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n.to_string() == "1"))
+    matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n == "1"))
 }
 
 fn replace(expr: &mut Expr, by: Option<Expr>) {
     if let Some(by) = by {
-        drop(std::mem::replace(expr, null()));
         *expr = by;
     }
 }

@@ -593,7 +593,7 @@ pub(super) fn parse(text: &str) -> Option<Expr> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?.parse_expr().ok()
 }
 
-pub(super) fn null() -> Expr {
+fn null() -> Expr {
     Expr::Value(Value::Null.into())
 }
 
