@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 BUILD := dev/setup.sh build && . dev/env.sh
 TEST := dev/setup.sh test && . dev/env.sh
+# The clients whose checks are part of the tests.
+DRIVERS := psycopg_3 sqlalchemy_2 node_postgres pgx pgjdbc psql_terminal catalog_queries
 
 .PHONY: help demo build check test bench clients fuzz kafka kafka-stop kill oracle pg slt
 
@@ -25,7 +27,7 @@ check: ## rustfmt, clippy and cargo doc, warnings denied
 	  RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
 
 test: ## everything that CI runs: make check, then every test
-	@$(TEST) && dev/kafka/kafka.sh resolve && dev/s3/s3.sh resolve
+	@$(TEST) && dev/kafka/kafka.sh resolve && dev/s3/s3.sh resolve && tests/clients/run.sh install $(DRIVERS)
 	@$(MAKE) --no-print-directory check
 	@. dev/env.sh && cargo test --locked --workspace
 
@@ -50,7 +52,7 @@ bench: ## throughput and latency on a real Kafka broker, and Nexmark, release bu
 	@$(TEST) && dev/kafka/kafka.sh resolve && \
 	  KAFKA_JIT_LEVEL=4 KAFKA_SHORT_PAUSES=1 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline --bench nexmark
 
-clients: ## Delta tables with other systems, deltalake and DuckDB, in a Python environment in the cache folder (NAME=delta)
+clients: ## clients of PostgreSQL, and Delta tables with deltalake and DuckDB, installed into the cache folder (NAME=pgx)
 	@dev/setup.sh clients && tests/clients/run.sh $${NAME:-}
 
 kafka: ## a single-node Apache Kafka 4 on 127.0.0.1:9092 (KAFKA_BOOTSTRAP=HOST:PORT for another)

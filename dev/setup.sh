@@ -3,8 +3,8 @@
 #
 #   dev/setup.sh build     what `make demo`, `make build` and `make check` need
 #   dev/setup.sh test      that, and what the tests need: Java and Maven for Apache Kafka, PostgreSQL to compare with, Go for
-#                          an S3 server
-#   dev/setup.sh clients   that, and Python for the tests with systems of others
+#                          an S3 server; with Python and Node.js also for the clients of these languages
+#   dev/setup.sh clients   the same
 #
 # Debian and Ubuntu. As root or with sudo it installs; otherwise it names what is missing and exits 1.
 set -euo pipefail
@@ -20,6 +20,8 @@ have_java() {
   have "$java" || java=java
   have "$java" && [ "$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)" -ge 17 ]
 }
+# To run a file of Java's source.
+have_compiler() { have_java && { "${JAVA_HOME:+$JAVA_HOME/bin/}java" --list-modules 2>/dev/null || java --list-modules; } | grep -q '^jdk.compiler'; }
 have_python() { have python3 && python3 -c 'import ensurepip, venv'; }
 have_postgres() { have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
@@ -46,12 +48,12 @@ need libcurl4-openssl-dev installed libcurl4-openssl-dev
 need zlib1g-dev installed zlib1g-dev
 need postgresql-client have psql
 if [ "$level" != build ]; then
-  need java have_java
+  need java have_compiler
   need maven have mvn
   need postgresql have_postgres
   need golang-go have go
-fi
-if [ "$level" = clients ]; then
+  need nodejs have node
+  need npm have npm
   need python3-venv have_python
 fi
 
@@ -61,7 +63,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
       as_root=(sudo)
     else
-      echo "setup: missing system packages: ${missing[*]//#java/openjdk-17-jre-headless (or any Java from 17 on)}" >&2
+      echo "setup: missing system packages: ${missing[*]//#java/openjdk-17-jdk-headless (or any JDK from 17 on)}" >&2
       echo "setup: install them with your package manager, or run this as root or with sudo" >&2
       exit 1
     fi
@@ -74,7 +76,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     if [ "$package" = java ]; then
       # Which Java releases a distribution carries differs; Kafka 4 wants 17 or later.
       for release in 17 21 25; do
-        if apt-cache show "openjdk-$release-jre-headless" >/dev/null 2>&1; then package="openjdk-$release-jre-headless"; break; fi
+        if apt-cache show "openjdk-$release-jdk-headless" >/dev/null 2>&1; then package="openjdk-$release-jdk-headless"; break; fi
       done
     fi
     packages+=("$package")

@@ -23,6 +23,16 @@ struct Fields {
     hint: Option<String>,
     position: Option<usize>,
     context: Option<String>,
+    about: About,
+}
+
+/// What a violated constraint is of, for clients that do not read messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    pub schema: Option<String>,
+    pub table: Option<String>,
+    pub column: Option<String>,
+    pub constraint: Option<String>,
 }
 
 /// The SQLSTATEs that this crate gives itself; names are PostgreSQL's.
@@ -73,6 +83,7 @@ impl Error {
             hint: None,
             position: None,
             context: None,
+            about: About::default(),
         }))
     }
 
@@ -114,6 +125,17 @@ impl Error {
     pub fn with_context(mut self, context: impl Into<String>) -> Self {
         self.0.context = Some(context.into());
         self
+    }
+
+    /// Adds what a violated constraint is of.
+    pub fn with_about(mut self, about: About) -> Self {
+        self.0.about = about;
+        self
+    }
+
+    /// What a violated constraint is of.
+    pub fn about(&self) -> &About {
+        &self.0.about
     }
 
     /// The five-character code.
@@ -177,6 +199,7 @@ impl From<SqlError> for Error {
             hint: e.hint,
             position: e.position,
             context: None,
+            about: About::default(),
         }))
     }
 }
@@ -190,6 +213,7 @@ impl From<ConnectorError> for Error {
             hint: e.hint().map(str::to_string),
             position: None,
             context: None,
+            about: About::default(),
         }))
     }
 }

@@ -462,7 +462,8 @@ impl Draft {
             if self.catalog.schemas.contains_key(&object.name) {
                 return Err(CatalogError::Duplicate { kind: "schema", name: object.name.clone() });
             }
-            if object.name.starts_with("pg_") {
+            // Schemas of temporary tables are made by the server; users are kept from their names where statements are planned.
+            if object.name.starts_with("pg_") && !object.name.starts_with("pg_temp_") {
                 return Err(CatalogError::Reserved { kind: "schema", name: object.name.clone() });
             }
             return Ok(());

@@ -81,9 +81,14 @@ pub struct SessionVars {
     pub time_zone: String,
     /// What `version()` prints.
     pub version: String,
+    /// The schema of the session's temporary tables, which may not be there.
+    pub temporary_schema: String,
     /// What `run_time()` and its kin speak of; `None` outside of a task's runs.
     pub run: Option<RunVars>,
 }
+
+/// What PostgreSQL calls the schema of a session's temporary tables, whatever its name is.
+pub const TEMPORARY_SCHEMA: &str = "pg_temp";
 
 impl Default for SessionVars {
     fn default() -> Self {
@@ -94,6 +99,7 @@ impl Default for SessionVars {
             schema: millstream_catalog::DEFAULT_SCHEMA.into(),
             time_zone: "UTC".into(),
             version: format!("PostgreSQL 17.0 (Millstream {})", env!("CARGO_PKG_VERSION")),
+            temporary_schema: TEMPORARY_SCHEMA.into(),
             run: None,
         }
     }

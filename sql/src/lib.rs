@@ -25,7 +25,7 @@ pub mod types;
 
 pub use context::{
     CatalogSource, ExternalCall, NoSystemTables, PlanContext, ROW_ID, Rights, RunVars, Series, SessionVars,
-    SystemTables, Target, Version,
+    SystemTables, TEMPORARY_SCHEMA, Target, Version,
 };
 pub use definition::{
     MASK, current_definition, current_query, function_arguments, index_definition, is_secret, masked, table_definition,

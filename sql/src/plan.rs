@@ -18,6 +18,7 @@ use crate::statement::{DropKind, ExplainFormat, Fetch, Notify, ResumeAt};
 
 mod index;
 mod lake;
+pub(crate) mod origins;
 mod role;
 mod session;
 mod task;
@@ -26,6 +27,7 @@ pub use index::{ConflictTarget, CreateIndexPlan};
 pub use lake::{
     DescribeHistoryPlan, MERGE_DELETE, MERGE_INSERT, MERGE_UPDATE, MergePlan, OptimizePlan, Overwrite, VacuumPlan,
 };
+pub use origins::Origin;
 pub use role::{AlterOwnerPlan, DefaultPrivilegesPlan, GrantPlan};
 pub use session::{CopySubscribePlan, DeclarePlan, ExecutePlan, PreparePlan, SubscribePlan, Subscribed};
 pub use task::{CreateTaskPlan, CronPlan, ExecuteTaskPlan};
@@ -164,6 +166,8 @@ pub struct PlannedQuery {
     pub references: BTreeMap<String, ObjectId>,
     /// Type of each `$n`.
     pub parameters: Vec<SqlType>,
+    /// The relation's column that each output column is, if it is one.
+    pub origins: Vec<Option<Origin>>,
 }
 
 impl PlannedQuery {
@@ -261,6 +265,8 @@ pub struct CreateViewPlan {
     pub name: NewName,
     pub view: View,
     pub references: BTreeMap<String, ObjectId>,
+    /// The view whose query it takes the place of.
+    pub replaces: Option<ObjectId>,
 }
 
 /// `CREATE MATERIALIZED VIEW`; the stream planner adds stream key and fingerprint.

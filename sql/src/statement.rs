@@ -18,7 +18,7 @@ mod task;
 pub use index::{CreateIndex, IndexedColumn};
 pub use lake::{Optimize, Vacuum};
 pub use merge::{Merge, MergeAction, MergeClause, MergeMatch};
-pub use session::{Declare, Direction, Execute, Fetch, Notify, Prepare, Subscribe, SubscribeTarget};
+pub use session::{Back, Declare, Direction, Execute, Fetch, Notify, Prepare, Subscribe, SubscribeTarget};
 pub use task::{CreateTask, CronCall, CronFunction, ExecuteTask, ScheduleClause};
 
 /// One statement of a text that may hold several.
@@ -121,6 +121,8 @@ pub enum Statement {
     Declare(Declare),
     /// FETCH and MOVE.
     Fetch(Fetch),
+    /// `REFRESH MATERIALIZED VIEW name`.
+    Refresh(Existing),
     /// `CLOSE name`, or all with `None`.
     Close(Option<String>),
     Listen(String),

@@ -79,7 +79,7 @@ fn errors() {
         "CREATE TABLE log (a INT)",
         "CREATE TABLE t (a INT, a INT)",
         "CREATE TABLE t (a SERIAL)",
-        "CREATE OR REPLACE VIEW w AS SELECT 1 AS a",
+        "CREATE OR REPLACE TABLE w (a INT)",
         "CREATE VIEW w AS SELECT 1, 1",
         "CREATE SOURCE s (a INT, WATERMARK FOR a AS a) WITH (connector = 'kafka') FORMAT PLAIN ENCODE JSON",
         "DROP TABLE payments",

@@ -85,6 +85,21 @@ impl Spool {
         Ok(())
     }
 
+    /// The batch of that number, from 0, of a spool of which none is taken. It stays.
+    ///
+    /// # Errors
+    /// 58030 if the file cannot be read, XX000 if there is none of that number.
+    pub async fn at(&mut self, index: usize) -> Result<RecordBatch> {
+        if let Some(batch) = self.memory.get(index) {
+            return Ok(batch.clone());
+        }
+        let missing = || Error::internal("a spool has no batch of that number");
+        let file = self.file.as_ref().ok_or_else(missing)?;
+        let (at, length) = *file.batches.get(index - self.memory.len()).ok_or_else(missing)?;
+        let reader = file.reader.clone();
+        blocking(move || read(&reader, at, length)?.ok_or_else(missing)).await
+    }
+
     /// Takes the first batch; `None` if there is none.
     ///
     /// # Errors
@@ -100,14 +115,15 @@ impl Spool {
             return Ok(None);
         };
         let reader = file.reader.clone();
-        let batch = blocking(move || {
-            let mut bytes = vec![0; length];
-            reader.read_exact_at(&mut bytes, at)?;
-            let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
-            Ok(reader.next().transpose()?)
-        });
-        batch.await
+        blocking(move || read(&reader, at, length)).await
     }
+}
+
+fn read(file: &File, at: u64, length: usize) -> Result<Option<RecordBatch>> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, at)?;
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
+    Ok(reader.next().transpose()?)
 }
 
 impl SpoolFile {

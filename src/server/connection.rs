@@ -198,10 +198,16 @@ where
                 let rows = send_copy(&mut self.socket, copy, interrupts).await?;
                 put_complete(&mut self.socket.output, &format!("COPY {rows}"));
             }
+            Response::CopyBinary(rows) => {
+                let output = self.session.format();
+                let rows = super::copy_binary::send(&mut self.socket, rows, &output, interrupts).await?;
+                put_complete(&mut self.socket.output, &format!("COPY {rows}"));
+            }
             Response::CopyIn(copy) => {
+                let zone = self.session.time_zone().to_string();
                 let (sink, chunks) = mpsc::channel(COPY_QUEUE_CHUNKS);
                 let done = guarded(self.session.copy_in(chunks));
-                let tag = super::copy_in::receive(&mut self.socket, &copy, sink, done, interrupts).await?;
+                let tag = super::copy_in::receive(&mut self.socket, copy, &zone, sink, done, interrupts).await?;
                 put_complete(&mut self.socket.output, &tag);
             }
         }

@@ -7,6 +7,7 @@ use pgwire::messages::copy::CopyInResponse;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use super::copy_binary::Decoder;
 use super::message::put;
 use super::rows::{Failure, Interrupts};
 use super::socket::{Disconnect, Message, Socket, protocol_violation};
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Passes the client's data to `sink` until the session is `done` with it; the command tag.
 pub async fn receive<S>(
     socket: &mut Socket<S>,
-    copy: &CopyIn,
+    copy: CopyIn,
+    zone: &str,
     sink: mpsc::Sender<CopyChunk>,
     done: impl Future<Output = Result<String>>,
     interrupts: &Interrupts,
@@ -27,15 +29,17 @@ pub async fn receive<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let columns = vec![i16::from(copy.binary); copy.columns];
-    put(&mut socket.output, &CopyInResponse::new(i8::from(copy.binary), columns.len() as i16, columns));
+    let binary = copy.binary.is_some();
+    let columns = vec![i16::from(binary); copy.columns];
+    put(&mut socket.output, &CopyInResponse::new(i8::from(binary), columns.len() as i16, columns));
+    let mut decoder = copy.binary.map(|columns| Decoder::new(columns, zone));
     tokio::pin!(done);
     let ended = tokio::select! {
         biased;
         failure = interrupts.wait() => Err(failure),
         // An early result is an error: the data had not ended.
         early = &mut done => return Ok(early?),
-        ended = forward(socket, &sink) => ended,
+        ended = forward(socket, &mut decoder, &sink) => ended,
     };
     match ended {
         Ok(()) => {
@@ -68,15 +72,33 @@ where
 }
 
 /// Passes data on until the client says that it is all.
-async fn forward<S>(socket: &mut Socket<S>, sink: &mpsc::Sender<CopyChunk>) -> Result<(), Failure>
+async fn forward<S>(
+    socket: &mut Socket<S>,
+    decoder: &mut Option<Decoder>,
+    sink: &mpsc::Sender<CopyChunk>,
+) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     loop {
         let chunk = match socket.message().await? {
             None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
-            Some(Message::Frontend(Frontend::CopyData(data))) => CopyChunk::Data(data.data),
-            Some(Message::Frontend(Frontend::CopyDone(_))) => CopyChunk::Done,
+            Some(Message::Frontend(Frontend::CopyData(data))) => match decoder {
+                None => CopyChunk::Data(data.data),
+                Some(decoder) => match decoder.push(&data.data)? {
+                    Some(rows) => CopyChunk::Rows(rows),
+                    None => continue,
+                },
+            },
+            Some(Message::Frontend(Frontend::CopyDone(_))) => {
+                if let Some(decoder) = decoder {
+                    let rows = CopyChunk::Rows(decoder.finish()?);
+                    if sink.send(rows).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                CopyChunk::Done
+            }
             Some(Message::Frontend(Frontend::CopyFail(fail))) => {
                 return Err(
                     Error::new(sqlstate::QUERY_CANCELED, format!("COPY from stdin failed: {}", fail.message)).into()

@@ -1,7 +1,7 @@
 //! Messages to the client, appended to an output buffer through pgwire's message types.
 
 use bytes::BytesMut;
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{Field, Schema};
 use millstream_catalog::SqlType;
 use pgwire::messages::Message;
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
@@ -13,7 +13,7 @@ use pgwire::messages::startup::ParameterStatus;
 
 use super::encode::{Format, column_type};
 use crate::error::{Error, Result};
-use crate::session::api::{Notice, TransactionStatus};
+use crate::session::api::{Notice, ORIGIN_KEY, TransactionStatus};
 
 /// Whether the connection survives an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub fn put_error(out: &mut BytesMut, level: ErrorLevel, error: &Error) {
     let mut fields = report(severity, error.sqlstate(), error.message(), error.detail(), error.hint());
     fields.extend(error.position().map(|position| (b'P', position.to_string())));
     fields.extend(error.context().map(|context| (b'W', context.replace('\0', "\u{fffd}"))));
+    let about = error.about();
+    for (code, name) in [(b's', &about.schema), (b't', &about.table), (b'c', &about.column), (b'n', &about.constraint)]
+    {
+        fields.extend(name.as_ref().map(|name| (code, name.replace('\0', "\u{fffd}"))));
+    }
     put(out, &ErrorResponse::new(fields));
 }
 
@@ -80,11 +85,19 @@ pub fn put_row_description(out: &mut BytesMut, schema: &Schema, formats: &[Forma
         .map(|(field, format)| {
             let t = column_type(field)?;
             let name = field.name().replace('\0', "\u{fffd}");
-            Ok(FieldDescription::new(name, 0, 0, t.oid(), t.typlen(), t.typmod(), format.code()))
+            let (relation, number) = origin(field);
+            Ok(FieldDescription::new(name, relation, number, t.oid(), t.typlen(), t.typmod(), format.code()))
         })
         .collect::<Result<_>>()?;
     put(out, &RowDescription::new(fields));
     Ok(())
+}
+
+/// The relation and the number of the column that a result column is; zeros if it is none.
+fn origin(field: &Field) -> (i32, i16) {
+    let parts = field.metadata().get(ORIGIN_KEY).and_then(|origin| origin.split_once('.'));
+    let both = parts.and_then(|(oid, number)| Some((oid.parse::<u32>().ok()? as i32, number.parse().ok()?)));
+    both.unwrap_or_default()
 }
 
 /// ParameterDescription.

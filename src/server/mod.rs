@@ -8,6 +8,7 @@
 mod authenticate;
 mod cancel;
 mod connection;
+mod copy_binary;
 mod copy_in;
 pub mod encode;
 mod extended;

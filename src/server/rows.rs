@@ -199,14 +199,15 @@ where
     Ok(rows)
 }
 
-fn put_copy_data(out: &mut BytesMut, bytes: &[u8]) {
+/// CopyData.
+pub(super) fn put_copy_data(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u8(b'd');
     out.put_i32(bytes.len() as i32 + 4);
     out.extend_from_slice(bytes);
 }
 
 /// The stream's next item. While it is awaited, output that holds rows is sent, and the client may leave.
-async fn next_item<S, T>(
+pub(super) async fn next_item<S, T>(
     socket: &mut Socket<S>,
     stream: &mut (impl futures::Stream<Item = T> + Unpin),
     interrupts: &Interrupts,
@@ -233,7 +234,7 @@ where
     }
 }
 
-async fn flush<S>(socket: &mut Socket<S>, interrupts: &Interrupts) -> Result<(), Failure>
+pub(super) async fn flush<S>(socket: &mut Socket<S>, interrupts: &Interrupts) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

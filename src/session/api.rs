@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::execution::SendableRecordBatchStream;
@@ -196,6 +197,9 @@ pub trait SqlSession: Send + 'static {
     }
 }
 
+/// Key in a result column's metadata: `OID.number` of the relation's column that it is.
+pub const ORIGIN_KEY: &str = "millstream.origin";
+
 /// What a statement takes and gives.
 #[derive(Debug, Clone, Default)]
 pub struct Description {
@@ -212,6 +216,8 @@ pub enum Response {
     Complete { tag: String },
     /// `COPY … TO STDOUT`.
     CopyOut(CopyOut),
+    /// `COPY … TO STDOUT` in the binary format.
+    CopyBinary(RowSet),
     /// `COPY … FROM STDIN`.
     CopyIn(CopyIn),
     /// An empty statement.
@@ -287,14 +293,25 @@ pub struct CopyPiece {
 pub struct CopyIn {
     /// Columns announced to the client.
     pub columns: usize,
-    /// Whether the format is binary.
-    pub binary: bool,
+    /// In the binary format: what the data is of. The session is then given [`CopyChunk::Rows`].
+    pub binary: Option<CopyColumns>,
+}
+
+/// What the data of a binary COPY is of.
+#[derive(Debug, Clone)]
+pub struct CopyColumns {
+    /// Name of the table, for errors.
+    pub table: String,
+    /// Names and types of the columns.
+    pub columns: Vec<(String, SqlType)>,
 }
 
 /// One message of a COPY from the client.
 #[derive(Debug)]
 pub enum CopyChunk {
     Data(Bytes),
+    /// Rows of a binary COPY; values of `varchar`, `char` and `numeric` are text.
+    Rows(RecordBatch),
     /// All data was sent.
     Done,
     /// The client gave up, with its reason; nothing may be kept.

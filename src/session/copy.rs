@@ -1,5 +1,6 @@
 //! COPY: a query's rows into a file or to the client, the client's rows into a table.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -15,7 +16,7 @@ use millstream_sql::plan::{CopyFromPlan, CopyTarget, CopyToPlan};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{CopyChunk, CopyIn, CopyOut, CopyPiece, Response};
+use super::api::{CopyChunk, CopyColumns, CopyIn, CopyOut, CopyPiece, Response, RowSet, RowsTag};
 use super::{Scope, Session, complete, query};
 use crate::batch::Batch;
 use crate::batch::copy::CopyTo;
@@ -28,6 +29,8 @@ use crate::error::{Error, Result, sqlstate};
 const PIECE_ROWS: usize = 512;
 /// Lines that are turned into rows at a time.
 const BATCH_ROWS: usize = 8192;
+/// The format whose rows the server writes and reads.
+const BINARY: &str = "binary";
 
 impl Session {
     pub(super) async fn copy_to(&self, p: CopyToPlan, scope: &Scope, cancel: CancellationToken) -> Result<Response> {
@@ -46,6 +49,14 @@ impl Session {
                 let rows = copy.write(batch, rows, written, cancel).await?;
                 Ok(complete(format!("COPY {rows}")))
             }
+            CopyTarget::Stdout if p.format == BINARY => {
+                no_options(&p.options)?;
+                let schema = p.query.output_schema();
+                let rows = self.rows_of(p.query.plan, &[], scope, &cancel).await?;
+                let stream = query::renamed(rows, schema.clone());
+                let tag = RowsTag::Counted("COPY".into());
+                Ok(Response::CopyBinary(RowSet { schema, stream, tag, binary: true, live: false }))
+            }
             CopyTarget::Stdout => {
                 let format = Delimited::new("COPY ... TO STDOUT", &p.format, &p.options)?;
                 let schema = p.query.output_schema();
@@ -58,10 +69,18 @@ impl Session {
 
     /// Asks the client for the rows; [`Session::take_copy`] takes them.
     pub(super) fn copy_from(&mut self, p: CopyFromPlan, scope: Scope, statement: String) -> Result<Response> {
-        let format = Delimited::new("COPY ... FROM STDIN", &p.format, &p.options)?;
         let columns = p.columns.len();
+        let (format, binary) = if p.format == BINARY {
+            no_options(&p.options)?;
+            let columns = p.columns.iter().map(|c| (c.name.clone(), c.sql_type.clone())).collect();
+            // Lines are not read; the server takes the data apart.
+            let lines = Delimited::new("COPY ... FROM STDIN", "text", &p.options)?;
+            (lines, Some(CopyColumns { table: p.insert.checks.table.clone(), columns }))
+        } else {
+            (Delimited::new("COPY ... FROM STDIN", &p.format, &p.options)?, None)
+        };
         self.copying = Some(Copying { format, plan: p, scope, statement });
-        Ok(Response::CopyIn(CopyIn { columns, binary: false }))
+        Ok(Response::CopyIn(CopyIn { columns, binary }))
     }
 
     /// Inserts the rows that a client sends; the command tag.
@@ -81,6 +100,7 @@ impl Session {
                         input.add(&mut lines)?;
                     }
                 }
+                Some(CopyChunk::Rows(batch)) => input.add_rows(&batch)?,
                 Some(CopyChunk::Done) => break,
                 Some(CopyChunk::Failed(reason)) => return Err(Error::new(sqlstate::QUERY_CANCELED, reason)),
                 None => return Err(Error::new(sqlstate::QUERY_CANCELED, "the data of COPY did not end")),
@@ -153,7 +173,29 @@ impl<'a> Input<'a> {
         let Ok(columns) = columns.collect::<Result<Vec<_>>>() else {
             return Err(self.first_error(&texts, &line_of_row));
         };
-        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        self.keep(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    /// Takes rows of the binary format, whose values of some types are text.
+    fn add_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let is_text =
+            |column: &Column| matches!(column.sql_type, SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Numeric(_));
+        let columns = batch.columns().iter().zip(&self.plan.columns).map(|(values, column)| match is_text(column) {
+            true => self.parsed(values, column),
+            false => Ok(values.clone()),
+        });
+        let Ok(columns) = columns.collect::<Result<Vec<_>>>() else {
+            let texts: Vec<ArrayRef> = batch.columns().to_vec();
+            let lines: Vec<u64> = (1..).map(|n| self.rows as u64 + n).take(batch.num_rows()).collect();
+            return Err(self.first_error_of(&texts, &lines, is_text));
+        };
+        self.keep(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    fn keep(&mut self, batch: RecordBatch) -> Result<()> {
         self.reservation.try_grow(batch.get_array_memory_size())?;
         self.rows += batch.num_rows();
         self.batches.push(batch);
@@ -166,8 +208,12 @@ impl<'a> Input<'a> {
 
     /// The error of the first line that has one.
     fn first_error(&self, texts: &[ArrayRef], line_of_row: &[u64]) -> Error {
+        self.first_error_of(texts, line_of_row, |_| true)
+    }
+
+    fn first_error_of(&self, texts: &[ArrayRef], line_of_row: &[u64], is_text: impl Fn(&Column) -> bool) -> Error {
         for (row, line) in line_of_row.iter().enumerate() {
-            for (text, column) in texts.iter().zip(&self.plan.columns) {
+            for (text, column) in texts.iter().zip(&self.plan.columns).filter(|(_, column)| is_text(column)) {
                 if let Err(error) = self.parsed(&text.slice(row, 1), column) {
                     let (table, name) = (&self.plan.insert.checks.table, &column.name);
                     let value = shortened(text.as_string_view().value(row));
@@ -176,6 +222,17 @@ impl<'a> Input<'a> {
             }
         }
         Error::internal("a batch of COPY failed, and none of its rows")
+    }
+}
+
+/// The binary format has no options.
+fn no_options(options: &BTreeMap<String, String>) -> Result<()> {
+    match options.iter().find(|(key, value)| !(*key == "encoding" || *value == "false")) {
+        None => Ok(()),
+        Some((key, _)) => {
+            Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, format!("cannot specify {key} in BINARY mode"))
+                .with_hint("the binary format has no options"))
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Parameter, Response, RowSet, RowsTag};
 use super::query::canceled;
+use super::scroll::ScrollRows;
 use super::settings::duration;
 use super::{Scope, Session, complete};
 use crate::batch::pg_catalog::CursorRow;
@@ -53,6 +54,8 @@ struct Cursor {
     /// Savepoints of its transaction that are older.
     savepoints: usize,
     rows: Arc<Mutex<CursorRows>>,
+    /// The rows of one with SCROLL, in the place of `rows`.
+    scroll: Option<Arc<Mutex<ScrollRows>>>,
     /// Puts its rows aside when it is idle.
     idle: Option<AbortHandle>,
 }
@@ -150,6 +153,7 @@ impl Cursors {
             statement: millstream_sql::masked(&cursor.statement),
             is_holdable: cursor.hold,
             is_binary: cursor.binary,
+            is_scrollable: cursor.scroll.is_some(),
             created_us: cursor.created_us,
         };
         self.0.iter().map(row).collect()
@@ -220,13 +224,12 @@ impl Session {
         let Response::Rows(RowSet { schema, stream, .. }) = response else {
             return Err(Error::internal("a cursor's query gives no rows"));
         };
-        let rows = CursorRows {
-            first: None,
-            spool: Spool::new(self.database.batch.runtime_env().clone()),
-            query: Some(stream),
-            failed: None,
-            position: 0,
+        let spool = || Spool::new(self.database.batch.runtime_env().clone());
+        let (scroll, query) = match p.scroll {
+            true => (Some(Arc::new(Mutex::new(ScrollRows::new(spool(), stream)))), None),
+            false => (None, Some(stream)),
         };
+        let rows = CursorRows { first: None, spool: spool(), query, failed: None, position: 0 };
         let cursor = Cursor {
             statement: parsed.text.clone(),
             schema,
@@ -237,6 +240,7 @@ impl Session {
             outlives: self.transaction.is_none(),
             savepoints: self.transaction.as_ref().map_or(0, super::transaction::Transaction::savepoints),
             rows: Arc::new(Mutex::new(rows)),
+            scroll,
             idle: None,
         };
         self.cursors.0.insert(p.name.clone(), cursor);
@@ -251,10 +255,14 @@ impl Session {
         if let Some(idle) = cursor.idle.take() {
             idle.abort();
         }
-        let rows = cursor.rows.clone();
+        let (rows, scroll) = (cursor.rows.clone(), cursor.scroll.clone());
         let idle = tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            put_aside(rows).await;
+            match scroll {
+                // Who fetches is told of a failure.
+                Some(scroll) => drop(scroll.lock().await.read_all().await),
+                None => put_aside(rows).await,
+            }
         });
         cursor.idle = Some(idle.abort_handle());
     }
@@ -264,7 +272,11 @@ impl Session {
         let (schema, binary, is_subscription) = (cursor.schema.clone(), cursor.binary, cursor.is_subscription);
         let rows = cursor.rows.clone();
         let patience = patience(&fetch, is_subscription)?;
+        let scroll = cursor.scroll.clone();
         self.begin_idling(&fetch.cursor);
+        if let Some(scroll) = scroll {
+            return fetch_scrolling(scroll, &fetch, schema, binary, cancel).await;
+        }
         let (skipped, wanted) = match fetch.direction {
             Direction::Forward(n) => (0, n),
             Direction::All => (0, u64::MAX),
@@ -273,7 +285,7 @@ impl Session {
                 position if n > position => (n - 1 - position, 1),
                 _ => return Err(only_forward(&fetch.cursor, &format!("ABSOLUTE {n}"))),
             },
-            Direction::Backward(words) => return Err(only_forward(&fetch.cursor, &words)),
+            Direction::Backward(_, words) => return Err(only_forward(&fetch.cursor, &words)),
         };
         pass_over(&rows, skipped, is_subscription, cancel).await?;
         if fetch.moves {
@@ -317,6 +329,29 @@ impl Session {
     pub(super) fn fetched_columns(&self, name: &str) -> Result<SchemaRef> {
         self.cursors.columns(name).ok_or_else(|| undefined(name))
     }
+}
+
+/// FETCH and MOVE of a cursor that goes back.
+async fn fetch_scrolling(
+    scroll: Arc<Mutex<ScrollRows>>,
+    fetch: &Fetch,
+    schema: SchemaRef,
+    binary: bool,
+    cancel: &CancellationToken,
+) -> Result<Response> {
+    let span = unless_canceled(async { scroll.lock().await.go(&fetch.direction).await }, cancel).await?;
+    if fetch.moves {
+        return Ok(complete(format!("MOVE {}", span.count)));
+    }
+    let batches = stream::try_unfold((scroll, Some(span)), |(scroll, left)| async move {
+        let Some(span) = left.filter(|span| span.count > 0) else { return Ok(None) };
+        let (batch, rest) = scroll.lock().await.next_of(span).await?;
+        Ok::<_, Error>(Some((batch, (scroll, Some(rest)))))
+    });
+    let batches = batches.map(|batch| batch.map_err(DataFusionError::from)).boxed();
+    let stream = Box::pin(RecordBatchStreamAdapter::new(schema.clone(), batches));
+    let tag = RowsTag::Counted("FETCH".into());
+    Ok(Response::Rows(RowSet { schema, stream, tag, binary, live: false }))
 }
 
 /// How long FETCH waits for the first row of a subscription; `None` for ever.
@@ -423,6 +458,5 @@ fn undefined(name: &str) -> Error {
 /// 55000: cursors do not go back.
 fn only_forward(name: &str, words: &str) -> Error {
     let message = format!("cursor \"{name}\" can only scan forward, and {words} goes back");
-    Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-        .with_hint("declare another cursor to read from the start")
+    Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint("declare it with SCROLL to go back")
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::api::{ClientInfo, Login, Sessions};
+use super::backends::Backends;
 use super::channels::Channels;
 use super::definitions;
 use super::subscriptions::{Registry, temporary};
@@ -88,6 +89,8 @@ pub struct Inner {
     pub tasks: Desk,
     /// Who listens to what.
     pub channels: Channels,
+    /// How a session reaches another.
+    pub backends: Arc<Backends>,
     pub subscriptions: Registry,
     pub started: Instant,
 }
@@ -104,6 +107,12 @@ pub struct SessionInfo {
     pub address: String,
     pub connected_us: i64,
     pub statement: Option<String>,
+    /// The last statement, with when it began; microseconds since 1970.
+    pub last_statement: Option<(String, i64)>,
+    /// Since when it is in its state.
+    pub changed_us: i64,
+    /// Since when a transaction is open, and whether it has failed.
+    pub transaction: Option<(i64, bool)>,
     /// The channels that it listens to.
     pub listening: String,
 }
@@ -136,10 +145,13 @@ impl Database {
         })?;
         let left_over = temporary::left_over(&engine.published().catalog);
         futures::executor::block_on(temporary::drop_views(&engine, &left_over, DEFAULT_USER))?;
+        let named = super::temporary::is_temporary;
+        futures::executor::block_on(super::temporary::drop_schemas(&engine, named, DEFAULT_USER))?;
         let tasks = Desk::new(Clock::system(), engine.published().epoch);
         Ok(Self(Arc::new(Inner {
             tasks,
             channels: Channels::default(),
+            backends: Arc::default(),
             subscriptions: Registry::default(),
             engine,
             batch,
@@ -188,7 +200,18 @@ impl Inner {
     /// Notes what a session is doing.
     pub fn doing(&self, session: u64, statement: Option<String>) {
         if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.changed_us = chrono::Utc::now().timestamp_micros();
+            if let Some(text) = &statement {
+                info.last_statement = Some((text.clone(), info.changed_us));
+            }
             info.statement = statement;
+        }
+    }
+
+    /// Notes since when a transaction is open in a session, and whether it has failed.
+    pub fn in_transaction(&self, session: u64, transaction: Option<(i64, bool)>) {
+        if let Some(info) = self.sessions.lock().get_mut(&session) {
+            info.transaction = transaction;
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use chrono::Utc;
 use millstream_catalog::object::{Format, MaterializedView, Sink, Snapshot, columns_schema};
-use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind};
+use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind, Privilege};
 use millstream_connectors::{Reset, SourceSpec};
 use millstream_sql::plan::{
     CreateExternalTablePlan, CreateFunctionPlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan,
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Notice, Response};
 use super::definitions::{self, PARALLELISM, StoredQuery};
+use super::temporary::is_temporary;
 use super::transaction::{Transaction, is_outside};
 use super::{Scope, Session, complete};
 use crate::batch::files;
@@ -55,7 +56,8 @@ fn check_sink_key(name: &str, sink: &Sink, planned: &PlannedView) -> Result<()> 
 impl Session {
     pub(super) async fn create_schema(&mut self, name: String, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = self.draft(scope);
-        self.require_create(draft.catalog())?;
+        let needed = if is_temporary(&name) { Privilege::Temporary } else { Privilege::Create };
+        self.require_in_database(needed, draft.catalog())?;
         let id = draft.new_id();
         let mut object = self.object(id, &new_name(id, name), parsed, ObjectKind::Schema, BTreeMap::new());
         object.schema = id;
@@ -138,8 +140,18 @@ impl Session {
 
     pub(super) async fn create_view(&mut self, p: CreateViewPlan, parsed: &Parsed, scope: &Scope) -> Result<Response> {
         let mut draft = self.draft(scope);
-        let id = draft.new_id();
-        draft.create(self.object(id, &p.name, parsed, ObjectKind::View(p.view), p.references))?;
+        match p.replaces.and_then(|id| draft.catalog().get(id).cloned()) {
+            Some(old) => {
+                let new = self.object(old.id, &p.name, parsed, ObjectKind::View(p.view), p.references);
+                let (owner, comment) = (old.owner.clone(), old.comment.clone());
+                let column_comments = old.column_comments.clone();
+                draft.replace(Object { owner, comment, column_comments, ..new });
+            }
+            None => {
+                let id = draft.new_id();
+                draft.create(self.object(id, &p.name, parsed, ObjectKind::View(p.view), p.references))?;
+            }
+        }
         self.apply(draft, Vec::new(), Vec::new(), parsed).await?;
         Ok(complete("CREATE VIEW"))
     }

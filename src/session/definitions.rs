@@ -66,11 +66,7 @@ pub fn running(catalog: &Catalog, object: &Object, places: &Places) -> Result<Op
             // With its owner's secrets; it goes on with what opens its place even if the owner may not use that any more.
             let spec = places.spec(sink, &object.name, catalog, Some(&object.owner));
             let spec = spec.or_else(|_| places.spec(sink, &object.name, catalog, None))?;
-            Some(NewObject::Sink {
-                id,
-                plan: Box::new(plan),
-                spec: Box::new(spec),
-            })
+            Some(NewObject::Sink { id, plan: Box::new(plan), spec: Box::new(spec) })
         }
         ObjectKind::Schema
         | ObjectKind::View(_)

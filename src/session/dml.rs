@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Parameter, Response, RowsTag};
 use super::arbiter::Arbiter;
 use super::{Scope, Session, complete, memory};
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{About, Error, Result, sqlstate};
 use crate::state::ByteRows;
 use crate::stream::engine::table::table_relation;
 use crate::stream::engine::{OnConflict, TableWrite, WriteRequest};
@@ -404,7 +404,12 @@ pub(super) fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
                     checks.table
                 ),
             )
-            .with_detail(format!("Failing row contains {}.", row_text(rows, row))));
+            .with_detail(format!("Failing row contains {}.", row_text(rows, row)))
+            .with_about(About {
+                table: Some(checks.table.clone()),
+                column: Some(rows.schema().field(*column).name().clone()),
+                ..About::default()
+            }));
         }
     }
     if checks.checks.is_empty() || rows.num_rows() == 0 {
@@ -419,7 +424,12 @@ pub(super) fn check(rows: &RecordBatch, checks: &RowChecks) -> Result<()> {
                 sqlstate::CHECK_VIOLATION,
                 format!("new row for relation \"{}\" violates check constraint \"{name}\"", checks.table),
             )
-            .with_detail(format!("Failing row contains {}.", row_text(rows, row))));
+            .with_detail(format!("Failing row contains {}.", row_text(rows, row)))
+            .with_about(About {
+                table: Some(checks.table.clone()),
+                constraint: Some(name.clone()),
+                ..About::default()
+            }));
         }
     }
     Ok(())

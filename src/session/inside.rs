@@ -12,18 +12,20 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 use millstream_catalog::role::MONITOR;
-use millstream_catalog::{Object, ObjectKind, Privilege};
+use millstream_catalog::{Catalog, Object, ObjectKind, Privilege};
 use millstream_sql::SystemTables;
 
+use super::backends::{self, Configured};
 use super::database::Database;
 use super::definitions;
+use super::login;
 use super::notify::{Queue, pg_notify};
 use super::prepared::PreparedStatements;
 use super::secrets;
 use super::settings::Settings;
 use super::subscriptions::registry::Entry;
 use crate::batch::jobs::Job;
-use crate::batch::pg_catalog::{CatalogView, CursorRow, PgCatalog, Setting};
+use crate::batch::pg_catalog::{ActivityRow, CatalogView, CursorRow, PgCatalog, Setting};
 use crate::batch::stores::Access;
 use crate::batch::{sleep, system};
 use crate::error::{Error, Result, sqlstate};
@@ -50,6 +52,8 @@ pub struct Inside {
     role: String,
     /// Whether a table or function of the server's own was asked for.
     asked: Arc<AtomicBool>,
+    settings: Settings,
+    configured: Configured,
 }
 
 /// What the session itself has.
@@ -57,8 +61,12 @@ pub struct Own {
     pub process_id: i32,
     pub prepared: PreparedStatements,
     pub cursors: Vec<CursorRow>,
+    /// Channels that it listens to.
+    pub channels: Vec<String>,
     /// What `pg_notify()` writes to.
     pub notifications: Queue,
+    /// What `set_config()` writes to.
+    pub configured: Configured,
 }
 
 impl Inside {
@@ -90,9 +98,20 @@ impl Inside {
         view.process_id = own.process_id;
         view.prepared = Arc::new(move || own.prepared.rows());
         view.cursors = own.cursors;
-        let role = user.to_string();
-        let asked = Arc::default();
-        Self { database, published, pg: PgCatalog::new(view), notifications: own.notifications, role, asked }
+        view.channels = own.channels;
+        view.started_us = chrono::Utc::now().timestamp_micros() - database.started.elapsed().as_micros() as i64;
+        let (all, catalog, role) = (database.clone(), published.catalog.clone(), user.to_string());
+        view.activity = Arc::new(move || activity(&all, &catalog, &role));
+        Self {
+            database,
+            published,
+            pg: PgCatalog::new(view),
+            notifications: own.notifications,
+            settings: settings.clone(),
+            configured: own.configured,
+            role: user.to_string(),
+            asked: Arc::default(),
+        }
     }
 
     /// Whether planning has asked for what the server knows at this moment.
@@ -116,6 +135,28 @@ impl Inside {
     }
 }
 
+/// All sessions, as `pg_stat_activity` shows them.
+fn activity(database: &Database, catalog: &Catalog, role: &str) -> Vec<ActivityRow> {
+    let row = |s: super::database::SessionInfo| {
+        let (statement, since) = s.last_statement.map_or((String::new(), None), |(text, since)| (text, Some(since)));
+        let sees = catalog.has_privileges_of(role, &s.user) || catalog.has_privileges_of(role, MONITOR);
+        let statement = if sees { statement } else { NOT_SHOWN.into() };
+        ActivityRow {
+            process_id: s.process_id,
+            user: s.user,
+            application_name: s.application_name,
+            address: s.address,
+            connected_us: s.connected_us,
+            statement,
+            is_running: s.statement.is_some(),
+            statement_us: since,
+            changed_us: s.changed_us,
+            transaction: s.transaction,
+        }
+    };
+    database.sessions().into_iter().map(row).collect()
+}
+
 impl SystemTables for Inside {
     fn table(&self, schema: &str, name: &str) -> Option<SchemaRef> {
         let found = match schema {
@@ -131,6 +172,9 @@ impl SystemTables for Inside {
         let found = match name.strip_prefix("pg_catalog.").unwrap_or(name) {
             "pg_sleep" => Some(sleep::pg_sleep()),
             "pg_notify" => Some(pg_notify(self.notifications.clone())),
+            "set_config" => Some(backends::set_config(self.settings.clone(), self.configured.clone())),
+            "pg_cancel_backend" => Some(backends::cancel(self.database.backends.clone(), self.clone())),
+            "pg_terminate_backend" => Some(backends::terminate(self.database.backends.clone(), self.clone())),
             name => self.pg.function(name),
         };
         self.asked.fetch_or(found.is_some(), Ordering::Relaxed);
@@ -195,6 +239,16 @@ impl Inside {
     /// Whether the role sees what another does and runs.
     pub(super) fn sees_work_of(&self, role: &str) -> bool {
         self.sees_all() || self.published.catalog.has_privileges_of(&self.role, role)
+    }
+
+    /// Refuses ending what a session does to roles that may not.
+    ///
+    /// # Errors
+    /// 42501 naming whose it is.
+    pub(super) fn check_may_signal(&self, process_id: i32, what: &str) -> Result<()> {
+        let sessions = self.database.sessions();
+        let Some(other) = sessions.iter().find(|s| s.process_id == process_id) else { return Ok(()) };
+        login::check_may_end(&self.published.catalog, &self.role, &other.user, what)
     }
 
     /// Whether the role sees what a session does, by its number.

@@ -112,13 +112,13 @@ impl Session {
         }
     }
 
-    /// Refuses making a schema to roles that may make nothing in the database.
+    /// Refuses what the session's role may not do in the database as a whole.
     ///
     /// # Errors
     /// 42501.
-    pub(super) fn require_create(&self, catalog: &Catalog) -> Result<()> {
+    pub(super) fn require_in_database(&self, privilege: Privilege, catalog: &Catalog) -> Result<()> {
         match catalog.get(ObjectId::DATABASE) {
-            Some(database) => self.require(database, Privilege::Create, catalog),
+            Some(database) => self.require(database, privilege, catalog),
             None => Ok(()),
         }
     }
@@ -131,15 +131,22 @@ impl Session {
         let Some(process_id) = self.database.batch.jobs().process_id(job) else { return Ok(()) };
         let sessions = self.database.sessions();
         let Some(other) = sessions.iter().find(|s| s.process_id == process_id) else { return Ok(()) };
-        let catalog = &self.database.engine.published().catalog;
-        let (own, user) = (self.role(), &other.user);
-        let is_allowed = catalog.has_privileges_of(own, user)
-            || (!catalog.is_superuser(user) && catalog.has_privileges_of(own, SIGNAL_BACKEND));
-        match is_allowed {
-            true => Ok(()),
-            false => Err(Error::new(DENIED, "permission denied to cancel query")
-                .with_detail(format!("It is of role \"{user}\"."))
-                .with_hint(format!("roles with the privileges of \"{SIGNAL_BACKEND}\" can cancel those of others"))),
-        }
+        check_may_end(&self.database.engine.published().catalog, self.role(), &other.user, "cancel query")
+    }
+}
+
+/// Refuses ending what another role does to those without its rights; with those of `pg_signal_backend` all but superusers'
+/// can be ended.
+///
+/// # Errors
+/// 42501 naming the role whose it is.
+pub(super) fn check_may_end(catalog: &Catalog, own: &str, user: &str, what: &str) -> Result<()> {
+    let is_allowed = catalog.has_privileges_of(own, user)
+        || (!catalog.is_superuser(user) && catalog.has_privileges_of(own, SIGNAL_BACKEND));
+    match is_allowed {
+        true => Ok(()),
+        false => Err(Error::new(DENIED, format!("permission denied to {what}"))
+            .with_detail(format!("It is of role \"{user}\"."))
+            .with_hint(format!("roles with the privileges of \"{SIGNAL_BACKEND}\" can end what others do"))),
     }
 }

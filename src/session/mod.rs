@@ -17,6 +17,7 @@
 mod alter;
 pub mod api;
 mod arbiter;
+mod backends;
 mod channels;
 mod copy;
 mod cursors;
@@ -43,11 +44,13 @@ mod query;
 mod resolver;
 mod roles;
 mod rows;
+mod scroll;
 mod secrets;
 mod settings;
 mod show;
 mod subscriptions;
 pub mod tasks;
+mod temporary;
 mod transaction;
 mod upkeep;
 
@@ -86,6 +89,10 @@ pub struct Session {
     client: ClientInfo,
     settings: Settings,
     search_path: Vec<String>,
+    /// Whether it has made temporary tables.
+    has_temporary: bool,
+    /// What `set_config()` has set.
+    configured: backends::Configured,
     transaction: Option<Transaction>,
     /// Several statements came in one message or pipeline: they are one transaction.
     in_implicit_block: bool,
@@ -139,11 +146,16 @@ impl Session {
             address: client.address.to_string(),
             connected_us: chrono::Utc::now().timestamp_micros(),
             statement: None,
+            last_statement: None,
+            changed_us: chrono::Utc::now().timestamp_micros(),
+            transaction: None,
             listening: String::new(),
         });
         let mut session = Self {
             settings: Settings::new(),
             search_path: vec![DEFAULT_SCHEMA.into()],
+            has_temporary: false,
+            configured: backends::Configured::default(),
             transaction: None,
             in_implicit_block: false,
             notices: Vec::new(),
@@ -162,6 +174,7 @@ impl Session {
             id,
             client,
         };
+        session.database.backends.enter(session.client.process_id, session.channels.outbox());
         session.settings = session.initial_settings();
         let own = session.database.engine.published();
         let own = own.catalog.find_role(&session.client.user).map(|(_, role)| role.settings.clone());
@@ -201,13 +214,15 @@ impl Session {
                 self.database.clone(),
                 published.clone(),
                 &self.settings,
-                &self.search_path,
+                &self.path_in(&published.catalog),
                 self.role(),
                 inside::Own {
                     process_id: self.client.process_id,
                     prepared: self.prepared.clone(),
                     cursors: self.cursors.rows(),
+                    channels: self.channels.names(),
                     notifications: self.channels.queue(),
+                    configured: self.configured.clone(),
                 },
             ),
             published,
@@ -223,12 +238,33 @@ impl Session {
         })
     }
 
+    /// An error of a constraint with the schema of its table, where there is one table of the name only.
+    fn with_schema(&self, error: Error) -> Error {
+        let about = error.about();
+        let (Some(table), None) = (about.table.clone(), &about.schema) else { return error };
+        let catalog = self.database.engine.published().catalog.clone();
+        let mut named = catalog.objects().filter(|o| o.name == table && o.kind.relkind().is_some());
+        let (Some(object), None) = (named.next(), named.next()) else { return error };
+        let about = about.clone();
+        let schema = catalog.get(object.schema).map(|schema| schema.name.clone());
+        let about = crate::error::About { schema, ..about };
+        error.with_about(about)
+    }
+
+    /// Lets others see whether a transaction is open.
+    fn note_transaction(&self) {
+        let failed = matches!(self.status(), TransactionStatus::Failed);
+        let open = self.transaction.as_ref().map(|t| (t.started.timestamp_micros(), failed));
+        self.database.in_transaction(self.id, open);
+    }
+
     fn vars(&self) -> SessionVars {
         SessionVars {
             user: self.role().to_string(),
             session_user: self.session_user().to_string(),
             database: self.client.database.clone(),
             schema: self.current_schema(),
+            temporary_schema: self.temporary_schema(),
             time_zone: self.settings.time_zone().to_string(),
             run: self.run_vars.clone(),
             ..SessionVars::default()
@@ -242,9 +278,10 @@ impl Session {
 
     fn plan(&self, parsed: &Parsed, scope: &Scope, parameters: &[Option<SqlType>]) -> Result<Plan> {
         let statement = &parsed.statement;
+        let search_path = self.path_in(&scope.published.catalog);
         let context = PlanContext {
             catalog: &scope.published.catalog,
-            search_path: &self.search_path,
+            search_path: &search_path,
             bindings: None,
             system: &scope.inside,
             external: &scope.external_schemas,
@@ -266,7 +303,8 @@ impl Session {
     async fn run(&mut self, parsed: &Parsed, parameters: &[Parameter], cancel: CancellationToken) -> Result<Response> {
         let statement = &parsed.statement;
         self.enter_transaction(statement)?;
-        let mut scope = self.scope(statement).await?;
+        let scope = self.scope(statement).await?;
+        let mut scope = self.prepare_temporary(parsed, scope).await?;
         scope.cancel = cancel.clone();
         let types: Vec<Option<SqlType>> = parameters.iter().map(sql_type_of).collect();
         let seen = self.seen(&scope.published, &types);
@@ -364,6 +402,8 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.unlisten_all();
+        self.drop_temporary();
+        self.database.backends.leave(self.client.process_id);
         self.database.leave(self.id);
     }
 }
@@ -429,19 +469,25 @@ impl SqlSession for Session {
     ) -> Result<Response> {
         let shown = self.plans.enter(statement);
         self.database.doing(self.id, Some(shown));
+        self.take_configured();
+        self.database.backends.runs(self.client.process_id, cancel.clone());
         let result = match self.point_read(statement, parameters) {
             Ok(Some(rows)) => Ok(rows),
             Ok(None) => self.run(statement, parameters, cancel).await,
             Err(e) => Err(e),
         };
-        self.database.doing(self.id, None);
-        result
+        // Rows are still to be made while they are sent: the statement runs until the client may go on.
+        if !matches!(result, Ok(Response::Rows(_) | Response::CopyOut(_) | Response::CopyBinary(_))) {
+            self.database.doing(self.id, None);
+        }
+        self.note_transaction();
+        result.map_err(|e| self.with_schema(e))
     }
 
     async fn copy_in(&mut self, chunks: mpsc::Receiver<api::CopyChunk>) -> Result<String> {
         let tag = self.take_copy(chunks).await;
         self.database.doing(self.id, None);
-        tag
+        tag.map_err(|e| self.with_schema(e))
     }
 
     fn begin_implicit_block(&mut self) {
@@ -449,11 +495,15 @@ impl SqlSession for Session {
     }
 
     async fn sync(&mut self, failed: bool) -> Result<()> {
-        self.end_implicit(failed).await
+        let ended = self.end_implicit(failed).await;
+        self.database.doing(self.id, None);
+        self.note_transaction();
+        ended
     }
 
     fn fail(&mut self, _error: &Error) {
         self.fail_transaction();
+        self.note_transaction();
     }
 
     fn transaction_status(&self) -> TransactionStatus {
@@ -467,6 +517,7 @@ impl SqlSession for Session {
     }
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.take_configured();
         self.settings.take_changes()
     }
 

@@ -70,6 +70,16 @@ impl Notifications {
         self.receiver.take()
     }
 
+    /// The channels that it listens to.
+    pub fn names(&self) -> Vec<String> {
+        self.listening.keys().cloned().collect()
+    }
+
+    /// What others send to the client through.
+    pub fn outbox(&self) -> mpsc::Sender<OutOfBand> {
+        self.outbox.clone()
+    }
+
     /// What `pg_notify()` writes to.
     pub fn queue(&self) -> Queue {
         self.queue.clone()

@@ -101,7 +101,7 @@ impl Point {
         };
         let count = fixed.values().try_fold(1_usize, |n, values| n.checked_mul(values.len()))?;
         let by = columns.into_iter().filter_map(|c| Some((c, fixed.remove(&c)?))).collect();
-        let schema = query.output_schema();
+        let schema = super::query::with_origins(query);
         let stored = relation.schema();
         let is_same =
             |(to, from): (&Arc<arrow::datatypes::Field>, &usize)| to.data_type() == stored.field(*from).data_type();

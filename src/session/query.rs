@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::ParamValues;
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
@@ -17,7 +17,7 @@ use millstream_sql::plan::{ExplainPlan, PlannedQuery, output_schema};
 use millstream_sql::{ExternalCall, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Description, Notice, Parameter, Response, RowSet, RowsTag};
+use super::api::{Description, Notice, ORIGIN_KEY, Parameter, Response, RowSet, RowsTag};
 use super::resolver::StatementResolver;
 use super::tasks::cron;
 use super::{Scope, Session, explain, show, upkeep};
@@ -39,7 +39,7 @@ impl Session {
             return Ok(rows);
         }
         self.warn_of_errors(&query, &scope.published);
-        let schema = query.output_schema();
+        let schema = with_origins(&query);
         let stream = self.rows_of(query.plan, parameters, scope, &cancel).await?;
         let stream = renamed(stream, schema.clone());
         Ok(Response::Rows(RowSet::new(schema, stream, RowsTag::select())))
@@ -158,7 +158,7 @@ pub fn describe(plan: &Plan) -> Description {
         columns,
     };
     match plan {
-        Plan::Query(q) => of(&q.parameters, Some(q.output_schema())),
+        Plan::Query(q) => of(&q.parameters, Some(with_origins(q))),
         Plan::Insert(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Update(p) => of(&p.parameters, p.returning.as_ref().map(|r| output_schema(&r.columns))),
         Plan::Merge(p) => of(&p.parameters, None),
@@ -175,6 +175,23 @@ pub fn describe(plan: &Plan) -> Description {
         Plan::Cron(p) => of(&p.arguments.parameters, Some(cron::schema(p.function, &p.column))),
         _ => Description::default(),
     }
+}
+
+/// The columns that a client sees, with the columns of relations that they are.
+pub(super) fn with_origins(query: &PlannedQuery) -> SchemaRef {
+    let schema = query.output_schema();
+    if query.origins.len() != schema.fields().len() {
+        return schema;
+    }
+    let fields = schema.fields().iter().zip(&query.origins).map(|(field, origin)| match origin {
+        None => field.as_ref().clone(),
+        Some((relation, number)) => {
+            let mut metadata = field.metadata().clone();
+            metadata.insert(ORIGIN_KEY.into(), format!("{}.{number}", relation.0));
+            field.as_ref().clone().with_metadata(metadata)
+        }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Puts values in the place of `$1`, `$2`, ….

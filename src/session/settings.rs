@@ -66,6 +66,9 @@ const KNOWN: &[Known] = &[
     known("bytea_output", "hex", false, Kind::Fixed, "How bytea prints."),
     known("client_encoding", "UTF8", true, Kind::Fixed, "Encoding of text from and to the client."),
     known("client_min_messages", "notice", false, Kind::Text, "Least severe messages that are sent."),
+    known("max_identifier_length", "63", false, Kind::Fixed, "Most bytes of a name."),
+    known("max_index_keys", "32", false, Kind::Fixed, "Most columns of a key."),
+    known("default_table_access_method", "heap", false, Kind::Fixed, "Access method that pg_class shows of tables."),
     known("DateStyle", "ISO, MDY", true, Kind::Fixed, "How dates print."),
     known("default_transaction_isolation", "repeatable read", false, Kind::Text, "Isolation of new transactions."),
     known("default_transaction_read_only", "off", true, Kind::Bool, "Whether new transactions only read."),
@@ -227,11 +230,9 @@ impl Settings {
                 "off" | "false" | "no" | "0" | "f" => "off".to_string(),
                 _ => return Err(invalid("it is on or off")),
             },
-            Kind::Duration => {
-                duration(value)
-                    .ok_or_else(|| invalid("it is a number of milliseconds, or has a unit: ms, s, min, h, d"))?;
-                value.to_string()
-            }
+            Kind::Duration => duration(value)
+                .map(printed)
+                .ok_or_else(|| invalid("it is a number of milliseconds, or has a unit: ms, s, min, h, d"))?,
             Kind::Parallelism => {
                 parallelism(value).map_err(|e| invalid(e.hint().unwrap_or_default()))?;
                 value.trim().to_string()
@@ -347,6 +348,17 @@ fn canonical_zone(name: &str) -> String {
             },
         ),
         None => name.to_string(),
+    }
+}
+
+/// As PostgreSQL prints it: in the largest unit that leaves a whole number.
+fn printed(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")];
+    let unit = units.into_iter().find(|(size, _)| ms % size == 0);
+    match unit {
+        Some((size, unit)) if ms > 0 => format!("{}{unit}", ms / size),
+        _ => "0".into(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod broker;
 mod building;
 mod client;
+mod clients;
 mod cluster;
 mod copy;
 mod demo;
@@ -33,6 +34,7 @@ mod point_reads;
 mod postgres;
 mod privileges;
 mod process;
+mod psql;
 mod raw;
 mod reconciliation;
 mod s3;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use datafusion_sql::sqlparser::ast::{Ident, ObjectNamePart};
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::clauses::{Trailer, query_and_trailer, trailer};
 use super::columns::{Elements, elements};
 use super::cursor::Cursor;
+use crate::context::TEMPORARY_SCHEMA;
 use crate::error::{Result, SqlError};
 use crate::statement::{
     CreateExternalTable, CreateMaterializedView, CreateSchema, CreateSecret, CreateSink, CreateSource, CreateTable,
@@ -33,9 +35,11 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     let statement = if c.eat(&["MATERIALIZED", "VIEW"]) {
         materialized_view(c)
     } else if c.eat(&["VIEW"]) {
-        view(c, or_replace)
+        return view(c, or_replace);
     } else if c.eat(&["TABLE"]) {
-        table(c)
+        table(c, false)
+    } else if c.eat(&["TEMPORARY", "TABLE"]) || c.eat(&["TEMP", "TABLE"]) {
+        table(c, true)
     } else if c.eat(&["SOURCE"]) {
         source(c)
     } else if c.eat(&["SINK"]) {
@@ -78,9 +82,16 @@ pub(crate) fn create(c: &mut Cursor<'_>) -> Result<Statement> {
     Ok(statement)
 }
 
-fn table(c: &mut Cursor<'_>) -> Result<Statement> {
+fn table(c: &mut Cursor<'_>, temporary: bool) -> Result<Statement> {
     let if_not_exists = c.if_not_exists();
-    let name = c.object_name()?;
+    let at = c.unexpected().position;
+    let mut name = c.object_name()?;
+    if temporary && name.0.len() == 1 {
+        name.0.insert(0, ObjectNamePart::Identifier(Ident::new(TEMPORARY_SCHEMA)));
+    } else if temporary && !name.to_string().starts_with(&format!("{TEMPORARY_SCHEMA}.")) {
+        let error = SqlError::new("42P16", "cannot create temporary relation in non-temporary schema");
+        return Err(SqlError { position: at, ..error });
+    }
     if !starts_with_paren(c) || is_plain_list(c) {
         return table_as(c, name, if_not_exists);
     }

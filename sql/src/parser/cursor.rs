@@ -118,6 +118,10 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn string(&mut self) -> Result<String> {
+        if let Token::DollarQuotedString(text) = self.parser.peek_token_ref().token.clone() {
+            self.parser.next_token();
+            return Ok(text.value);
+        }
         self.run(Parser::parse_literal_string)
     }
 

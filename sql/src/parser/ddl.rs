@@ -36,8 +36,8 @@ pub(crate) fn known_kind(c: &mut Cursor<'_>, verb: &str) -> Result<DropKind> {
     }
     match c.word(0).as_deref() {
         Some(
-            word @ ("PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "DATABASE"
-            | "EXTENSION" | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT" | "CONSTRAINT"),
+            word @ ("PROCEDURE" | "TRIGGER" | "TYPE" | "DOMAIN" | "SEQUENCE" | "ROLE" | "DATABASE" | "EXTENSION"
+            | "CONNECTION" | "SYSTEM" | "POLICY" | "OWNED" | "DEFAULT" | "CONSTRAINT"),
         ) => Err(c.unsupported(format!("{verb} {word} is not supported"))),
         _ => Err(c.unexpected()),
     }

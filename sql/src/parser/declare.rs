@@ -6,20 +6,18 @@ use super::cursor::Cursor;
 use super::prepared::rest;
 use super::utility::name;
 use crate::error::{Result, SqlError};
-use crate::statement::{Declare, Direction, Fetch, Statement};
+use crate::statement::{Back, Declare, Direction, Fetch, Statement};
 
 /// `DECLARE name [BINARY] [INSENSITIVE | ASENSITIVE] [[NO] SCROLL] CURSOR [{ WITH | WITHOUT } HOLD] FOR statement`.
 pub(crate) fn declare(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["DECLARE"])?;
     let name = name(c)?;
-    let mut binary = false;
+    let (mut binary, mut scroll) = (false, false);
     loop {
         if c.eat(&["BINARY"]) {
             binary = true;
-        } else if c.at(&["SCROLL"]) {
-            return Err(c
-                .unsupported(format!("cursor \"{name}\" cannot be declared SCROLL: cursors only go forward"))
-                .with_hint("leave SCROLL out"));
+        } else if c.eat(&["SCROLL"]) {
+            scroll = true;
         } else if !(c.eat(&["NO", "SCROLL"]) || c.eat(&["INSENSITIVE"]) || c.eat(&["ASENSITIVE"])) {
             break;
         }
@@ -33,10 +31,14 @@ pub(crate) fn declare(c: &mut Cursor<'_>) -> Result<Statement> {
     let at = c.unexpected();
     let statement = rest(c)?;
     match statement.statement {
-        Statement::Query(_) | Statement::Subscribe(_) => {}
+        Statement::Query(_) => {}
+        Statement::Subscribe(_) if scroll => {
+            return Err(at.with_hint("a cursor for SUBSCRIBE only goes forward: leave SCROLL out"));
+        }
+        Statement::Subscribe(_) => {}
         _ => return Err(at.with_hint("a cursor is for a query or for SUBSCRIBE")),
     }
-    Ok(Statement::Declare(Declare { name, binary, hold, statement: Box::new(statement) }))
+    Ok(Statement::Declare(Declare { name, binary, scroll, hold, statement: Box::new(statement) }))
 }
 
 /// `{ FETCH | MOVE } [direction] [FROM | IN] name [WITH (timeout = '…')]`.
@@ -68,14 +70,14 @@ fn direction(c: &mut Cursor<'_>) -> Result<Direction> {
     }
     let forward = |n: i64, words: &str| match u64::try_from(n) {
         Ok(n) if n > 0 => Direction::Forward(n),
-        _ => Direction::Backward(format!("{words}{n}")),
+        _ => Direction::Backward(back(n, Back::Rows), format!("{words}{n}")),
     };
     if c.eat(&["NEXT"]) {
         return Ok(Direction::Forward(1));
     }
-    for word in ["PRIOR", "LAST"] {
+    for (word, back) in [("PRIOR", Back::Rows(1)), ("LAST", Back::FromEnd(1))] {
         if c.eat(&[word]) {
-            return Ok(Direction::Backward(word.into()));
+            return Ok(Direction::Backward(back, word.into()));
         }
     }
     if c.eat(&["FIRST"]) {
@@ -89,7 +91,9 @@ fn direction(c: &mut Cursor<'_>) -> Result<Direction> {
             let Some(n) = number(c)? else { return Err(c.unexpected()) };
             return Ok(match u64::try_from(n) {
                 Ok(n) if n > 0 => of(n),
-                _ => Direction::Backward(format!("{word} {n}")),
+                _ if word == "RELATIVE" => Direction::Backward(back(n, Back::Relative), format!("{word} {n}")),
+                Ok(_) => Direction::Backward(Back::ToStart, format!("{word} {n}")),
+                _ => Direction::Backward(back(n, Back::FromEnd), format!("{word} {n}")),
             });
         }
     }
@@ -100,10 +104,22 @@ fn direction(c: &mut Cursor<'_>) -> Result<Direction> {
         return Ok(number(c)?.map_or(Direction::Forward(1), |n| forward(n, "FORWARD ")));
     }
     if c.eat(&["BACKWARD"]) {
-        let count = if c.eat(&["ALL"]) { Some("ALL".into()) } else { number(c)?.map(|n| n.to_string()) };
-        return Ok(Direction::Backward(count.map_or("BACKWARD".into(), |n| format!("BACKWARD {n}"))));
+        if c.eat(&["ALL"]) {
+            return Ok(Direction::Backward(Back::AllRows, "BACKWARD ALL".into()));
+        }
+        return Ok(match number(c)? {
+            None => Direction::Backward(Back::Rows(1), "BACKWARD".into()),
+            Some(n) if n < 0 => Direction::Forward(n.unsigned_abs()),
+            Some(0) => Direction::Backward(Back::Stay, "BACKWARD 0".into()),
+            Some(n) => Direction::Backward(Back::Rows(n.unsigned_abs()), format!("BACKWARD {n}")),
+        });
     }
     Ok(number(c)?.map_or(Direction::Forward(1), |n| forward(n, "")))
+}
+
+/// Back by `-n`, or nowhere for 0.
+fn back(n: i64, by: fn(u64) -> Back) -> Back {
+    if n == 0 { Back::Stay } else { by(n.unsigned_abs()) }
 }
 
 /// A whole number with its sign, if one is next.
@@ -126,7 +142,7 @@ pub(crate) fn close(c: &mut Cursor<'_>) -> Result<Statement> {
 #[cfg(test)]
 mod tests {
     use crate::parse;
-    use crate::statement::{Direction, Statement};
+    use crate::statement::{Back, Direction, Statement};
 
     #[test]
     fn directions() {
@@ -146,11 +162,11 @@ mod tests {
             ("MOVE FORWARD ALL FROM c", Direction::All),
             ("FETCH FIRST c", Direction::Absolute(1)),
             ("FETCH RELATIVE 2 FROM c", Direction::Relative(2)),
-            ("FETCH -3 FROM c", Direction::Backward("-3".into())),
-            ("FETCH FORWARD 0 FROM c", Direction::Backward("FORWARD 0".into())),
-            ("FETCH ABSOLUTE -1 FROM c", Direction::Backward("ABSOLUTE -1".into())),
-            ("MOVE BACKWARD ALL IN c", Direction::Backward("BACKWARD ALL".into())),
-            ("FETCH PRIOR c", Direction::Backward("PRIOR".into())),
+            ("FETCH -3 FROM c", Direction::Backward(Back::Rows(3), "-3".into())),
+            ("FETCH FORWARD 0 FROM c", Direction::Backward(Back::Stay, "FORWARD 0".into())),
+            ("FETCH ABSOLUTE -1 FROM c", Direction::Backward(Back::FromEnd(1), "ABSOLUTE -1".into())),
+            ("MOVE BACKWARD ALL IN c", Direction::Backward(Back::AllRows, "BACKWARD ALL".into())),
+            ("FETCH PRIOR c", Direction::Backward(Back::Rows(1), "PRIOR".into())),
         ] {
             assert_eq!(of(sql), expected, "{sql}");
         }
@@ -163,7 +179,7 @@ mod tests {
         assert!(declared.binary && declared.hold && declared.statement.text == "SELECT 1");
         for (sql, sqlstate) in [
             ("DECLARE c CURSOR FOR DELETE FROM t", "42601"),
-            ("DECLARE c SCROLL CURSOR FOR SELECT 1", "0A000"),
+            ("DECLARE c SCROLL CURSOR FOR SUBSCRIBE v", "42601"),
             ("FETCH c WITH (wait = '1s')", "22023"),
             ("FETCH FROM", "42601"),
         ] {

@@ -237,7 +237,9 @@ fn copy_options(c: &mut Cursor<'_>) -> Result<BTreeMap<String, String>> {
         return Ok(options);
     }
     loop {
-        if c.eat(&["CSV"]) {
+        if c.eat(&["BINARY"]) {
+            options.insert("format".into(), "binary".into());
+        } else if c.eat(&["CSV"]) {
             options.insert("format".into(), "csv".into());
         } else if c.eat(&["HEADER"]) {
             options.insert("header".into(), "true".into());

@@ -161,7 +161,8 @@ pub(crate) fn statement(c: &mut Cursor<'_>) -> Result<Statement> {
         "UNLISTEN" => subscribe::unlisten(c),
         "NOTIFY" => subscribe::notify(c),
         "SUBSCRIBE" => Ok(Statement::Subscribe(subscribe::subscribe(c)?)),
-        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "LOCK" | "REFRESH" | "REINDEX" => {
+        "REFRESH" => utility::refresh(c),
+        "ANALYZE" | "CALL" | "CHECKPOINT" | "CLUSTER" | "DO" | "LOCK" | "REINDEX" => {
             Err(c.unsupported(format!("{word} is not supported")))
         }
         _ => Err(c.unexpected()),

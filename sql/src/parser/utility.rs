@@ -275,6 +275,20 @@ pub(crate) fn cancel_jobs(c: &mut Cursor<'_>) -> Result<Statement> {
     }
 }
 
+/// `REFRESH MATERIALIZED VIEW [CONCURRENTLY] name [WITH DATA]`.
+pub(crate) fn refresh(c: &mut Cursor<'_>) -> Result<Statement> {
+    c.expect(&["REFRESH", "MATERIALIZED", "VIEW"])?;
+    c.eat(&["CONCURRENTLY"]);
+    let name = super::ddl::existing(c, DropKind::MaterializedView)?;
+    if c.at(&["WITH", "NO", "DATA"]) {
+        return Err(c
+            .unsupported("REFRESH MATERIALIZED VIEW ... WITH NO DATA is not supported")
+            .with_hint("a materialized view always has its rows"));
+    }
+    c.eat(&["WITH", "DATA"]);
+    Ok(Statement::Refresh(name))
+}
+
 /// `DISCARD ALL`; the smaller ones have nothing to throw away that a client could see.
 pub(crate) fn discard(c: &mut Cursor<'_>) -> Result<Statement> {
     c.expect(&["DISCARD"])?;

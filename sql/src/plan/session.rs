@@ -31,6 +31,8 @@ pub struct DeclarePlan {
     pub name: String,
     /// Whether rows are sent in the binary format.
     pub binary: bool,
+    /// Whether it goes back.
+    pub scroll: bool,
     /// Whether it outlives its transaction.
     pub hold: bool,
     /// A [`Plan::Query`] or [`Plan::Subscribe`].

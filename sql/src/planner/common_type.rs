@@ -183,9 +183,10 @@ fn common_type(types: &[&SqlType]) -> Option<SqlType> {
         T::Int2 | T::Date => 1,
         T::Int4 | T::Timestamp => 2,
         T::Int8 | T::Timestamptz => 3,
-        T::Numeric(_) => 4,
-        T::Float4 => 5,
-        T::Float8 => 6,
+        T::Oid => 4,
+        T::Numeric(_) => 5,
+        T::Float4 => 6,
+        T::Float8 => 7,
         _ => 0,
     };
     let highest = types.iter().copied().max_by_key(|t| rank(t))?;

@@ -35,9 +35,9 @@ pub(super) fn copy(copy: &Copy, ctx: &PlanContext<'_>) -> Result<Plan> {
     };
     let by_name = file.as_deref().and_then(format_of).map(str::to_string);
     let format = given.or(by_name).unwrap_or_else(|| "text".into());
-    if !["text", "csv", "json", "parquet"].contains(&format.as_str()) {
+    if !["text", "csv", "binary", "json", "parquet"].contains(&format.as_str()) {
         return Err(SqlError::new("22023", format!("COPY format \"{format}\" not recognized"))
-            .with_hint("the formats are text, csv, json, parquet"));
+            .with_hint("the formats are text, csv, binary, json, parquet"));
     }
     match &copy.target {
         CopyEnd::ToFile(_) | CopyEnd::ToStdout => {

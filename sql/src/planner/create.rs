@@ -1,14 +1,17 @@
 //! CREATE of every kind: the validated object, ready for the catalog.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName};
 use millstream_catalog::object::{ExternalTable, Format, Sink, Source, Table, View};
-use millstream_catalog::{Column, ObjectId, Privilege, SqlType};
+use millstream_catalog::{Column, Object, ObjectId, ObjectKind, Privilege, SqlType};
 
 use super::provider::table_reference;
 use super::query::plan_query;
 use super::{columns, dml, secret};
-use crate::context::{ExternalCall, PlanContext};
+use crate::context::{ExternalCall, PlanContext, TEMPORARY_SCHEMA};
 use crate::error::{Result, SqlError};
 use crate::plan::{
     CreateExternalTablePlan, CreateMaterializedViewPlan, CreateSinkPlan, CreateSourcePlan, CreateTableAsPlan,
@@ -62,10 +65,12 @@ pub(crate) fn new_name(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<NewNa
         return Err(located(SqlError::unsupported(format!("cross-database references are not supported: {name}"))));
     }
     let schema_name = match reference.schema() {
+        Some(TEMPORARY_SCHEMA) => ctx.session.temporary_schema.clone(),
         Some(schema) => schema.to_string(),
+        // Temporary tables are found first, but what is not said to be one is none.
         None => ctx
             .usable_path()
-            .find(|s| ctx.catalog.schema(s).is_ok())
+            .find(|s| ctx.catalog.schema(s).is_ok() && **s != ctx.session.temporary_schema)
             .cloned()
             .ok_or_else(|| SqlError::new("3F000", "no schema has been selected to create in"))?,
     };
@@ -189,11 +194,82 @@ pub(crate) fn catalog_format(clause: &FormatClause) -> Format {
 
 /// `CREATE VIEW`.
 pub(crate) fn view(s: &CreateView, ctx: &PlanContext<'_>) -> Result<Plan> {
-    let name = free!(place(&s.name, s.if_not_exists, "CREATE VIEW", ctx)?);
+    let old = if s.or_replace { replaced(&s.name, ctx)? } else { None };
+    let name = match &old {
+        Some((name, _)) => name.clone(),
+        None => free!(place(&s.name, s.if_not_exists, "CREATE VIEW", ctx)?),
+    };
     let query = renamed(plan_query(&s.query, ctx)?, &s.columns)?;
     no_parameters(&query)?;
+    let replaces = old.map(|(_, old)| old);
+    if let Some(old) = &replaces {
+        ctx.require_owner(old)?;
+        keeps_columns(old, &query.columns)?;
+        check_dependents(old, &query.references, ctx)?;
+    }
     let view = View { columns: query.columns, query: s.query_text.clone() };
-    Ok(Plan::CreateView(CreateViewPlan { name, view, references: query.references }))
+    let replaces = replaces.map(|old| old.id);
+    Ok(Plan::CreateView(CreateViewPlan { name, view, references: query.references, replaces }))
+}
+
+/// The view of that name, which OR REPLACE gives another query.
+///
+/// # Errors
+/// 42809 if the name is that of something else.
+fn replaced(name: &ObjectName, ctx: &PlanContext<'_>) -> Result<Option<(NewName, Arc<Object>)>> {
+    let place = new_name(name, ctx)?;
+    match ctx.catalog.find(&place.schema_name, &place.name) {
+        None => Ok(None),
+        Some(object) if matches!(object.kind, ObjectKind::View(_)) => Ok(Some((place, object.clone()))),
+        Some(object) => Err(SqlError::new("42809", format!("\"{}\" is not a view", object.name))
+            .with_hint(format!("it is {}: drop it first", object.describe()))),
+    }
+}
+
+/// A view keeps its columns, and may get more behind them.
+///
+/// # Errors
+/// 42P16, as PostgreSQL words it.
+fn keeps_columns(old: &Object, new: &[Column]) -> Result<()> {
+    let wrong = |message: String| Err(SqlError::new("42P16", message).with_hint("drop the view first"));
+    if new.len() < old.columns().len() {
+        return wrong("cannot drop columns from view".into());
+    }
+    for (old, new) in old.columns().iter().zip(new) {
+        if old.name != new.name {
+            return wrong(format!("cannot change name of view column \"{}\" to \"{}\"", old.name, new.name));
+        }
+        if old.sql_type != new.sql_type {
+            let (from, to) = (&old.sql_type, &new.sql_type);
+            return wrong(format!("cannot change data type of view column \"{}\" from {from} to {to}", old.name));
+        }
+    }
+    Ok(())
+}
+
+/// What is kept of a view's rows was made by its query.
+///
+/// # Errors
+/// 2BP01 if a materialized view or sink reads the view, 42P17 if its new query does.
+fn check_dependents(old: &Object, references: &BTreeMap<String, ObjectId>, ctx: &PlanContext<'_>) -> Result<()> {
+    let mut next = vec![old.id];
+    let mut seen = Vec::new();
+    while let Some(id) = next.pop() {
+        if references.values().any(|reference| *reference == id) {
+            return Err(SqlError::new("42P17", format!("view \"{}\" cannot read itself", old.name)));
+        }
+        for object in ctx.catalog.dependents(id) {
+            if !matches!(object.kind, ObjectKind::View(_)) {
+                let message = format!("cannot replace view {} because {} reads it", old.name, object.describe());
+                return Err(SqlError::new("2BP01", message).with_hint("drop what reads it first"));
+            }
+            if !seen.contains(&object.id) {
+                seen.push(object.id);
+                next.push(object.id);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `CREATE MATERIALIZED VIEW`.

@@ -121,13 +121,17 @@ pub(crate) fn drop(s: &Drop, ctx: &PlanContext<'_>) -> Result<Plan> {
 
 /// `ALTER … RENAME TO`.
 pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
-    let object = match altered(s.kind, &s.name, s.if_exists, ctx)? {
+    let object = match altered_relation(s.kind, &s.name, s.if_exists, ctx)? {
         Altered::Object(object) => object,
         Altered::Missing(plan) => return Ok(*plan),
     };
     in_schema(&object, "renamed")?;
     let to = normalize(&s.to);
     let taken = match &object.kind {
+        ObjectKind::Schema if to.starts_with("pg_") => {
+            let error = SqlError::new("42501", format!("permission denied: \"{to}\" is a system schema"));
+            return Err(error.with_span(s.to.span));
+        }
         ObjectKind::Schema => ctx.catalog.schema(&to).is_ok(),
         ObjectKind::Function(f) => {
             function::check_name(&to, ctx).map_err(|e| e.with_span(s.to.span))?;
@@ -147,7 +151,7 @@ pub(crate) fn rename(s: &Rename, ctx: &PlanContext<'_>) -> Result<Plan> {
 
 /// `ALTER … SET SCHEMA`.
 pub(crate) fn set_schema(s: &SetSchema, ctx: &PlanContext<'_>) -> Result<Plan> {
-    let object = match altered(s.kind, &s.name, s.if_exists, ctx)? {
+    let object = match altered_relation(s.kind, &s.name, s.if_exists, ctx)? {
         Altered::Object(object) => object,
         Altered::Missing(plan) => return Ok(*plan),
     };
@@ -238,6 +242,19 @@ pub(crate) fn altered(kind: DropKind, name: &Existing, if_exists: bool, ctx: &Pl
             sqlstate: "00000",
         }))),
         Err(e) => Err(e),
+    }
+}
+
+/// The same, where ALTER TABLE is also for views, as in PostgreSQL.
+fn altered_relation(kind: DropKind, name: &Existing, if_exists: bool, ctx: &PlanContext<'_>) -> Result<Altered> {
+    let found = altered(kind, name, if_exists, ctx);
+    match found {
+        Err(e) if kind == DropKind::Table && e.sqlstate == "42809" => {
+            let others = [DropKind::View, DropKind::MaterializedView, DropKind::ExternalTable];
+            let other = others.into_iter().find_map(|kind| altered(kind, name, if_exists, ctx).ok());
+            other.ok_or(e)
+        }
+        found => found,
     }
 }
 

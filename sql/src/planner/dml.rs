@@ -514,11 +514,27 @@ fn insert_values(
             resolve_calls(&mut cell, ctx)?;
             expand_exponents(&mut cell)?;
             let expr = planner.sql_to_expr(cell, &empty, &mut planner_context)?;
-            cells.push(assign(expr, &empty, column, &ctx.session.time_zone)?);
+            cells.push(typed_value(assign(expr, &empty, column, &ctx.session.time_zone)?, column));
         }
         rows.push(cells);
     }
     Ok((LogicalPlanBuilder::values(rows)?.build()?, targets))
+}
+
+/// A literal with all of its column's type: DataFusion wants the rows of VALUES to agree, also in what an Arrow type does not say.
+fn typed_value(expr: Expr, column: &Column) -> Expr {
+    match expr {
+        Expr::Literal(value, None) => {
+            let field = field_ref(&column.sql_type, "", true);
+            let value = match value.is_null() {
+                true => ScalarValue::try_from(field.data_type()).unwrap_or(value),
+                false => value,
+            };
+            let same = value.data_type() == *field.data_type() && !field.metadata().is_empty();
+            Expr::Literal(value, same.then(|| field.metadata().clone().into()))
+        }
+        other => other,
+    }
 }
 
 fn insert_query(

@@ -32,6 +32,7 @@ mod lateral_top;
 mod named_windows;
 mod naming;
 mod operators;
+mod ordinality;
 mod outer_types;
 mod prepared;
 mod provider;
@@ -72,7 +73,7 @@ use crate::context::{ExternalCall, PlanContext};
 use crate::error::{Result, SqlError};
 use crate::plan::{ExecutePlan, ExplainPlan, Plan, ShowPlan};
 use crate::statement::{
-    Copy, CopyRelation, CreateExternalTable, Parsed, Show, SinkInput, Statement, Subscribe, SubscribeTarget,
+    Copy, CopyRelation, CreateExternalTable, DropKind, Parsed, Show, SinkInput, Statement, Subscribe, SubscribeTarget,
     TransactionModes,
 };
 
@@ -168,6 +169,11 @@ pub fn plan(statement: &Statement, ctx: &PlanContext<'_>) -> Result<Plan> {
         Statement::Deallocate(name) => Plan::Deallocate(name.clone()),
         Statement::Declare(s) => prepared::declare(s, ctx)?,
         Statement::Fetch(s) => Plan::Fetch(s.clone()),
+        Statement::Refresh(name) => {
+            let view = ddl::find(DropKind::MaterializedView, name, ctx)?;
+            let notice = format!("materialized view \"{}\" is always current: there is nothing to refresh", view.name);
+            Plan::Nothing { tag: "REFRESH MATERIALIZED VIEW", notice, sqlstate: "00000" }
+        }
         Statement::Close(name) => Plan::Close(name.clone()),
         Statement::Listen(channel) => Plan::Listen(channel.clone()),
         Statement::Unlisten(channel) => Plan::Unlisten(channel.clone()),

@@ -27,7 +27,7 @@ pub(super) fn prepare(s: &Prepare) -> Result<Plan> {
 /// Those of the query.
 pub(super) fn declare(s: &Declare, ctx: &PlanContext<'_>) -> Result<Plan> {
     let rows = Box::new(s.statement.plan(ctx)?);
-    Ok(Plan::Declare(DeclarePlan { name: s.name.clone(), binary: s.binary, hold: s.hold, rows }))
+    Ok(Plan::Declare(DeclarePlan { name: s.name.clone(), binary: s.binary, scroll: s.scroll, hold: s.hold, rows }))
 }
 
 /// The arguments of EXECUTE as a query of one row, with the types of the parameters that they are for.

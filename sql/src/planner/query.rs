@@ -32,6 +32,7 @@ use crate::context::PlanContext;
 use crate::error::{Result, SqlError};
 use crate::functions::with_ties;
 use crate::plan::PlannedQuery;
+use crate::plan::origins::origins;
 use crate::types::normalize;
 
 /// Plans a query: names, types, checked arithmetic.
@@ -50,6 +51,7 @@ pub(crate) fn plan_query_with(
 ) -> Result<PlannedQuery> {
     let mut named = query.clone();
     inline_windows(&mut named)?;
+    super::ordinality::expand(&mut named);
     refuse_unconsumed(&named)?;
     asof::nest(&mut named)?;
     name_columns(&mut named);
@@ -79,12 +81,13 @@ fn plan_named(
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(declared_parameters(ctx));
     let plan = SqlToRel::new(&provider)
         .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)?;
+    let origins = origins(&plan);
     let plan = analyze(total_order(lateral_tops(session_frames(plan)?)?)?, ctx)?;
     let parameters = parameters(&plan, ctx)?;
     let (plan, columns) = with_our_layout(plan)?;
     let mut references = provider.into_references();
     references.extend(functions.clone());
-    Ok(PlannedQuery { plan, columns, references, parameters })
+    Ok(PlannedQuery { plan, columns, references, parameters, origins })
 }
 
 /// Writes FETCH FIRST as LIMIT, which it is another word for, and its WITH TIES as a function around the number.

@@ -26,6 +26,7 @@ pub struct Execute {
 pub struct Declare {
     pub name: String,
     pub binary: bool,
+    pub scroll: bool,
     pub hold: bool,
     /// A query or SUBSCRIBE.
     pub statement: Box<Parsed>,
@@ -53,8 +54,25 @@ pub enum Direction {
     Relative(u64),
     /// The row of that number; 1 is the first one.
     Absolute(u64),
-    /// What goes back, or stays, in the words of the statement.
-    Backward(String),
+    /// What goes back, or stays, with the words of the statement.
+    Backward(Back, String),
+}
+
+/// How FETCH and MOVE go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// So many rows, the last one first.
+    Rows(u64),
+    /// All, the last one first.
+    AllRows,
+    /// The row that was fetched last, once more.
+    Stay,
+    /// The row that is so many behind.
+    Relative(u64),
+    /// The row of that number counted from the end; 1 is the last one.
+    FromEnd(u64),
+    /// Before the first row.
+    ToStart,
 }
 
 /// `NOTIFY channel [, 'payload']`.

@@ -5,18 +5,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{cast, concat_batches};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use datafusion_pg_catalog::pg_catalog::oid_field::OID_ALIAS_KEY;
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
 use millstream_catalog::SqlType;
 
+use super::rows::{Cell, batch};
 use crate::error::{Error, Result};
 
 /// Tables that PostgreSQL has and that have no rows here: there are no policies, triggers, publications and so on.
 pub const EMPTY: &[&str] = &[
-    "pg_depend",
     "pg_enum",
     "pg_event_trigger",
     "pg_extension",
@@ -27,7 +27,6 @@ pub const EMPTY: &[&str] = &[
     "pg_publication",
     "pg_publication_namespace",
     "pg_publication_rel",
-    "pg_rewrite",
     "pg_seclabel",
     "pg_sequence",
     "pg_shdepend",
@@ -77,6 +76,17 @@ fn load() -> Result<BTreeMap<&'static str, RecordBatch>> {
     if let Some(collations) = all.get_mut("pg_collation") {
         *collations = with_alias(collations, "colllocale", "colliculocale")?;
     }
+    if let (Some(support), Some(functions)) = (all.get("pg_amproc"), all.get("pg_proc")) {
+        let numbered = with_function_oids(support, "amproc", functions)?;
+        all.insert("pg_amproc", numbered);
+    }
+    if let Some(functions) = all.get_mut("pg_proc") {
+        for (column, item) in
+            [("proallargtypes", SqlType::Oid), ("proargmodes", SqlType::InternalChar), ("proargnames", SqlType::Text)]
+        {
+            *functions = with_arrays(functions, column, item)?;
+        }
+    }
     for name in EMPTY {
         all.insert(*name, in_our_layout(of_name(&tables, name)?)?.slice(0, 0));
     }
@@ -91,6 +101,50 @@ fn with_alias(rows: &RecordBatch, column: &str, alias: &str) -> Result<RecordBat
     fields.push(fields[position].clone().with_name(alias));
     let mut columns = rows.columns().to_vec();
     columns.push(columns[position].clone());
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The rows with arrays in a column that has their texts.
+fn with_arrays(rows: &RecordBatch, column: &str, item: SqlType) -> Result<RecordBatch> {
+    let position = rows.schema().index_of(column)?;
+    let field = SqlType::Array(Box::new(item)).field(column, true);
+    let texts = cast(rows.column(position), &DataType::Utf8View)?;
+    // Written `[1, 2]` and `['a', 'b']`.
+    let item = |item: &str| item.trim().trim_matches('\'').to_string();
+    let items = |text: &str| match text.trim_matches(['[', ']']) {
+        "" => Vec::new(),
+        inner => inner.split(',').map(item).collect(),
+    };
+    let cell = |text: Option<&str>| vec![text.map_or(Cell::Null, |text| Cell::Texts(items(text)))];
+    let cells: Vec<Vec<Cell>> = texts.as_string_view().iter().map(cell).collect();
+    let arrays = batch(&Arc::new(Schema::new(vec![field.clone()])), &cells)?;
+    let mut fields: Vec<_> = rows.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields[position] = field;
+    let mut columns = rows.columns().to_vec();
+    columns[position] = arrays.column(0).clone();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The rows with OIDs of functions in a column that has their names; a name of several stands for none.
+fn with_function_oids(rows: &RecordBatch, column: &str, functions: &RecordBatch) -> Result<RecordBatch> {
+    let position = rows.schema().index_of(column)?;
+    let (Some(names), Some(oids)) = (functions.column_by_name("proname"), functions.column_by_name("oid")) else {
+        return Ok(rows.clone());
+    };
+    let mut known: BTreeMap<&str, Option<u32>> = BTreeMap::new();
+    for (name, oid) in names.as_string_view().iter().zip(oids.as_primitive::<UInt32Type>()) {
+        known.entry(name.unwrap_or_default()).and_modify(|oid| *oid = None).or_insert(oid);
+    }
+    let numbers: UInt32Array = rows
+        .column(position)
+        .as_string_view()
+        .iter()
+        .map(|name| known.get(name.unwrap_or_default()).copied().flatten().or(Some(0)))
+        .collect();
+    let mut fields: Vec<_> = rows.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields[position] = SqlType::Oid.field(column, true);
+    let mut columns = rows.columns().to_vec();
+    columns[position] = Arc::new(numbers);
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
@@ -114,7 +168,6 @@ fn of_name<'a>(t: &'a PgCatalogStaticTables, name: &str) -> Result<&'a ArrowTabl
         "pg_ts_parser" => &t.pg_ts_parser,
         "pg_ts_template" => &t.pg_ts_template,
         "pg_type" => &t.pg_type,
-        "pg_depend" => &t.pg_depend,
         "pg_enum" => &t.pg_enum,
         "pg_event_trigger" => &t.pg_event_trigger,
         "pg_extension" => &t.pg_extension,
@@ -125,7 +178,6 @@ fn of_name<'a>(t: &'a PgCatalogStaticTables, name: &str) -> Result<&'a ArrowTabl
         "pg_publication" => &t.pg_publication,
         "pg_publication_namespace" => &t.pg_publication_namespace,
         "pg_publication_rel" => &t.pg_publication_rel,
-        "pg_rewrite" => &t.pg_rewrite,
         "pg_seclabel" => &t.pg_seclabel,
         "pg_sequence" => &t.pg_sequence,
         "pg_shdepend" => &t.pg_shdepend,

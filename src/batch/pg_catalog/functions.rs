@@ -26,8 +26,8 @@ use super::{fixed, privileges, routines, server, types};
 use crate::error::{Error, Result, sqlstate};
 
 /// A function of the catalog.
-struct Function {
-    name: &'static str,
+pub(super) struct Function {
+    pub(super) name: &'static str,
     returns: SqlType,
     body: fn(&CatalogView, &[Cell]) -> Result<Cell>,
 }
@@ -59,7 +59,7 @@ pub fn lookup(name: &str, view: &Arc<CatalogView>) -> Option<Arc<ScalarUDF>> {
 }
 
 /// Shorthand of [`list`].
-fn f(name: &'static str, returns: SqlType, body: fn(&CatalogView, &[Cell]) -> Result<Cell>) -> Function {
+pub(super) fn f(name: &'static str, returns: SqlType, body: fn(&CatalogView, &[Cell]) -> Result<Cell>) -> Function {
     Function { name, returns, body }
 }
 
@@ -296,10 +296,11 @@ fn list() -> Vec<Function> {
     ] {
         all.push(f(name, Text, |_, _| Ok(Cell::Null)));
     }
+    all.extend(super::system_functions::list());
     all
 }
 
-fn arg(args: &[Cell], i: usize) -> &Cell {
+pub(super) fn arg(args: &[Cell], i: usize) -> &Cell {
     args.get(i).unwrap_or(&Cell::Null)
 }
 
@@ -313,7 +314,7 @@ fn arguments(view: &CatalogView, oid: &Cell, defaults: bool) -> Option<String> {
 }
 
 /// OID of `'name'::regclass`, `'123'::regclass` or `123::regclass`.
-fn regclass(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
+pub(super) fn regclass(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
     resolve(value, |name| {
         view.find(name)
             .map(|r| r.oid)
@@ -334,20 +335,20 @@ fn regclass_name(view: &CatalogView, oid: u32) -> String {
     }
 }
 
-fn regtype(value: &Cell) -> Result<Option<u32>> {
+pub(super) fn regtype(value: &Cell) -> Result<Option<u32>> {
     resolve(value, |name| {
         types::type_oid(name).ok_or_else(|| Error::new("42704", format!("type \"{name}\" does not exist")))
     })
 }
 
-fn regnamespace(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
+pub(super) fn regnamespace(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
     resolve(value, |name| {
         let parts = super::view::split_name(name).unwrap_or_default();
         Ok(view.catalog.schema(parts.first().map_or(name, String::as_str))?.0)
     })
 }
 
-fn regrole(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
+pub(super) fn regrole(view: &CatalogView, value: &Cell) -> Result<Option<u32>> {
     resolve(value, |name| Ok(view.catalog.role(name)?.0.id.0))
 }
 
@@ -361,19 +362,48 @@ fn resolve(value: &Cell, by_name: impl Fn(&str) -> Result<u32>) -> Result<Option
 }
 
 /// The items of an array, or of a text that stands for one (`{a,b}`).
-fn items(value: &Cell) -> Option<Vec<String>> {
+pub(super) fn items(value: &Cell) -> Option<Vec<String>> {
     match value {
         Cell::Texts(items) => Some(items.clone()),
         Cell::Ints(items) => Some(items.iter().map(ToString::to_string).collect()),
-        Cell::Text(s) => {
-            let inner = s.trim_start_matches('{').trim_end_matches('}');
-            Some(inner.split(',').filter(|i| !i.is_empty()).map(Into::into).collect())
-        }
+        Cell::Text(s) => Some(array_items(s)),
         _ => None,
     }
 }
 
-fn quote_literal(text: &str) -> String {
+/// The items of an array's text, which are in quotes where commas are in them.
+pub(super) fn array_items(text: &str) -> Vec<String> {
+    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
+    let (mut all, mut item, mut quoted, mut escaped, mut any) = (Vec::new(), String::new(), false, false, false);
+    for c in inner.chars() {
+        match c {
+            _ if escaped => {
+                item.push(c);
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => {
+                quoted = !quoted;
+                any = true;
+            }
+            ',' if !quoted => {
+                if any || !item.is_empty() {
+                    all.push(std::mem::take(&mut item));
+                }
+                any = false;
+            }
+            // Around items it means nothing.
+            c if c.is_whitespace() && !quoted && item.is_empty() => {}
+            _ => item.push(c),
+        }
+    }
+    if any || !item.is_empty() {
+        all.push(item);
+    }
+    all
+}
+
+pub(super) fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
@@ -423,6 +453,11 @@ struct FunctionSignature {
 fn signature(oid: u32) -> Option<&'static FunctionSignature> {
     static SIGNATURES: OnceLock<HashMap<u32, FunctionSignature>> = OnceLock::new();
     SIGNATURES.get_or_init(|| signatures().unwrap_or_default()).get(&oid)
+}
+
+/// The types of the arguments of one of PostgreSQL's functions.
+pub(super) fn signature_arguments(oid: u32) -> Option<String> {
+    signature(oid).map(|s| s.arguments.replace(", ", ","))
 }
 
 fn signatures() -> Option<HashMap<u32, FunctionSignature>> {
@@ -521,6 +556,14 @@ mod tests {
         let expected = ["0 bytes", "10239 bytes", "10 kB", "10 MB", "1465 kB", "10239 kB", "10000 MB", "-1465 kB"]
             .map(String::from);
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn arrays_are_taken_apart() {
+        assert_eq!(array_items("{a,\"b,c\",\"\",\"d\\\"\"}"), ["a", "b,c", "", "d\""]);
+        assert_eq!(array_items("{\"p\", \"f\", t}"), ["p", "f", "t"]);
+        assert_eq!(array_items("{}"), Vec::<String>::new());
+        assert_eq!(array_items("1 2"), ["1 2"]);
     }
 
     #[test]

@@ -5,13 +5,18 @@
 //!   rows.
 //! * [`roles`], [`privileges`]: who there is, and who may do what.
 //! * [`functions`]: `format_type`, `pg_get_viewdef`, `pg_table_is_visible` and their kind.
+//! * [`dependencies`]: what views are built on; [`activity`]: who is connected; [`absent`]: tables for what is not here.
 //! * [`mod@rewrite`]: queries of clients, whose constructs our planner does not have, as queries that mean the same.
 //!
 //! A session makes one [`PgCatalog`] for a statement and asks it for schemas and functions while planning, for providers
 //! before running.
 
+pub mod absent;
+pub mod activity;
+pub mod dependencies;
 pub mod fixed;
 pub mod functions;
+mod idioms;
 pub mod information_schema;
 pub mod privileges;
 pub mod relations;
@@ -21,6 +26,7 @@ pub mod routines;
 pub mod rows;
 pub mod server;
 pub mod session;
+mod system_functions;
 pub mod tables;
 pub mod types;
 pub mod view;
@@ -33,6 +39,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 use super::lazy::LazyTable;
 
+pub use activity::ActivityRow;
 pub use rewrite::rewrite;
 pub use view::{CatalogView, CursorRow, PreparedRow, Setting};
 

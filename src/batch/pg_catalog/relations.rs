@@ -323,7 +323,7 @@ fn pg_class(view: &CatalogView) -> Vec<Vec<Cell>> {
             0,
             indexed,
             false,
-            'p',
+            if view.schema_name(r.schema).starts_with("pg_temp_") { 't' } else { 'p' },
             kind,
             columns as i64,
             checks as i64,

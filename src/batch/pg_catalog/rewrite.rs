@@ -17,22 +17,24 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
-    Ident, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit,
-    VisitMut, Visitor, VisitorMut,
+    Ident, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier,
+    TableFactor, Value, Values, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{fixed, tables};
+use super::{absent, fixed, idioms, tables};
 
 /// Types of OIDs that print as names.
-const REG_TYPES: [&str; 4] = ["regclass", "regtype", "regnamespace", "regrole"];
+const REG_TYPES: [&str; 8] =
+    ["regclass", "regtype", "regnamespace", "regrole", "regproc", "regprocedure", "regoper", "regoperator"];
 
 /// Rewrites a query in place if it speaks of the catalog; says whether it does.
 pub fn rewrite(query: &mut Query) -> bool {
     if Visit::visit(query, &mut Speaks).is_continue() {
         return false;
     }
+    idioms::rewrite(query);
     let _: ControlFlow<()> = VisitMut::visit(query, &mut Rewrite);
     true
 }
@@ -49,7 +51,7 @@ impl Visitor for Speaks {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         found(match expr {
-            Expr::Function(f) => f.name.0.len() > 1 && is_catalog(&f.name),
+            Expr::Function(f) => (f.name.0.len() > 1 && is_catalog(&f.name)) || idioms::is_idiom(&f.name),
             Expr::Cast { data_type, .. } => reg_type(data_type).is_some(),
             Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(_), .. } => true,
             _ => false,
@@ -67,6 +69,7 @@ impl VisitorMut for Rewrite {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        without_empty_branches(query.body.as_mut());
         if let SetExpr::Select(select) = query.body.as_mut()
             && has_no_rows(select)
             && without_rows(select)
@@ -80,6 +83,8 @@ impl VisitorMut for Rewrite {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         if has_no_rows(select) {
             without_rows(select);
+        } else if idioms::asks_for_absent_constraints(select) {
+            without_subqueries(select);
         }
         for item in &mut select.projection {
             name_cast(item);
@@ -113,7 +118,10 @@ impl VisitorMut for Rewrite {
                 *expr = array;
             }
         } else if let Expr::Subquery(query) = expr {
-            if names_table(query, "pg_collation") {
+            let is_empty = matches!(query.body.as_ref(), SetExpr::Select(select) if has_no_rows(select));
+            if let Some(alone) = idioms::expression_alone(query) {
+                *expr = Expr::Nested(Box::new(alone));
+            } else if is_empty || names_table(query, "pg_collation") {
                 // psql asks for collations that differ from their type's; no column has one.
                 *expr = null();
             } else if let Some(condition) = at_most_one_row(query) {
@@ -133,7 +141,7 @@ impl VisitorMut for Rewrite {
                 {
                     *op = plain;
                 }
-                if is_comparison(op) {
+                if is_comparison(op) && !idioms::compares_function_names(left, right) {
                     as_oid(left);
                     as_oid(right);
                 }
@@ -190,7 +198,7 @@ impl VisitorMut for CountExists {
 }
 
 /// The schema and name of a catalog table, if that is what the name means. PostgreSQL too looks in `pg_catalog` first.
-fn catalog_table(name: &ObjectName) -> Option<(&'static str, String)> {
+pub(super) fn catalog_table(name: &ObjectName) -> Option<(&'static str, String)> {
     let parts: Option<Vec<String>> = name.0.iter().map(part).collect();
     match parts?.as_slice() {
         [name] if name.starts_with("pg_") && tables::schema("pg_catalog", name).is_some() => {
@@ -202,7 +210,7 @@ fn catalog_table(name: &ObjectName) -> Option<(&'static str, String)> {
     }
 }
 
-fn part(part: &ObjectNamePart) -> Option<String> {
+pub(super) fn part(part: &ObjectNamePart) -> Option<String> {
     let ident = part.as_ident()?;
     Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
 }
@@ -262,6 +270,11 @@ fn as_oid(expr: &mut Expr) {
         && let Some(kind) = name.strip_prefix("pg_reg").and_then(|n| n.strip_suffix("_name"))
     {
         f.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(format!("pg_reg{kind}_oid")))]);
+    } else if let Expr::Function(f) = expr
+        && let Some(name) = f.name.0.last().and_then(part)
+        && name.starts_with("to_reg")
+    {
+        f.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(format!("pg_{name}_oid")))]);
     }
 }
 
@@ -290,8 +303,7 @@ fn strip_schema(f: &mut Function) {
 fn has_no_rows(select: &Select) -> bool {
     let is_empty = |factor: &TableFactor| {
         let TableFactor::Table { name, .. } = factor else { return false };
-        catalog_table(name)
-            .is_some_and(|(schema, name)| schema == "pg_catalog" && fixed::EMPTY.contains(&name.as_str()))
+        catalog_table(name).is_some_and(|(schema, name)| schema == "pg_catalog" && never_has_rows(&name))
     };
     let inner =
         |op: &JoinOperator| matches!(op, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_));
@@ -302,6 +314,28 @@ fn has_no_rows(select: &Select) -> bool {
         from.joins.iter().all(|j| keeps_left(&j.join_operator)) && (is_empty(&from.relation) || joins_inner())
     });
     reads_nothing && !grouped && select.having.is_none() && !select.projection.iter().any(aggregates)
+}
+
+/// Leaves out the branches of UNION ALL that have no rows: their NULLs would be of no type.
+fn without_empty_branches(body: &mut SetExpr) {
+    let is_empty = |branch: &SetExpr| matches!(branch, SetExpr::Select(select) if has_no_rows(select));
+    if let SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } = body {
+        without_empty_branches(left);
+        without_empty_branches(right);
+        let kept = match (is_empty(left), is_empty(right)) {
+            (_, true) => left,
+            (true, false) => right,
+            _ => return,
+        };
+        *body = std::mem::replace(
+            kept.as_mut(),
+            SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: Vec::new() }),
+        );
+    }
+}
+
+fn never_has_rows(name: &str) -> bool {
+    fixed::EMPTY.contains(&name) || absent::is_absent(name)
 }
 
 fn aggregates(item: &SelectItem) -> bool {
@@ -350,6 +384,30 @@ fn without_rows(select: &mut Select) -> bool {
     select.distinct = None;
     select.selection = Some(nothing);
     true
+}
+
+/// Puts NULLs in the place of output columns with subqueries, in a SELECT that has no rows anyway.
+fn without_subqueries(select: &mut Select) {
+    struct Subqueries;
+    impl Visitor for Subqueries {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    for item in &mut select.projection {
+        let alias = match item {
+            SelectItem::ExprWithAlias { alias, .. } => alias.clone(),
+            SelectItem::UnnamedExpr(expr) => Ident::with_quote('"', output_name(expr)),
+            _ => continue,
+        };
+        if Visit::visit(&*item, &mut Subqueries).is_break()
+            && let Some(expr) = parse("CAST(NULL AS text)")
+        {
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
 }
 
 /// The name that PostgreSQL gives an output column.
@@ -523,7 +581,7 @@ fn case_when(condition: Expr, result: Expr) -> Expr {
 }
 
 /// `name(args)`.
-fn call(name: &str, args: Vec<Expr>) -> Option<Expr> {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Option<Expr> {
     let mut expr = parse(&format!("{name}()"))?;
     if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut expr {
         list.args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
@@ -531,7 +589,7 @@ fn call(name: &str, args: Vec<Expr>) -> Option<Expr> {
     Some(expr)
 }
 
-fn parse(text: &str) -> Option<Expr> {
+pub(super) fn parse(text: &str) -> Option<Expr> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?.parse_expr().ok()
 }
 

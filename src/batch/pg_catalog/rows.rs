@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ListArray, RecordBatch, new_empty_array};
+use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use millstream_catalog::SqlType;
@@ -94,9 +95,14 @@ impl Cell {
 
 fn list(items: impl Iterator<Item = ScalarValue>, data_type: &DataType) -> Option<ScalarValue> {
     let DataType::List(item) = data_type else { return None };
-    let items: Option<Vec<_>> = items.map(|v| v.cast_to(item.data_type()).ok()).collect();
-    let array = ScalarValue::new_list(&items?, item.data_type(), true);
-    ScalarValue::List(array).cast_to(data_type).ok()
+    let items: Vec<ScalarValue> = items.map(|v| v.cast_to(item.data_type()).ok()).collect::<Option<_>>()?;
+    let offsets = OffsetBuffer::from_lengths([items.len()]);
+    let values = match items.is_empty() {
+        true => new_empty_array(item.data_type()),
+        false => ScalarValue::iter_to_array(items).ok()?,
+    };
+    // With the item's field, which says what an Arrow type does not.
+    Some(ScalarValue::List(Arc::new(ListArray::try_new(item.clone(), offsets, values, None).ok()?)))
 }
 
 impl From<bool> for Cell {

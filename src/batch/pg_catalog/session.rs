@@ -51,7 +51,7 @@ pub const TABLES: &[Made] = &[
         ],
         rows: |view| {
             let row = |c: &CursorRow| {
-                row![c.name.clone(), c.statement.clone(), c.is_holdable, c.is_binary, false, c.created_us]
+                row![c.name.clone(), c.statement.clone(), c.is_holdable, c.is_binary, c.is_scrollable, c.created_us]
             };
             view.cursors.iter().map(row).collect()
         },

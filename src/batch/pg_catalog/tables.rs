@@ -9,7 +9,7 @@ use millstream_catalog::ObjectId;
 
 use super::rows::{Cell, Columns, batch, schema_of};
 use super::view::CatalogView;
-use super::{fixed, information_schema, relations, roles, routines, server, session};
+use super::{absent, activity, dependencies, fixed, information_schema, relations, roles, routines, server, session};
 use crate::error::Result;
 
 /// A table whose rows follow from the catalog.
@@ -21,8 +21,9 @@ pub struct Made {
 }
 
 fn made() -> impl Iterator<Item = &'static Made> {
+    let more = activity::TABLES.iter().chain(absent::TABLES).chain(absent::STANDARD).chain(dependencies::TABLES);
     let own = relations::TABLES.iter().chain(server::TABLES).chain(roles::TABLES).chain(session::TABLES);
-    own.chain(information_schema::TABLES)
+    own.chain(information_schema::TABLES).chain(more)
 }
 
 /// All tables with their columns.

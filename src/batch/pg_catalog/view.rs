@@ -9,6 +9,7 @@ use millstream_catalog::object::Index;
 use millstream_catalog::{Catalog, Object, ObjectId, ObjectKind, SqlType};
 use millstream_sql::{MASK, quote_ident};
 
+use super::activity::{self, ActivityRow};
 use super::{tables, types};
 use crate::batch::system;
 
@@ -42,6 +43,12 @@ pub struct CatalogView {
     /// The session's prepared statements and cursors.
     pub prepared: Arc<dyn Fn() -> Vec<PreparedRow> + Send + Sync>,
     pub cursors: Vec<CursorRow>,
+    /// Channels that the session listens to.
+    pub channels: Vec<String>,
+    /// When the server was started, in microseconds since 1970.
+    pub started_us: i64,
+    /// All sessions.
+    pub activity: Arc<dyn Fn() -> Vec<ActivityRow> + Send + Sync>,
     /// Bytes that an object takes in the store.
     pub size_of: Arc<dyn Fn(ObjectId) -> Option<u64> + Send + Sync>,
 }
@@ -77,6 +84,7 @@ pub struct CursorRow {
     pub statement: String,
     pub is_holdable: bool,
     pub is_binary: bool,
+    pub is_scrollable: bool,
     /// Microseconds since 1970.
     pub created_us: i64,
 }
@@ -93,6 +101,9 @@ impl CatalogView {
             functions: Arc::default(),
             prepared: Arc::new(Vec::new),
             cursors: Vec::new(),
+            channels: Vec::new(),
+            started_us: 0,
+            activity: Arc::new(Vec::new),
             size_of: Arc::new(|_| None),
         }
     }
@@ -353,6 +364,9 @@ fn system_relations() -> Vec<Relation> {
         oid += 1;
     };
     for (schema, name, columns) in tables::all() {
+        if activity::FUNCTIONS.contains(&name) {
+            continue;
+        }
         add(schema, name, columns, None);
     }
     for name in system::names().filter(|name| !name.contains('.')) {
@@ -369,6 +383,7 @@ pub fn split_name(text: &str) -> Option<Vec<String>> {
     let mut chars = text.trim().chars().peekable();
     loop {
         let mut part = String::new();
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
         if chars.peek() == Some(&'"') {
             chars.next();
             loop {
@@ -382,10 +397,11 @@ pub fn split_name(text: &str) -> Option<Vec<String>> {
                 }
             }
         } else {
-            while let Some(c) = chars.next_if(|c| *c != '.') {
+            while let Some(c) = chars.next_if(|c| *c != '.' && !c.is_whitespace()) {
                 part.extend(c.to_lowercase());
             }
         }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
         if part.is_empty() {
             return None;
         }
@@ -405,6 +421,8 @@ mod tests {
     #[test]
     fn names_are_split_as_postgresql_does() {
         assert_eq!(split_name("Public.\"T\"\"x\""), Some(vec!["public".into(), "T\"x".into()]));
+        assert_eq!(split_name("\"a b\" . c "), Some(vec!["a b".into(), "c".into()]));
+        assert_eq!(split_name("a b"), None);
         assert_eq!(split_name("a."), None);
         assert_eq!(split_name("\"a"), None);
     }

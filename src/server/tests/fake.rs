@@ -209,7 +209,7 @@ impl SqlSession for FakeSession {
             }),
             "copy_in" => {
                 self.copy_limit = rest.parse().unwrap();
-                Response::CopyIn(CopyIn { columns: 2, binary: false })
+                Response::CopyIn(CopyIn { columns: 2, binary: None })
             }
             "panic" => panic!("as asked"),
             _ => Response::Complete { tag: format!("{} {}", verb.to_uppercase(), parameters.len()) },
@@ -238,6 +238,7 @@ impl SqlSession for FakeSession {
         while let Some(chunk) = chunks.recv().await {
             match chunk {
                 CopyChunk::Data(data) => bytes += data.len(),
+                CopyChunk::Rows(batch) => bytes += batch.num_rows(),
                 CopyChunk::Done => return Ok(format!("COPY {bytes}")),
                 CopyChunk::Failed(reason) => return Err(Error::new("57014", reason)),
             }

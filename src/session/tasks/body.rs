@@ -199,7 +199,7 @@ impl Attempt {
             }
             Response::Complete { tag } => Ok(tag.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default()),
             Response::Empty => Ok(0),
-            Response::CopyIn(_) | Response::CopyOut(_) => {
+            Response::CopyIn(_) | Response::CopyOut(_) | Response::CopyBinary(_) => {
                 Err(Error::unsupported("COPY from and to a client is not supported in a task"))
             }
         }

@@ -16,7 +16,7 @@ use millstream_catalog::{Object, ObjectId, ObjectKind, SqlType};
 use super::handle::{OnConflict, TableWrite};
 use super::indexes::KeptIndexes;
 use super::pipeline::Counters;
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{About, Error, Result, sqlstate};
 use crate::state::{Layout, Level, Relation, Snapshot, State, TableId};
 use crate::stream::changelog::Delta;
 use crate::stream::operator::PortWatermarks;
@@ -391,6 +391,7 @@ pub fn duplicate_key(table: &str, primary_key: &[usize], rows: &RecordBatch, row
         .collect();
     Error::new(sqlstate::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{table}_pkey\""))
         .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+        .with_about(About { table: Some(table.into()), constraint: Some(format!("{table}_pkey")), ..About::default() })
 }
 
 /// 40001: a row is not as it was read.

@@ -5,12 +5,14 @@
 //! FROM t FULL JOIN (SELECT *, true AS __merge_source FROM s) AS s ON condition WHERE action
 //! ```
 
+use std::ops::ControlFlow;
+
 use datafusion_common::Column as DfColumn;
 use datafusion_expr::Expr;
 use datafusion_expr::logical_plan::builder::project;
 use datafusion_sql::sqlparser::ast::{
     self, BinaryOperator, CaseWhen, Join, JoinConstraint, JoinOperator, SelectItem, TableAlias, TableFactor,
-    TableWithJoins, Value,
+    TableWithJoins, Value, VisitMut, VisitorMut,
 };
 use millstream_catalog::object::Table;
 use millstream_catalog::{Object, Privilege};
@@ -64,7 +66,13 @@ pub(crate) fn merge(s: &Merge, ctx: &PlanContext<'_>) -> Result<Plan> {
             MergeMatch::NotMatchedBySource => ast::Expr::IsNull(Box::new(of_null(&source_there))),
         };
         let fits = match &clause.condition {
-            Some(condition) => and(there, ast::Expr::Nested(Box::new(condition.clone()))),
+            Some(condition) => {
+                let condition = match clause.matched {
+                    MergeMatch::NotMatched => of_source(condition.clone(), table, &source_alias),
+                    MergeMatch::Matched | MergeMatch::NotMatchedBySource => condition.clone(),
+                };
+                and(there, ast::Expr::Nested(Box::new(condition)))
+            }
             None => there,
         };
         cases.push(Case { fits, values: values(clause, &object, table, &alias, &source_alias)?, clause });
@@ -181,7 +189,7 @@ fn values(clause: &MergeClause, object: &Object, table: &Table, alias: &str, sou
             let value = |i: usize| {
                 let column = &table.columns[i];
                 match targets.iter().position(|at| *at == i).and_then(|at| values.get(at)) {
-                    Some(value) if !is_default(value) => typed_for(value.clone(), column),
+                    Some(value) if !is_default(value) => typed_for(of_source(value.clone(), table, source), column),
                     _ if is_computed(i) => null(i),
                     _ => typed_for(default_of(column)?, column),
                 }
@@ -189,6 +197,41 @@ fn values(clause: &MergeClause, object: &Object, table: &Table, alias: &str, sou
             all.map(value).collect::<Result<_>>()?
         }
     })
+}
+
+/// Where there is no row of the target, a bare name that both have is the source's.
+fn of_source(mut expr: ast::Expr, table: &Table, source: &str) -> ast::Expr {
+    struct Bare<'a> {
+        table: &'a Table,
+        source: &'a str,
+        /// Depth in subqueries, where it may be a name of theirs.
+        queries: usize,
+    }
+    impl VisitorMut for Bare<'_> {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<()> {
+            self.queries += 1;
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<()> {
+            self.queries -= 1;
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+            if let ast::Expr::Identifier(ident) = expr
+                && self.queries == 0
+                && self.table.columns.iter().any(|column| column.name == normalize(ident))
+            {
+                *expr = ast::Expr::CompoundIdentifier(vec![quoted(self.source), ident.clone()]);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _: ControlFlow<()> = VisitMut::visit(&mut expr, &mut Bare { table, source, queries: 0 });
+    expr
 }
 
 /// The source with a column that tells its rows, and what it is called.

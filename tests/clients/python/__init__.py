@@ -1,0 +1,1 @@
+"""The checks of Python's clients."""
