@@ -355,7 +355,7 @@ fn canonical_zone(name: &str) -> String {
 fn printed(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")];
-    let unit = units.into_iter().find(|(size, _)| ms % size == 0);
+    let unit = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size));
     match unit {
         Some((size, unit)) if ms > 0 => format!("{}{unit}", ms / size),
         _ => "0".into(),

@@ -8,6 +8,7 @@ use millstream_sql::plan::ShowPlan;
 
 use super::api::{Response, RowsTag};
 use super::{Scope, Session, memory, secrets};
+use crate::batch::pg_catalog::server::UNLISTED;
 use crate::error::{Error, Result, sqlstate};
 
 impl Session {
@@ -103,7 +104,7 @@ impl Session {
                 memory::text_rows(&columns(&show), &rows, tag())
             }
             ShowPlan::AllSettings => {
-                let all = self.settings.all().into_iter();
+                let all = self.settings.all().into_iter().filter(|(name, ..)| !UNLISTED.contains(name));
                 let rows: Vec<_> = all
                     .map(|(name, value, _, description)| {
                         vec![Some(name.to_string()), Some(value), Some(description.to_string())]

@@ -291,10 +291,10 @@ impl VisitorMut for TableOids {
 
 /// Keeps the name of a column `tableoid`, which a number would not have.
 fn name_tableoid(item: &mut SelectItem) {
-    if let SelectItem::UnnamedExpr(expr) = item {
-        if column_name(expr).as_deref() == Some("tableoid") {
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new("tableoid") };
-        }
+    if let SelectItem::UnnamedExpr(expr) = item
+        && column_name(expr).as_deref() == Some("tableoid")
+    {
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new("tableoid") };
     }
 }
 

@@ -100,6 +100,9 @@ pub const TABLES: &[Made] = &[
     },
 ];
 
+/// Settings that say who the session is: known by their names, and in no list, as in PostgreSQL.
+pub const UNLISTED: [&str; 3] = ["is_superuser", "role", "session_authorization"];
+
 fn pg_settings(view: &CatalogView) -> Vec<Vec<Cell>> {
     let setting = |s: &super::view::Setting| {
         let source = if s.value == s.default { "default" } else { "session" };
@@ -123,5 +126,5 @@ fn pg_settings(view: &CatalogView) -> Vec<Vec<Cell>> {
             false,
         ]
     };
-    view.settings.iter().map(setting).collect()
+    view.settings.iter().filter(|s| !UNLISTED.contains(&s.name.as_str())).map(setting).collect()
 }
