@@ -9,7 +9,7 @@ TEST := dev/setup.sh test && . dev/env.sh
 # The clients whose checks are part of the tests.
 DRIVERS := psycopg_3 sqlalchemy_2 node_postgres pgx pgjdbc psql_terminal catalog_queries
 
-.PHONY: help demo build check test bench clients fuzz kafka kafka-stop kill oracle pg slt
+.PHONY: help demo build check test bench bench-batch clients fuzz kafka kafka-stop kill oracle pg slt
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -51,6 +51,9 @@ slt: ## the sqllogictest files alone (FILE=part-of-name; COMPLETE=1 writes the a
 bench: ## throughput and latency on a real Kafka broker, and Nexmark, release build (EVENTS=n SECONDS_EACH=n)
 	@$(TEST) && dev/kafka/kafka.sh resolve && \
 	  KAFKA_JIT_LEVEL=4 KAFKA_SHORT_PAUSES=1 MILLSTREAM_BENCH_EVENTS=$${EVENTS:-} MILLSTREAM_BENCH_SECONDS=$${SECONDS_EACH:-} cargo bench --locked --bench pipeline --bench nexmark
+
+bench-batch: ## TPC-H, the daily job, point reads and large SELECTs beside DuckDB, DataFusion and PostgreSQL (NAME=tpch RUNS=n)
+	@dev/setup.sh clients && $(BUILD) && RUNS=$${RUNS:-3} benches/batch/run.sh $${NAME:-}
 
 clients: ## clients of PostgreSQL, and Delta tables with deltalake and DuckDB, installed into the cache folder (NAME=pgx)
 	@dev/setup.sh clients && tests/clients/run.sh $${NAME:-}

@@ -74,4 +74,6 @@ impl PgCatalog {
 }
 
 #[cfg(test)]
+mod function_list;
+#[cfg(test)]
 mod tests;

@@ -2,4 +2,5 @@
 
 mod client;
 mod fake;
+mod mangled;
 mod raw;

@@ -13,14 +13,14 @@ struct Raw {
 }
 
 /// A typed message with a length.
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
     out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
     out.extend_from_slice(body);
     out
 }
 
-fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
+pub fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut body = version.to_be_bytes().to_vec();
     for (name, value) in parameters {
         body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
@@ -31,16 +31,16 @@ fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-fn query(sql: &str) -> Vec<u8> {
+pub fn query(sql: &str) -> Vec<u8> {
     message(b'Q', format!("{sql}\0").as_bytes())
 }
 
-fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub fn parse(name: &str, sql: &str) -> Vec<u8> {
     message(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
 }
 
 /// Parameters as text, results in `result` format codes.
-fn bind(portal: &str, statement: &str, parameters: &[Option<&str>], result: &[i16]) -> Vec<u8> {
+pub fn bind(portal: &str, statement: &str, parameters: &[Option<&str>], result: &[i16]) -> Vec<u8> {
     let mut body = BytesMut::new();
     body.put_slice(format!("{portal}\0{statement}\0").as_bytes());
     body.put_i16(0);
@@ -59,15 +59,15 @@ fn bind(portal: &str, statement: &str, parameters: &[Option<&str>], result: &[i1
     message(b'B', &body)
 }
 
-fn execute(portal: &str, limit: i32) -> Vec<u8> {
+pub fn execute(portal: &str, limit: i32) -> Vec<u8> {
     message(b'E', &[portal.as_bytes(), b"\0", &limit.to_be_bytes()].concat())
 }
 
-fn describe(kind: u8, name: &str) -> Vec<u8> {
+pub fn describe(kind: u8, name: &str) -> Vec<u8> {
     message(b'D', &[&[kind], name.as_bytes(), b"\0"].concat())
 }
 
-fn sync() -> Vec<u8> {
+pub fn sync() -> Vec<u8> {
     message(b'S', b"")
 }
 
