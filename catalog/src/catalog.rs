@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::DEFAULT_DATABASE;
-#[cfg(test)]
-use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
 use crate::object::{Object, ObjectId, ObjectKind, Secret, Snapshot};
-use crate::role::system_roles;
+use crate::role::{
+    MONITOR, READ_ALL_DATA, READ_SERVER_FILES, Role, SIGNAL_BACKEND, WRITE_ALL_DATA, WRITE_SERVER_FILES,
+};
+use crate::{DEFAULT_DATABASE, DEFAULT_USER};
 
 /// The schemas that exist without a record; users cannot change what is in them, except `public`.
 const SYSTEM_SCHEMAS: [(ObjectId, &str); 4] = [
@@ -16,6 +16,17 @@ const SYSTEM_SCHEMAS: [(ObjectId, &str); 4] = [
     (ObjectId::PUBLIC, "public"),
     (ObjectId::INFORMATION_SCHEMA, "information_schema"),
     (ObjectId::MILLSTREAM, "millstream"),
+];
+
+/// The roles that exist without a record, with PostgreSQL's OIDs.
+const SYSTEM_ROLES: [(u32, &str); 7] = [
+    (10, DEFAULT_USER),
+    (3373, MONITOR),
+    (4200, SIGNAL_BACKEND),
+    (4569, READ_SERVER_FILES),
+    (4570, WRITE_SERVER_FILES),
+    (6181, READ_ALL_DATA),
+    (6182, WRITE_ALL_DATA),
 ];
 
 /// One version of the catalog. Cheap to share; every change makes a new version through a [`Draft`].
@@ -49,13 +60,26 @@ impl Catalog {
         for (id, name) in SYSTEM_SCHEMAS {
             catalog.insert(Arc::new(Object {
                 definition: format!("CREATE SCHEMA {name}"),
-                ..Object::of_system(id, id, name, ObjectKind::Schema)
+                ..Object::named(id, id, name, ObjectKind::Schema)
             }));
         }
         let database = ObjectId::DATABASE;
-        catalog.insert(Arc::new(Object::of_system(database, database, DEFAULT_DATABASE, ObjectKind::Database)));
-        for role in system_roles() {
-            catalog.insert(Arc::new(role));
+        catalog.insert(Arc::new(Object::named(database, database, DEFAULT_DATABASE, ObjectKind::Database)));
+        for (id, name) in SYSTEM_ROLES {
+            let is_first = name == DEFAULT_USER;
+            let role = Role {
+                superuser: is_first,
+                create_role: is_first,
+                create_database: is_first,
+                login: is_first,
+                replication: is_first,
+                bypass_rls: is_first,
+                ..Role::default()
+            };
+            catalog.insert(Arc::new(Object {
+                definition: format!("CREATE ROLE {name}"),
+                ..Object::named(ObjectId(id), ObjectId(id), name, ObjectKind::Role(role))
+            }));
         }
         catalog
     }
@@ -521,20 +545,8 @@ mod tests {
     use crate::types::SqlType;
 
     fn object(draft: &mut Draft, name: &str, kind: ObjectKind, on: &[(&str, ObjectId)]) -> Object {
-        Object {
-            id: draft.new_id(),
-            schema: ObjectId::PUBLIC,
-            name: name.into(),
-            owner: DEFAULT_USER.into(),
-            made_by: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            definition: String::new(),
-            references: on.iter().map(|(n, id)| (n.to_string(), *id)).collect(),
-            suspended: false,
-            acl: None,
-            kind,
-        }
+        let references = on.iter().map(|(n, id)| (n.to_string(), *id)).collect();
+        Object { references, ..Object::named(draft.new_id(), ObjectId::PUBLIC, name, kind) }
     }
 
     fn table() -> ObjectKind {

@@ -77,29 +77,14 @@ fn cut(text: &str, bytes: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::ObjectKind;
     use crate::catalog::Draft;
     use crate::object::{Column, Table};
     use crate::types::SqlType;
-    use crate::{DEFAULT_USER, ObjectKind};
 
     fn object(draft: &mut Draft, name: &str, kind: ObjectKind) -> Object {
-        Object {
-            id: draft.new_id(),
-            schema: ObjectId::PUBLIC,
-            name: name.into(),
-            owner: DEFAULT_USER.into(),
-            made_by: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            definition: String::new(),
-            references: BTreeMap::new(),
-            suspended: false,
-            acl: None,
-            kind,
-        }
+        Object::named(draft.new_id(), ObjectId::PUBLIC, name, kind)
     }
 
     fn with_index(draft: &mut Draft) -> (ObjectId, ObjectId) {

@@ -3,7 +3,8 @@
 //! * [`types`]: the SQL types and the one Arrow layout each of them has, in memory and on disk.
 //! * [`jsonb`]: the text that a document has as jsonb.
 //! * [`object`]: schemas, tables, sources, views, sinks, functions, tasks: what a definition holds once it is validated.
-//! * [`role`], [`privilege`]: who there is, and who may do what.
+//! * [`role`], [`privilege`]: who there is, and what can be granted; [`rights`]: who may do what.
+//! * [`id`]: what objects are known by.
 //! * [`index`]: indexes of tables and materialized views.
 //! * [`catalog`]: the objects together: lookup by name and id, dependencies, and the [`Draft`] that a statement edits.
 //!
@@ -12,10 +13,12 @@
 
 pub mod catalog;
 pub mod error;
+pub mod id;
 pub mod index;
 pub mod jsonb;
 pub mod object;
 pub mod privilege;
+pub mod rights;
 pub mod role;
 pub mod types;
 

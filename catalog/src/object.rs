@@ -8,36 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::DEFAULT_USER;
 use crate::error::{CatalogError, Result};
+pub use crate::id::ObjectId;
 pub use crate::index::{Index, IndexColumn};
-use crate::privilege::AclItem;
+use crate::privilege::{AclItem, Class, initial_acl};
 use crate::role::Role;
 use crate::types::SqlType;
-
-/// Identity of an object for ever: its OID to clients, its key prefix in the store; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ObjectId(pub u32);
-
-impl ObjectId {
-    /// First id of objects that users make; PostgreSQL too keeps those below for itself.
-    pub const FIRST_USER: Self = Self(16384);
-    /// OID of schema `pg_catalog`, as in PostgreSQL.
-    pub const PG_CATALOG: Self = Self(11);
-    /// OID of schema `public`, as in PostgreSQL.
-    pub const PUBLIC: Self = Self(2200);
-    /// OID of schema `information_schema`.
-    pub const INFORMATION_SCHEMA: Self = Self(13000);
-    /// OID of schema `millstream`, which shows the server's inside.
-    pub const MILLSTREAM: Self = Self(13001);
-    /// OID of the one database.
-    pub const DATABASE: Self = Self(5);
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// One named object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -443,8 +418,8 @@ impl Function {
 }
 
 impl Object {
-    /// An object as the system makes its own: of the first role, with no more than a name.
-    pub fn of_system(id: ObjectId, schema: ObjectId, name: &str, kind: ObjectKind) -> Self {
+    /// An object with no more than a name, of the first role.
+    pub fn named(id: ObjectId, schema: ObjectId, name: &str, kind: ObjectKind) -> Self {
         Self {
             id,
             schema,
@@ -458,6 +433,33 @@ impl Object {
             suspended: false,
             acl: None,
             kind,
+        }
+    }
+
+    /// What can be granted on it; `None` for a role, an index or a snapshot, on which nothing can.
+    pub fn class(&self) -> Option<Class> {
+        Some(match &self.kind {
+            ObjectKind::Table(_)
+            | ObjectKind::Source(_)
+            | ObjectKind::View(_)
+            | ObjectKind::MaterializedView(_)
+            | ObjectKind::Sink(_)
+            | ObjectKind::ExternalTable(_) => Class::Relation,
+            ObjectKind::Function(_) => Class::Function,
+            ObjectKind::Schema => Class::Schema,
+            ObjectKind::Database => Class::Database,
+            ObjectKind::Task(_) => Class::Task,
+            ObjectKind::Secret(_) => Class::Secret,
+            ObjectKind::Snapshot(_) | ObjectKind::Role(_) | ObjectKind::Index(_) => return None,
+        })
+    }
+
+    /// What is granted on it, by GRANT and REVOKE or from the start; nothing on what has no class.
+    pub fn granted(&self) -> Vec<AclItem> {
+        match (&self.acl, self.class()) {
+            (Some(acl), _) => acl.clone(),
+            (None, Some(class)) => initial_acl(class, &self.owner, self.id < ObjectId::FIRST_USER),
+            (None, None) => Vec::new(),
         }
     }
 

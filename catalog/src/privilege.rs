@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Object, ObjectId, ObjectKind};
-
 /// One thing that a role may do with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Privilege {
@@ -171,24 +169,6 @@ pub enum Class {
 }
 
 impl Class {
-    /// What an object has; `None` for a role, an index or a snapshot, which nobody is granted.
-    pub fn of(object: &Object) -> Option<Self> {
-        Some(match &object.kind {
-            ObjectKind::Table(_)
-            | ObjectKind::Source(_)
-            | ObjectKind::View(_)
-            | ObjectKind::MaterializedView(_)
-            | ObjectKind::Sink(_)
-            | ObjectKind::ExternalTable(_) => Self::Relation,
-            ObjectKind::Function(_) => Self::Function,
-            ObjectKind::Schema => Self::Schema,
-            ObjectKind::Database => Self::Database,
-            ObjectKind::Task(_) => Self::Task,
-            ObjectKind::Secret(_) => Self::Secret,
-            ObjectKind::Snapshot(_) | ObjectKind::Role(_) | ObjectKind::Index(_) => return None,
-        })
-    }
-
     /// The word in errors and in GRANT, in lower case.
     pub fn name(self) -> &'static str {
         match self {
@@ -257,8 +237,8 @@ fn quoted(name: &str) -> String {
     if is_plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-/// What is granted on an object where no GRANT or REVOKE has been.
-pub fn initial_acl(class: Class, owner: &str, object: ObjectId) -> Vec<AclItem> {
+/// What is granted on an object, the system's own or another, where no GRANT or REVOKE has been.
+pub fn initial_acl(class: Class, owner: &str, is_system: bool) -> Vec<AclItem> {
     let item = |grantee: &str, privileges| AclItem {
         grantee: grantee.into(),
         grantor: owner.into(),
@@ -267,7 +247,7 @@ pub fn initial_acl(class: Class, owner: &str, object: ObjectId) -> Vec<AclItem> 
     };
     // The schemas of the system, and `public`, are there for everybody to look into.
     let everybody = match class {
-        Class::Schema if object < ObjectId::FIRST_USER => Privileges::of(&[Privilege::Usage]),
+        Class::Schema if is_system => Privileges::of(&[Privilege::Usage]),
         _ => class.of_everybody(),
     };
     let mut acl = vec![item(owner, class.all())];
@@ -352,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_was_given_on_is_taken_back_only_with_cascade() {
-        let mut acl = initial_acl(Class::Relation, "a", ObjectId::FIRST_USER);
+        let mut acl = initial_acl(Class::Relation, "a", false);
         grant(&mut acl, item("b", "a", READ));
         grant(&mut acl, item("c", "b", READ));
         grant(&mut acl, item("d", "c", Privileges::NONE));
@@ -363,15 +343,17 @@ mod tests {
         assert_eq!(revoke(&mut acl, "b", "a", READ, false, false), Ok(()));
         let mut acl = before;
         assert_eq!(revoke(&mut acl, "b", "a", READ, false, true), Ok(()));
-        assert_eq!(acl, initial_acl(Class::Relation, "a", ObjectId::FIRST_USER));
+        assert_eq!(acl, initial_acl(Class::Relation, "a", false));
     }
 
     #[test]
     fn everybody_may_call_functions_and_look_into_public() {
-        let text = |class, id| initial_acl(class, "o", id).iter().map(AclItem::text).collect::<Vec<_>>().join(",");
-        assert_eq!(text(Class::Function, ObjectId::FIRST_USER), "o=X/o,=X/o");
-        assert_eq!(text(Class::Schema, ObjectId::PUBLIC), "o=UC/o,=U/o");
-        assert_eq!(text(Class::Schema, ObjectId::FIRST_USER), "o=UC/o");
-        assert_eq!(text(Class::Relation, ObjectId::FIRST_USER), "o=arwdDxt/o");
+        let text = |class, is_system| {
+            initial_acl(class, "o", is_system).iter().map(AclItem::text).collect::<Vec<_>>().join(",")
+        };
+        assert_eq!(text(Class::Function, false), "o=X/o,=X/o");
+        assert_eq!(text(Class::Schema, true), "o=UC/o,=U/o");
+        assert_eq!(text(Class::Schema, false), "o=UC/o");
+        assert_eq!(text(Class::Relation, false), "o=arwdDxt/o");
     }
 }

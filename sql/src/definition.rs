@@ -615,20 +615,7 @@ mod tests {
     use millstream_catalog::{Draft, SqlType};
 
     fn object(draft: &mut Draft, schema: ObjectId, name: &str, definition: &str, kind: ObjectKind) -> Object {
-        Object {
-            id: draft.new_id(),
-            schema,
-            name: name.into(),
-            owner: "millstream".into(),
-            made_by: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            definition: definition.into(),
-            references: BTreeMap::new(),
-            suspended: false,
-            acl: None,
-            kind,
-        }
+        Object { definition: definition.into(), ..Object::named(draft.new_id(), schema, name, kind) }
     }
 
     /// A view over table `t`, shown after `t` was renamed to `New t` in schema public.

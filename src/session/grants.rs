@@ -25,10 +25,9 @@ impl Session {
         self.check_grantor(&p.change, draft.catalog())?;
         for id in &p.objects {
             let object = draft.catalog().get(*id).cloned().ok_or_else(|| gone(*id))?;
-            let Some(class) = Class::of(&object) else { continue };
             let (grantor, grantable) = draft.catalog().grantable(self.role(), &object);
             let privileges = self.allowed(&object, p.privileges, grantable, &p.change, draft.catalog())?;
-            let mut acl = object.acl.clone().unwrap_or_else(|| initial_acl(class, &object.owner, object.id));
+            let mut acl = object.granted();
             for grantee in &grantees {
                 change_acl(&mut acl, grantee, &grantor, privileges, &p.change)?;
             }
@@ -186,7 +185,7 @@ fn change_default(
 ) -> Result<()> {
     // Any new object: its number does not matter.
     let initial = match schema {
-        None => initial_acl(class, name, ObjectId::FIRST_USER),
+        None => initial_acl(class, name, false),
         Some(_) => Vec::new(),
     };
     let at = role.default_privileges.iter().position(|d| d.class == class && d.schema == schema);

@@ -438,7 +438,7 @@ pub(super) mod tests {
     use arrow::array::AsArray;
     use arrow::datatypes::Int32Type;
     use millstream_catalog::object::Table;
-    use millstream_catalog::{Column, DEFAULT_USER, ObjectKind, SqlType};
+    use millstream_catalog::{Column, ObjectKind, SqlType};
     use proptest::prelude::{Strategy, prop, prop_assert_eq, proptest};
 
     use super::*;
@@ -446,26 +446,8 @@ pub(super) mod tests {
 
     pub fn table(primary_key: Vec<usize>) -> Object {
         let columns = ["id", "v"].map(|name| Column::new(name, SqlType::Int4, true)).to_vec();
-        Object {
-            id: ObjectId(20_000),
-            schema: ObjectId::PUBLIC,
-            name: "t".into(),
-            owner: DEFAULT_USER.into(),
-            made_by: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            definition: String::new(),
-            references: BTreeMap::new(),
-            suspended: false,
-            acl: None,
-            kind: ObjectKind::Table(Table {
-                columns,
-                primary_key,
-                append_only: false,
-                watermark: None,
-                checks: vec![],
-            }),
-        }
+        let table = Table { columns, primary_key, append_only: false, watermark: None, checks: vec![] };
+        Object::named(ObjectId(20_000), ObjectId::PUBLIC, "t", ObjectKind::Table(table))
     }
 
     pub fn rows(of: &[(i32, i32)]) -> RecordBatch {

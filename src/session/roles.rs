@@ -202,7 +202,7 @@ impl Session {
         let object = Object {
             owner: DEFAULT_USER.into(),
             definition: millstream_sql::masked(&parsed.text),
-            ..Object::of_system(id, id, name, ObjectKind::Role(role))
+            ..Object::named(id, id, name, ObjectKind::Role(role))
         };
         draft.create(object)?;
         if !is_superuser {

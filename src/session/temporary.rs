@@ -3,7 +3,9 @@
 //! They are tables like any other, so a transaction takes them back too. A server that was killed drops what was left of them
 //! when it starts.
 
-use millstream_catalog::{Catalog, Draft, ObjectId, ObjectKind};
+use std::sync::Arc;
+
+use millstream_catalog::{Catalog, Draft, Object, ObjectId, ObjectKind};
 use millstream_sql::{Parsed, Statement, TEMPORARY_SCHEMA};
 
 use super::{Scope, Session};
@@ -72,21 +74,36 @@ pub fn is_temporary(schema: &str) -> bool {
 /// # Errors
 /// 40001 if others change the catalog all the time.
 pub async fn drop_schemas(engine: &Engine, named: impl Fn(&str) -> bool, user: &str) -> Result<()> {
+    let all = |catalog: &Catalog| {
+        let is_it = |o: &&Arc<Object>| o.kind == ObjectKind::Schema && named(&o.name);
+        let schemas: Vec<ObjectId> = catalog.objects().filter(is_it).map(|o| o.id).collect();
+        let inside = catalog.objects().filter(|o| o.kind != ObjectKind::Schema && schemas.contains(&o.schema));
+        inside.map(|o| o.id).chain(schemas.iter().copied()).collect()
+    };
+    drop_all(engine, all, "the end of the session", user).await
+}
+
+/// Drops what is found in the catalog, with what was built on it; `statement` is what the history says of it.
+///
+/// # Errors
+/// 40001 if others change the catalog all the time.
+pub async fn drop_all(
+    engine: &Engine,
+    find: impl Fn(&Catalog) -> Vec<ObjectId>,
+    statement: &str,
+    user: &str,
+) -> Result<()> {
     let mut tries = 0;
     loop {
         let published = engine.published();
-        let catalog = &published.catalog;
-        let schemas: Vec<ObjectId> =
-            catalog.objects().filter(|o| o.kind == ObjectKind::Schema && named(&o.name)).map(|o| o.id).collect();
-        if schemas.is_empty() {
+        let found = find(&published.catalog);
+        if found.is_empty() {
             return Ok(());
         }
-        let inside = catalog.objects().filter(|o| o.kind != ObjectKind::Schema && schemas.contains(&o.schema));
-        let all: Vec<ObjectId> = inside.map(|o| o.id).chain(schemas.iter().copied()).collect();
-        let mut draft = Draft::new(catalog);
-        draft.drop(&all, true)?;
+        let mut draft = Draft::new(&published.catalog);
+        draft.drop(&found, true)?;
         let base_version = draft.base_version();
-        let steps = vec![DdlStep { statement: "the end of the session".into(), changes: draft.changes().to_vec() }];
+        let steps = vec![DdlStep { statement: statement.into(), changes: draft.changes().to_vec() }];
         let (catalog, changes) = draft.finish();
         let request =
             DdlRequest { base_version, catalog, changes, steps, user: user.to_string(), ..DdlRequest::default() };

@@ -6,7 +6,7 @@ use millstream_catalog::privilege::Class;
 
 use super::cursor::Cursor;
 use super::ddl::{existing, kind};
-use super::role::{self, cascade};
+use super::role::{self, cascade, idents};
 use crate::error::Result;
 use crate::statement::role::{
     DefaultPrivilegesStatement, GrantChange, GrantStatement, GrantTarget, RoleName, RoleStatement,
@@ -155,14 +155,6 @@ fn refuse_columns(c: &Cursor<'_>) -> Result<()> {
             .with_hint("make a view of the columns, and grant SELECT on that")),
         false => Ok(()),
     }
-}
-
-fn idents(c: &mut Cursor<'_>) -> Result<Vec<Ident>> {
-    let mut all = vec![c.ident()?];
-    while c.eat_token(&Token::Comma) {
-        all.push(c.ident()?);
-    }
-    Ok(all)
 }
 
 /// What privileges are on.

@@ -217,7 +217,8 @@ fn options(c: &mut Cursor<'_>, new: bool) -> Result<Vec<RoleOption>> {
     Ok(all)
 }
 
-fn idents(c: &mut Cursor<'_>) -> Result<Vec<Ident>> {
+/// Names with commas between them.
+pub(crate) fn idents(c: &mut Cursor<'_>) -> Result<Vec<Ident>> {
     let mut all = vec![c.ident()?];
     while c.eat_token(&Token::Comma) {
         all.push(c.ident()?);

@@ -23,7 +23,7 @@ impl<'a> PlanContext<'a> {
     /// 42501 naming the object.
     pub(crate) fn require(&self, object: &Object, privilege: Privilege) -> Result<()> {
         // What there are no privileges on is refused for what it is.
-        let Some(rights) = self.rights.filter(|_| Class::of(object).is_some()) else { return Ok(()) };
+        let Some(rights) = self.rights.filter(|_| object.class().is_some()) else { return Ok(()) };
         if self.catalog.privileges(rights.role, object).has(privilege) {
             return Ok(());
         }
@@ -147,7 +147,7 @@ fn may_open(location: &str, write: bool, rights: Rights<'_>, catalog: &Catalog) 
 }
 
 fn denied(object: &Object, privilege: Privilege, role: &str, catalog: &Catalog) -> SqlError {
-    let name = match Class::of(object) {
+    let name = match object.class() {
         Some(Class::Relation | Class::Function | Class::Task)
             if catalog.schema_name(object) != millstream_catalog::DEFAULT_SCHEMA =>
         {
@@ -155,7 +155,7 @@ fn denied(object: &Object, privilege: Privilege, role: &str, catalog: &Catalog) 
         }
         _ => quote_ident(&object.name),
     };
-    let on = match Class::of(object) {
+    let on = match object.class() {
         Some(Class::Relation) | None => String::new(),
         Some(class) => format!("{} ", class.name().to_uppercase()),
     };

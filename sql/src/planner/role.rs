@@ -60,7 +60,8 @@ pub(crate) fn alter_owner(s: &AlterOwner, ctx: &PlanContext<'_>) -> Result<Plan>
 
 fn targets(on: &GrantTarget, ctx: &PlanContext<'_>) -> Result<(Class, Vec<ObjectId>)> {
     let class_of = |object: &Object| {
-        Class::of(object)
+        object
+            .class()
             .ok_or_else(|| SqlError::new("42809", format!("there are no privileges on {}", object.describe())))
     };
     Ok(match on {
@@ -105,7 +106,7 @@ fn targets(on: &GrantTarget, ctx: &PlanContext<'_>) -> Result<(Class, Vec<Object
                     ctx.catalog.schema(&normalize(name)).map_err(|e| SqlError::from(e).with_span(name.span))?;
                 let in_schema = ctx.catalog.objects().filter(|o| o.schema == schema && o.id != schema);
                 let wanted = in_schema
-                    .filter(|o| Class::of(o) == Some(*class) && kind.is_none_or(|kind| kind.name() == o.kind_name()));
+                    .filter(|o| o.class() == Some(*class) && kind.is_none_or(|kind| kind.name() == o.kind_name()));
                 ids.extend(wanted.map(|o| o.id));
             }
             (*class, ids)

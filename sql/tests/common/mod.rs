@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use millstream_catalog::{Catalog, DEFAULT_USER, Draft, Object, ObjectKind};
+use millstream_catalog::{Catalog, Draft, Object, ObjectKind};
 use millstream_sql::plan::{NewName, Plan};
 use millstream_sql::{NoSystemTables, PlanContext, Result, SessionVars, SqlError};
 
@@ -35,20 +35,7 @@ impl Db {
         };
         let NewName { schema, name, .. } = name;
         let mut draft = Draft::new(&self.catalog);
-        let object = Object {
-            id: draft.new_id(),
-            schema,
-            name,
-            owner: DEFAULT_USER.into(),
-            made_by: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            definition: String::new(),
-            references,
-            suspended: false,
-            acl: None,
-            kind,
-        };
+        let object = Object { references, ..Object::named(draft.new_id(), schema, &name, kind) };
         draft.create(object).expect("create");
         self.catalog = draft.finish().0;
     }

@@ -1,7 +1,7 @@
 //! Roles, who is in which, and who may do what: tables of `pg_catalog` and `information_schema`.
 
 use millstream_catalog::SqlType::{self, Bool, Int4, InternalChar, Name, Oid, Text, Timestamptz, Varchar};
-use millstream_catalog::privilege::{AclItem, Class, Privilege, Privileges, initial_acl};
+use millstream_catalog::privilege::{AclItem, Class, Privilege, Privileges};
 use millstream_catalog::role::Role;
 use millstream_catalog::{DEFAULT_DATABASE, Object, ObjectId, ObjectKind};
 
@@ -257,9 +257,8 @@ fn yes(b: bool) -> &'static str {
 /// What is granted on relations to, or by, roles that the session has.
 fn grants(view: &CatalogView) -> Vec<Vec<Cell>> {
     let mut rows = Vec::new();
-    for object in view.catalog.objects().filter(|o| Class::of(o) == Some(Class::Relation)) {
-        let initial = initial_acl(Class::Relation, &object.owner, object.id);
-        for item in object.acl.as_ref().unwrap_or(&initial) {
+    for object in view.catalog.objects().filter(|o| o.class() == Some(Class::Relation)) {
+        for item in object.granted() {
             let is_own = |role: &str| view.catalog.has_privileges_of(&view.user, role);
             if !item.grantee.is_empty() && !is_own(&item.grantee) && !is_own(&item.grantor) {
                 continue;

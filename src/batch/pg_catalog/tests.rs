@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use millstream_catalog::object::{ExternalTable, MaterializedView, Table, View};
-use millstream_catalog::{Catalog, Column, DEFAULT_USER, Draft, Object, ObjectId, ObjectKind, SqlType};
+use millstream_catalog::{Catalog, Column, Draft, Object, ObjectId, ObjectKind, SqlType};
 
 use super::view::Setting;
 use super::{CatalogView, PgCatalog, functions, rewrite, tables};
@@ -22,18 +22,9 @@ fn catalog() -> Catalog {
     let mut draft = Draft::new(&Catalog::new());
     let mut add = |name: &str, kind: ObjectKind| {
         let object = Object {
-            id: draft.new_id(),
-            schema: ObjectId::PUBLIC,
-            name: name.into(),
-            owner: DEFAULT_USER.into(),
-            made_by: None,
             comment: (name == "accounts").then(|| "the accounts".into()),
             column_comments: BTreeMap::from([(1, "who".into())]),
-            definition: String::new(),
-            references: BTreeMap::new(),
-            suspended: false,
-            acl: None,
-            kind,
+            ..Object::named(draft.new_id(), ObjectId::PUBLIC, name, kind)
         };
         draft.create(object).unwrap();
     };

@@ -304,26 +304,12 @@ mod tests {
             let options =
                 [("key_id", "k"), ("secret", "hunter2"), ("endpoint", "http://127.0.0.1:1"), ("allow_http", "true")];
             let id = draft.new_id();
-            draft
-                .create(Object {
-                    id,
-                    schema: ObjectId::PUBLIC,
-                    name: (*name).into(),
-                    owner: "millstream".into(),
-                    made_by: None,
-                    comment: None,
-                    column_comments: BTreeMap::new(),
-                    definition: String::new(),
-                    references: BTreeMap::new(),
-                    suspended: false,
-                    acl: None,
-                    kind: ObjectKind::Secret(Secret {
-                        secret_type: "s3".into(),
-                        scope: scope.map(str::to_string),
-                        options: options.map(|(k, v)| (k.to_string(), v.to_string())).into(),
-                    }),
-                })
-                .unwrap();
+            let secret = Secret {
+                secret_type: "s3".into(),
+                scope: scope.map(str::to_string),
+                options: options.map(|(k, v)| (k.to_string(), v.to_string())).into(),
+            };
+            draft.create(Object::named(id, ObjectId::PUBLIC, name, ObjectKind::Secret(secret))).unwrap();
         }
         Access::new(Arc::new(Stores::new(Arc::default())), Arc::new(draft.finish().0))
     }

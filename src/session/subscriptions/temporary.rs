@@ -3,7 +3,7 @@
 //! It is a continuous view like any other, so what a view cannot keep is refused here too. A server that was killed drops
 //! what was left of its subscriptions when it starts.
 
-use millstream_catalog::{Catalog, Draft, ObjectId, ObjectKind};
+use millstream_catalog::{Catalog, ObjectId, ObjectKind};
 use millstream_sql::Parsed;
 use millstream_sql::plan::{CreateMaterializedViewPlan, NewName, PlannedQuery};
 use tokio_util::sync::CancellationToken;
@@ -11,10 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result, sqlstate};
 use crate::session::Session;
 use crate::session::database::Database;
-use crate::stream::engine::{DdlRequest, DdlStep, Engine};
-
-/// How often a drop is tried that others come into the way of.
-const TRIES_MAX: usize = 100;
+use crate::session::temporary::drop_all;
+use crate::stream::engine::Engine;
 
 /// A view that is dropped with this.
 pub struct Temporary {
@@ -96,23 +94,6 @@ pub fn left_over(catalog: &Catalog) -> Vec<ObjectId> {
 /// # Errors
 /// 40001 if others change the catalog all the time.
 pub async fn drop_views(engine: &Engine, views: &[ObjectId], user: &str) -> Result<()> {
-    let mut tries = 0;
-    loop {
-        let published = engine.published();
-        let there: Vec<ObjectId> = views.iter().copied().filter(|id| published.catalog.get(*id).is_some()).collect();
-        if there.is_empty() {
-            return Ok(());
-        }
-        let mut draft = Draft::new(&published.catalog);
-        draft.drop(&there, true)?;
-        let base_version = draft.base_version();
-        let steps = vec![DdlStep { statement: "the end of SUBSCRIBE".into(), changes: draft.changes().to_vec() }];
-        let (catalog, changes) = draft.finish();
-        let request =
-            DdlRequest { base_version, catalog, changes, steps, user: user.to_string(), ..DdlRequest::default() };
-        match engine.ddl(request).await {
-            Err(e) if e.sqlstate() == sqlstate::SERIALIZATION_FAILURE && tries < TRIES_MAX => tries += 1,
-            result => return result.map(drop),
-        }
-    }
+    let there = |catalog: &Catalog| views.iter().copied().filter(|id| catalog.get(*id).is_some()).collect();
+    drop_all(engine, there, "the end of SUBSCRIBE", user).await
 }
