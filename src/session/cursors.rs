@@ -414,7 +414,7 @@ fn ready_rows(
     })
 }
 
-/// Passes over that many rows, of a subscription over those that are there; how many there were.
+/// Passes over that many rows, of a subscription over those that are there, at least one as FETCH does; how many there were.
 async fn pass_over(
     rows: &Arc<Mutex<CursorRows>>,
     count: u64,
@@ -424,7 +424,7 @@ async fn pass_over(
     let mut passed = 0;
     while passed < count {
         let next = async { rows.lock().await.take(count - passed).await };
-        let taken = match is_subscription {
+        let taken = match is_subscription && passed > 0 {
             true => next.now_or_never().transpose()?.flatten(),
             false => unless_canceled(next, cancel).await?,
         };
