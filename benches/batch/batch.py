@@ -238,7 +238,7 @@ def wide(client):
         f"TIMESTAMP '2026-01-01 00:00:00' + i * INTERVAL '1 second' AS at FROM generate_series(1, {count}) AS g(i)"
     )
     print(f"\n| a SELECT of {count / 1e6:.0f} M rows of 5 columns | rows a second |\n|---|---|")
-    for label, how in [("text, COPY TO STDOUT", f"COPY ({sql}) TO STDOUT"), ("binary, a cursor's protocol", None)]:
+    for label, how in [("text, COPY TO STDOUT", f"COPY ({sql}) TO STDOUT"), ("binary, the extended protocol", None)]:
         times = []
         for _ in range(RUNS):
             start = time.perf_counter()
@@ -247,7 +247,7 @@ def wide(client):
                     for _ in copy:
                         pass
             else:
-                # libpq's rows one by one would measure Python: the protocol's messages are taken by psql instead.
+                # The whole answer, as libpq keeps it: no values of Python's are made.
                 with client.connection.cursor(binary=True) as cursor:
                     cursor.execute(sql)
             times.append(time.perf_counter() - start)

@@ -76,7 +76,10 @@ impl Session {
             return Err(Error::new(DENIED, format!("permission denied for {} {}", object.kind_name(), object.name))
                 .with_hint(format!("its owner is role \"{}\"", object.owner)));
         }
-        // ALL means all that there are to give.
+        // ALL is all that there is to give.
+        if change.privileges.is_none() && !allowed.is_empty() {
+            return Ok(allowed);
+        }
         let (sqlstate, verb) = if change.is_revoke { (NOT_REVOKED, "revoked") } else { (NOT_GRANTED, "granted") };
         let could = if change.is_revoke { "could be" } else { "were" };
         let warning = match allowed.is_empty() {

@@ -181,6 +181,12 @@ async fn connections_are_encrypted_and_broken_certificates_refused() {
     assert_eq!(psql(&server, &verify), "millstream");
     // A server whose key does not work does not start, and says which file it is.
     server.terminate();
+    write_certificate(files.path());
+    let encrypted = Server::with(&[settings[0], settings[1], ("MILLSTREAM__TLS__REQUIRED", "on")]);
+    assert_eq!(psql(&encrypted, "user=millstream sslmode=require"), "millstream");
+    let refused = psql(&encrypted, "user=millstream sslmode=disable");
+    assert!(refused.contains("is not encrypted"), "{refused}");
+    drop(encrypted);
     for (content, why) in
         [("no key", "no items found"), (&KeyPair::generate().expect("a key").serialize_pem(), "server.crt")]
     {

@@ -299,6 +299,17 @@ async fn each_statement_needs_just_the_rights_that_it_needs() {
     roles.revoke(&["SELECT ON t"]).await;
     let failure: Failure = roles.stranger.client.query(&point, &[&1]).await.expect_err("revoked").into();
     assert_eq!(failure.sqlstate, denied);
+    // Ending what others do: pg_signal_backend is enough, but for superusers.
+    let pid_of = async |session: &Session| session.rows("SELECT pg_backend_pid()").await.remove(0);
+    let (admin, owner) = (pid_of(&roles.admin).await, pid_of(&roles.owner).await);
+    for (grants, pid, allowed) in
+        [(&[][..], &owner, false), (&["pg_signal_backend"], &owner, true), (&["pg_signal_backend"], &admin, false)]
+    {
+        roles.grant(grants).await;
+        let failure = roles.stranger.try_run(&format!("SELECT pg_cancel_backend({pid})")).await.err();
+        assert_eq!(failure.and_then(|f| f.sqlstate), (!allowed).then(|| "42501".to_string()), "{grants:?}");
+        roles.revoke(grants).await;
+    }
     // What is for superusers alone.
     for sql in [
         "CREATE ROLE x",

@@ -132,7 +132,6 @@ fn privilege(word: &Ident, class: Class) -> Result<Privileges> {
     if class.all().has(found) {
         return Ok(Privileges::of(&[found]));
     }
-    // There are no sequences, but tools ask for their privilege together with others.
     Err(SqlError::new("0LP01", format!("invalid privilege type {} for {}", found.name(), class.name()))
         .with_hint(of_class(class))
         .with_span(word.span))
