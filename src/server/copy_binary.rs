@@ -93,6 +93,9 @@ pub struct Decoder {
     before: u64,
 }
 
+/// A value, NULL or not, and what comes behind it.
+type Taken<'a> = (Option<&'a [u8]>, &'a [u8]);
+
 impl Decoder {
     /// Of the columns of a COPY; `zone` is the session's.
     pub fn new(columns: CopyColumns, zone: &str) -> Self {
@@ -193,8 +196,7 @@ impl Decoder {
     }
 
     /// The value at the start of `bytes` (`None` inside is NULL) and what follows it.
-    #[allow(clippy::type_complexity)]
-    fn field<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Option<&'a [u8]>, &'a [u8])>> {
+    fn field<'a>(&self, bytes: &'a [u8]) -> Result<Option<Taken<'a>>> {
         let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
         match i32::from_be_bytes(*length) {
             -1 => Ok(Some((None, rest))),

@@ -3,11 +3,12 @@
 //! UPDATE and DELETE become a query of the target joined with FROM / USING: the row's identity, its old columns, and for
 //! UPDATE its new ones. The one table writer carries the result out; that of Delta tables is in the batch engine.
 //!
-//! * [`conflict`]: ON CONFLICT. [`overwrite`]: INSERT OVERWRITE. [`mod@merge`]: MERGE.
+//! * [`conflict`]: ON CONFLICT. [`mod@returning`]: RETURNING. [`overwrite`]: INSERT OVERWRITE. [`mod@merge`]: MERGE.
 
 pub(super) mod conflict;
 pub(super) mod merge;
 pub(super) mod overwrite;
+mod returning;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -27,8 +28,8 @@ use millstream_catalog::types::field_ref;
 use millstream_catalog::{Column, Object, ObjectKind, Privilege, SqlType};
 
 use self::overwrite::Replaced;
+use self::returning::returning;
 use super::calls::resolve_calls;
-use super::naming::expr_name;
 use super::operators::{is_null, is_untyped, resolve_parameter, type_of};
 use super::provider::{Provider, Relation, resolve, table_reference};
 use super::query::{analyze, expand_exponents, parameters, plan_exprs, plan_query_with};
@@ -38,7 +39,7 @@ use super::{columns, naming};
 use crate::context::{CatalogSource, PlanContext, ROW_ID, Target};
 use crate::error::{Result, SqlError};
 use crate::functions::cast::{can_cast, cast, cast_array};
-use crate::plan::{DeletePlan, InsertPlan, Plan, Returning, RowChecks, UpdatePlan};
+use crate::plan::{DeletePlan, InsertPlan, Plan, RowChecks, UpdatePlan};
 use crate::statement::{Delete, Insert, Truncate, Update};
 use crate::types::normalize;
 
@@ -298,68 +299,6 @@ fn row_checks(object: &Object, table: &Table, ctx: &PlanContext<'_>) -> Result<R
 
 fn without_parameters<'a>(ctx: &PlanContext<'a>) -> PlanContext<'a> {
     PlanContext { parameters: &[], ..*ctx }
-}
-
-/// RETURNING over the table's columns.
-fn returning(
-    items: Option<&Vec<SelectItem>>,
-    object: &Object,
-    alias: &str,
-    ctx: &PlanContext<'_>,
-) -> Result<Option<Returning>> {
-    let Some(items) = items else { return Ok(None) };
-    let schema = DFSchema::try_from_qualified_schema(alias, object.arrow_schema().as_ref())?;
-    let mut exprs = Vec::new();
-    let mut names = Vec::new();
-    for item in items {
-        match item {
-            SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => {
-                for column in object.columns() {
-                    exprs.push(ast::Expr::CompoundIdentifier(vec![quoted(alias), quoted(&column.name)]));
-                    names.push(column.name.clone());
-                }
-            }
-            SelectItem::UnnamedExpr(expr) => {
-                names.push(expr_name(expr));
-                exprs.push(expr.clone());
-            }
-            SelectItem::ExprWithAlias { expr, alias } => {
-                names.push(normalize(alias));
-                exprs.push(expr.clone());
-            }
-            SelectItem::ExprWithAliases { .. } => {
-                return Err(SqlError::unsupported("several aliases of one expression are not supported"));
-            }
-        }
-    }
-    let planned = plan_exprs(exprs, &schema, &without_parameters(ctx))?;
-    let mut exprs = Vec::with_capacity(planned.len());
-    let mut columns = Vec::with_capacity(planned.len());
-    for (expr, name) in planned.into_iter().zip(names) {
-        let (_, field) = expr.to_field(&schema)?;
-        let sql_type = SqlType::of(&field)
-            .ok_or_else(|| SqlError::unsupported(format!("type {} in RETURNING", field.data_type())))?;
-        let expr = unqualified(expr)?;
-        exprs.push(if *field.data_type() == sql_type.arrow_type() {
-            expr
-        } else {
-            Expr::Cast(datafusion_expr::Cast::new_from_field(Box::new(expr), field_ref(&sql_type, "", true)))
-        });
-        columns.push(Column::new(name, sql_type, field.is_nullable()));
-    }
-    Ok(Some(Returning { exprs, columns }))
-}
-
-fn unqualified(expr: Expr) -> Result<Expr> {
-    let done = expr.transform_up(|e| {
-        Ok(match e {
-            Expr::Column(c) if c.relation.is_some() => {
-                Transformed::yes(Expr::Column(DfColumn::new_unqualified(c.name)))
-            }
-            other => Transformed::no(other),
-        })
-    })?;
-    Ok(done.data)
 }
 
 /// `INSERT`.
